@@ -1,0 +1,85 @@
+"""Push many items through something slow and flaky, with several workers that are not identical."""
+
+from retrypool.context import CancelToken, Context, current_context
+from retrypool.core.delays import combine, exponential, fixed, linear, random_between
+from retrypool.core.retry import (
+    UNLIMITED,
+    Failure,
+    FailureAction,
+    GiveUp,
+    RetryIn,
+    RetryPolicy,
+)
+from retrypool.errors import (
+    AttemptTimeout,
+    CloseTimeout,
+    Interrupted,
+    InvalidType,
+    InvalidValue,
+    NoContext,
+    NoWorkers,
+    PoolClosed,
+    QueueFull,
+    RetryPoolError,
+    StorageError,
+    TaskNotFound,
+    Throttled,
+    Unrecoverable,
+    WorkerFault,
+    WorkerNotFound,
+    WrongThread,
+)
+from retrypool.events import Listener
+from retrypool.retry_after import parse_retry_after
+from retrypool.task import Attempt, DeadReason, DeadTask, Outcome, Task, TaskState
+from retrypool.threads.pool import Pool, Stats
+from retrypool.worker import Worker, WorkerInfo, WorkerSpec
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "UNLIMITED",
+    "Attempt",
+    "AttemptTimeout",
+    "CancelToken",
+    "CloseTimeout",
+    "Context",
+    "DeadReason",
+    "DeadTask",
+    "Failure",
+    "FailureAction",
+    "GiveUp",
+    "Interrupted",
+    "InvalidType",
+    "InvalidValue",
+    "Listener",
+    "NoContext",
+    "NoWorkers",
+    "Outcome",
+    "Pool",
+    "PoolClosed",
+    "QueueFull",
+    "RetryIn",
+    "RetryPolicy",
+    "RetryPoolError",
+    "Stats",
+    "StorageError",
+    "Task",
+    "TaskNotFound",
+    "TaskState",
+    "Throttled",
+    "Unrecoverable",
+    "Worker",
+    "WorkerFault",
+    "WorkerInfo",
+    "WorkerNotFound",
+    "WorkerSpec",
+    "WrongThread",
+    "combine",
+    "current_context",
+    "exponential",
+    "fixed",
+    "linear",
+    "parse_retry_after",
+    "random_between",
+]

@@ -1,0 +1,1 @@
+"""What decides. Pure: no threads, no clock, no randomness, no logging; `now` is an argument."""

@@ -1,0 +1,161 @@
+"""The tasks that could be claimed now, in the order in which they should be.
+
+There are two places. The *arrivals* are a deque: dispatchers append to it and workers pop from it, each
+in one atomic operation, without a lock. What can't be served from there, because it has a priority or
+because a worker that may not take it came upon it, waits in *lanes*: one for each combination of
+priority and audience, so that a worker that may take nothing of 100,000 tasks learns it from a
+handful of lanes. Lanes are touched under the pool's lock only.
+
+Tasks carry a sequence number, given when they enter the queue; within a priority, the smallest one of
+all the lanes and the arrivals goes first.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush, heapreplace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from retrypool.core.health import Group
+    from retrypool.core.seat import Seat
+    from retrypool.task import Task
+
+__all__ = ["Audience", "Backlog", "Lane", "Standing"]
+
+
+class Audience(NamedTuple):
+    """Whom a task is for. Tasks of the same audience and rank share a lane."""
+
+    tried: frozenset[Group]
+
+    def admits(self, seat: Seat) -> bool:
+        """Return whether the worker at `seat` may take these tasks."""
+        return seat.group not in self.tried
+
+
+Rank = tuple[int, int]
+"""Where a lane stands among the others: (-priority, 0 for immediate retries and 1 for the rest)."""
+
+Place = tuple[int, int, int]
+"""Where a task stands among all: its lane's rank, and its sequence number. Smaller goes first."""
+
+Standing = tuple[Place, int, "Lane"]
+"""An entry in a seat's heap of lanes: the head's place when it was entered, the lane's number, the lane."""
+
+ARRIVALS: Rank = (0, 1)
+
+
+class Lane:
+    """Tasks of one rank and one audience, first in, first out."""
+
+    __slots__ = ("audience", "listed", "number", "rank", "tasks", "timed")
+
+    def __init__(self, number: int, rank: Rank, audience: Audience) -> None:
+        self.number = number
+        self.rank = rank
+        self.audience = audience
+        self.tasks: deque[tuple[int, float, Task[Any, Any]]] = deque()  # (seq, since, task)
+        self.listed: set[Seat] = set()  # the seats in whose heap it is
+        self.timed = False  # whether the agenda holds the end of its head's wait for an untried worker
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.rank} tried by {[g.name for g in self.audience.tried]}: {len(self.tasks)}>"
+
+
+class Backlog:
+    """The arrivals and the lanes."""
+
+    def __init__(self) -> None:
+        self.arrivals: deque[Task[Any, Any]] = deque()
+        self.lanes: dict[tuple[Rank, Audience], Lane] = {}
+        self.next_seq = itertools.count(1).__next__
+        self.ghosts = 0  # withdrawn tasks that have not been come upon yet, in both places
+        self._next_lane = itertools.count(1).__next__
+
+    def __len__(self) -> int:
+        """The tasks that wait here. Exact while nobody dispatches or claims."""
+        filed = sum(len(lane.tasks) for lane in self.lanes.values())
+        return len(self.arrivals) + filed - self.ghosts
+
+    def __iter__(self) -> Iterator[Task[Any, Any]]:
+        """Iterate over a copy of what waits, lanes first."""
+        filed = [entry[2] for lane in self.lanes.values() for entry in tuple(lane.tasks)]
+        for task in [*filed, *self.arrivals.copy()]:
+            if not task._withdrawn:
+                yield task
+
+    def file(self, task: Task[Any, Any], seq: int, rank: Rank, audience: Audience, now: float) -> Lane:
+        """Put `task` into the lane for its rank and audience, and return the lane."""
+        lane = self.lanes.get((rank, audience))
+        if lane is None:
+            lane = Lane(self._next_lane(), rank, audience)
+            self.lanes[rank, audience] = lane
+        lane.tasks.append((seq, now, task))
+        return lane
+
+    def enlist(self, lane: Lane, seats: Iterable[Seat]) -> None:
+        """Show `lane` to those of `seats` who may take from it.
+
+        A lane stays in a seat's heap until the seat comes upon it and finds it empty; in between its
+        head only moves back, so an entry is at worst too early, and is put right when it surfaces.
+        """
+        place = self._head(lane)
+        if place is None:
+            return
+        for seat in seats:
+            if seat not in lane.listed and lane.audience.admits(seat):
+                if len(seat.standings) > 2 * len(self.lanes) + 64:
+                    self.review(seat)  # a seat that claims nothing for long drops nothing either
+                lane.listed.add(seat)
+                heappush(seat.standings, (place, lane.number, lane))
+                if lane.rank <= ARRIVALS:
+                    seat.direct = False
+
+    def review(self, seat: Seat) -> None:
+        """Make the heap of `seat` anew from the lanes there are."""
+        for _, _, lane in seat.standings:
+            lane.listed.discard(seat)
+        seat.standings.clear()
+        for lane in list(self.lanes.values()):
+            self.enlist(lane, (seat,))
+
+    def best(self, seat: Seat) -> Lane | None:
+        """Return the lane whose first task should go to `seat`, or None if no lane has one for it."""
+        standings = seat.standings
+        while standings:
+            place, number, lane = standings[0]
+            head = self._head(lane)
+            if head == place:
+                return lane
+            if head is None:
+                heappop(standings)
+                lane.listed.discard(seat)
+            else:
+                heapreplace(standings, (head, number, lane))
+        return None
+
+    def take(self, lane: Lane) -> Task[Any, Any]:
+        """Take the first task of `lane`, which `best` has just returned."""
+        task = lane.tasks.popleft()[2]
+        if not lane.tasks:
+            self.close(lane)
+        return task
+
+    def _head(self, lane: Lane) -> Place | None:
+        """Return the place of the first task of `lane`, having dropped those that were withdrawn."""
+        tasks = lane.tasks
+        while tasks and tasks[0][2]._withdrawn:
+            tasks.popleft()
+            self.ghosts -= 1
+        if tasks:
+            return (*lane.rank, tasks[0][0])
+        self.close(lane)
+        return None
+
+    def close(self, lane: Lane) -> None:
+        """Forget an empty lane. Seats that still list it drop it when they come upon it."""
+        if self.lanes.get((lane.rank, lane.audience)) is lane:
+            del self.lanes[lane.rank, lane.audience]

@@ -1,0 +1,211 @@
+"""Every error that retrypool raises or understands, in one tree.
+
+Three families: what a call raises (`RetryPoolError` and below), what a worker raises to say more than
+"it failed" (`Unrecoverable`, `Throttled`, `WorkerFault`), and `Interrupted`, which is thrown into a
+running thread and is therefore no `Exception`.
+
+Each error keeps its facts as fields and builds its message from them; its `args` are those fields, so
+it pickles.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+__all__ = [
+    "AttemptTimeout",
+    "CloseTimeout",
+    "Interrupted",
+    "InvalidType",
+    "InvalidValue",
+    "NoContext",
+    "NoWorkers",
+    "PoolClosed",
+    "QueueFull",
+    "RetryPoolError",
+    "StorageError",
+    "TaskNotFound",
+    "Throttled",
+    "Unrecoverable",
+    "WorkerFault",
+    "WorkerNotFound",
+    "WrongThread",
+]
+
+
+class RetryPoolError(Exception):
+    """The base of all errors that retrypool itself raises."""
+
+
+class InvalidValue(RetryPoolError, ValueError):
+    """An argument has the right type and a value that makes no sense."""
+
+    def __init__(self, what: str, value: object, expected: str) -> None:
+        super().__init__(what, value, expected)
+        self.what, self.value, self.expected = what, value, expected
+
+    def __str__(self) -> str:
+        return f"{self.what} is {self.value!r}: it must be {self.expected}"
+
+
+class InvalidType(RetryPoolError, TypeError):
+    """An argument is of a type that can't be used here, or an option has no such name."""
+
+    def __init__(self, what: str, value: object, expected: str) -> None:
+        super().__init__(what, value, expected)
+        self.what, self.value, self.expected = what, value, expected
+
+    def __str__(self) -> str:
+        kind = type(self.value).__name__
+        return f"{self.what} is {self.value!r} ({kind}): it must be {self.expected}"
+
+
+class PoolClosed(RetryPoolError, RuntimeError):
+    """The pool takes no more tasks or workers, or the call can't be made from where it was made."""
+
+    def __init__(self, pool: str, why: str = "it is closed; make a new pool") -> None:
+        super().__init__(pool, why)
+        self.pool, self.why = pool, why
+
+    def __str__(self) -> str:
+        return f"{self.pool} refuses: {self.why}"
+
+
+class CloseTimeout(RetryPoolError, TimeoutError):
+    """`close(timeout)` ran out of time. `running` names what still runs, `waiting` counts the rest."""
+
+    def __init__(self, timeout: float, running: Sequence[str], waiting: int) -> None:
+        super().__init__(timeout, tuple(running), waiting)
+        self.timeout, self.running, self.waiting = timeout, tuple(running), waiting
+
+    def __str__(self) -> str:
+        still = ", ".join(self.running) or "nothing"
+        return (
+            f"not closed after {self.timeout:g} s: still running: {still}; "
+            f"{self.waiting} waiting. Call close() again to go on waiting, or force_close()"
+        )
+
+
+class QueueFull(RetryPoolError):
+    """The queue holds `limit` tasks and none left in time."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"the queue is full ({self.limit} tasks wait): dispatch later, or raise max_queue"
+
+
+class WorkerNotFound(RetryPoolError, LookupError):
+    """No worker of the pool has this id."""
+
+    def __init__(self, worker_id: object, known: Sequence[int] = ()) -> None:
+        super().__init__(worker_id, tuple(known))
+        self.worker_id, self.known = worker_id, tuple(known)
+
+    def __str__(self) -> str:
+        known = ", ".join(map(str, self.known)) or "none"
+        return f"no worker has the id {self.worker_id!r}; the pool has: {known}"
+
+
+class TaskNotFound(RetryPoolError, LookupError):
+    """No task with this id is known (any more)."""
+
+    def __init__(self, task_id: object, where: str = "in this pool") -> None:
+        super().__init__(task_id, where)
+        self.task_id, self.where = task_id, where
+
+    def __str__(self) -> str:
+        return f"no task {self.task_id!r} {self.where}: it never was, or it is forgotten"
+
+
+class NoWorkers(RetryPoolError):
+    """The pool has no worker, so the task could never run."""
+
+    def __init__(self, pool: str) -> None:
+        super().__init__(pool)
+        self.pool = pool
+
+    def __str__(self) -> str:
+        return (
+            f"{self.pool} has no workers: add one with add_worker(), "
+            "or let tasks wait for one with Pool(wait_for_workers=True)"
+        )
+
+
+class NoContext(RetryPoolError, LookupError):
+    """`current_context()` was called where no attempt is made."""
+
+    def __str__(self) -> str:
+        return "this thread runs no task of a pool: current_context() works inside a worker only"
+
+
+class WrongThread(RetryPoolError, RuntimeError):
+    """The call would wait for the very thread that makes it."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__(call)
+        self.call = call
+
+    def __str__(self) -> str:
+        return f"{self.call} from a worker thread would wait for itself: call it from another thread"
+
+
+class AttemptTimeout(RetryPoolError, TimeoutError):
+    """One attempt was not over within its time. `limit` says which time, `seconds` how much it was."""
+
+    def __init__(self, seconds: float, limit: str = "timeout") -> None:
+        super().__init__(seconds, limit)
+        self.seconds, self.limit = seconds, limit
+
+    def __str__(self) -> str:
+        return f"the attempt was not over after {self.seconds:g} s (its {self.limit})"
+
+
+class StorageError(RetryPoolError):
+    """A storage could not do what it was asked."""
+
+
+class Interrupted(BaseException):
+    """Raised inside a running worker thread to stop it.
+
+    It is a `BaseException`, so that `except Exception` in a worker does not swallow it.
+    """
+
+
+class Unrecoverable(Exception):
+    """Raised by a worker: the task itself is wrong, and no other worker should try it."""
+
+
+class Throttled(Exception):
+    """Raised by a worker: its group was told to slow down. The attempt is not charged.
+
+    `retry_after` is the time for which the group is given nothing: seconds, a `timedelta`, or the text
+    of an HTTP `Retry-After` header (seconds or a date). None, or a text that says nothing, leaves the
+    time to the pool.
+    """
+
+    def __init__(
+        self, message: str = "throttled", *, retry_after: float | timedelta | str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_throttled, (self.args[0], self.retry_after))
+
+
+def _throttled(message: str, retry_after: float | timedelta | str | None) -> Throttled:
+    """Rebuild a pickled `Throttled`, whose `retry_after` is keyword-only."""
+    return Throttled(message, retry_after=retry_after)
+
+
+class WorkerFault(Exception):
+    """Raised by a worker: the worker is ill, not the task. `error` is what it noticed.
+
+    The attempt is not charged while another group is live.
+    """
+
+    def __init__(self, error: BaseException | str) -> None:
+        super().__init__(error)
+        self.error = error

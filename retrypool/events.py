@@ -1,0 +1,161 @@
+"""What happened, as values; whoever wants to know is a `Listener`.
+
+Events are made only while somebody listens. Each has `at`, seconds on the pool's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from retrypool.task import Attempt, DeadTask, Task
+
+__all__ = [
+    "AttemptEnded",
+    "AttemptStarted",
+    "Event",
+    "GroupCooling",
+    "GroupOpened",
+    "Listener",
+    "PoolClosing",
+    "TaskCancelled",
+    "TaskDead",
+    "TaskDispatched",
+    "TaskRetrying",
+    "TaskSucceeded",
+    "WorkerAdded",
+    "WorkerFailed",
+    "WorkerPaused",
+    "WorkerRemoved",
+    "WorkerResumed",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The base of all events."""
+
+    at: float
+
+
+class Listener(Protocol):
+    """Gets every event, outside the pool's lock, on the thread that caused it.
+
+    What it raises is logged and changes nothing. A plain function of the event serves as well.
+    """
+
+    def on_event(self, event: Event, /) -> object:
+        """Take notice of `event`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEvent(Event):
+    """Something that happened to one task."""
+
+    task: Task[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDispatched(TaskEvent):
+    """A task was accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted(TaskEvent):
+    """A worker is about to enter `run` with the task."""
+
+    number: int
+    worker_id: int
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded(TaskEvent):
+    """An attempt is over, in whatever way; `attempt.outcome` says how."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRetrying(TaskEvent):
+    """An attempt failed, and the task may be claimed again in `delay` seconds."""
+
+    error: BaseException
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSucceeded(TaskEvent):
+    """A task ended with a result."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDead(TaskEvent):
+    """A task will never be tried again."""
+
+    dead: DeadTask[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCancelled(TaskEvent):
+    """A task ended without result or failure; `reason` says why, as far as that is known."""
+
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEvent(Event):
+    """Something that happened to one worker."""
+
+    worker_id: int
+    name: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerAdded(WorkerEvent):
+    """A worker joined the pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRemoved(WorkerEvent):
+    """A worker left the pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPaused(WorkerEvent):
+    """A worker takes no more tasks for now."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerResumed(WorkerEvent):
+    """A paused worker takes tasks again."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFailed(WorkerEvent):
+    """A worker could not start and was taken out."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCooling(Event):
+    """A group is given nothing until `until`."""
+
+    group: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class GroupOpened(Event):
+    """A group takes tasks again."""
+
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolClosing(Event):
+    """The pool takes no more tasks."""

@@ -1,0 +1,456 @@
+"""What `dispatch` returns, and what is kept of it: tasks, attempts, dead tasks.
+
+A `Task` is a `concurrent.futures.Future` that costs little: the `Condition` that a `Future` carries is
+made when somebody first waits, and the history when there is more than one attempt to tell of.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from retrypool.core.health import Group
+    from retrypool.core.seat import Seat
+    from retrypool.core.settings import TaskSettings
+
+__all__ = ["Attempt", "DeadReason", "DeadTask", "Outcome", "Record", "Task", "TaskState"]
+
+log = logging.getLogger("retrypool")
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class TaskState(StrEnum):
+    """Where a task stands. Every accepted task ends in exactly one of the last three."""
+
+    SCHEDULED = "scheduled"  # not due yet
+    QUEUED = "queued"  # waits for a worker
+    RUNNING = "running"
+    RETRYING = "retrying"  # failed, and waits out a delay
+    SUCCEEDED = "succeeded"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether this is one of the three final states."""
+        return self in _ENDED
+
+
+_SUCCEEDED = TaskState.SUCCEEDED
+_DEAD = TaskState.DEAD
+_CANCELLED = TaskState.CANCELLED
+_RUNNING = TaskState.RUNNING
+_QUEUED = TaskState.QUEUED
+# A tuple: it is searched by identity, where a set would call the slow hash of an enum member.
+_ENDED = (_SUCCEEDED, _DEAD, _CANCELLED)
+
+# The names that concurrent.futures uses, for its `wait` and `as_completed`. A cancelled task has
+# always told its waiters, hence "CANCELLED_AND_NOTIFIED".
+_FUTURE_STATES = {
+    TaskState.SUCCEEDED: "FINISHED",
+    TaskState.DEAD: "FINISHED",
+    TaskState.CANCELLED: "CANCELLED_AND_NOTIFIED",
+    TaskState.RUNNING: "RUNNING",
+}
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    THROTTLED = "throttled"  # the group was told to slow down; not charged
+    WORKER_FAULT = "worker_fault"  # the worker is ill; not charged while another group is live
+    CANCELLED = "cancelled"
+    WITHDRAWN = "withdrawn"  # the worker was taken away from it; not charged
+
+
+class DeadReason(StrEnum):
+    """Why a task will never be tried again."""
+
+    ATTEMPTS = "attempts"  # all its attempts failed
+    UNRECOVERABLE = "unrecoverable"  # a worker raised `Unrecoverable`
+    NOT_RETRYABLE = "not_retryable"  # `retry_if` said no
+    TIME_LIMIT = "time_limit"  # its running time is used up
+    DEADLINE = "deadline"  # it could not end before its deadline
+    CALLBACK = "callback"  # `on_failure`, or an operator, said so
+    POLICY_ERROR = "policy_error"  # `retry_if` or a delay function raised
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of a task on one worker. Times are seconds on the pool's clock."""
+
+    number: int  # 1 is the first
+    worker_id: int
+    group: str
+    started: float
+    ended: float
+    outcome: Outcome
+    error: BaseException | None = None
+
+    @property
+    def duration(self) -> float:
+        """Seconds from start to end."""
+        return self.ended - self.started
+
+
+@dataclass(frozen=True, slots=True)
+class DeadTask(Generic[T]):
+    """A task that will never be tried again, with all that is known of it."""
+
+    id: int
+    name: str | None
+    data: T
+    reason: DeadReason
+    error: BaseException | None
+    history: tuple[Attempt, ...]
+    options: Mapping[str, object]
+    settings: TaskSettings
+
+    @property
+    def errors(self) -> list[BaseException]:
+        """What the attempts raised, oldest first."""
+        return [attempt.error for attempt in self.history if attempt.error is not None]
+
+    @property
+    def attempts(self) -> int:
+        """How often the task was tried, over its whole life."""
+        return len(self.history)
+
+    @property
+    def duration(self) -> float:
+        """Seconds of running time over all attempts."""
+        return sum(attempt.duration for attempt in self.history)
+
+
+class Record:
+    """What makes a task more than plain: its failures, and whom it may not or must not run on.
+
+    A task that has not failed and asks for nothing has none. Owned by whoever holds the task: the
+    worker that runs it, or the scheduler while it waits.
+    """
+
+    __slots__ = (
+        "charged",
+        "entries",
+        "faults",
+        "history",
+        "inherited",
+        "parole",
+        "plain",
+        "running_time",
+        "seq",
+        "throttles",
+        "tried",
+    )
+
+    def __init__(self, seq: int) -> None:
+        self.seq = seq  # its place in the order of claims, first in first out
+        self.plain = True  # whether any worker that has not tried it may take it from the arrivals
+        self.tried: frozenset[Group] = frozenset()  # groups that have failed it
+        self.history: list[Attempt] = []  # the attempts that did not succeed
+        self.inherited = 0  # how many of them are from before it was requeued
+        self.entries = 0  # entries into run() since it was dispatched or requeued
+        self.charged = 0  # of these, how many count against `attempts`
+        self.throttles = 0
+        self.faults = 0
+        self.running_time = 0.0
+        self.parole = False  # whether it may run on a group that has tried it, having waited enough
+
+    def errors(self) -> list[BaseException]:
+        """Return what has been raised since it was dispatched or requeued, oldest first."""
+        fresh = self.history[self.inherited :]
+        return [attempt.error for attempt in fresh if attempt.error is not None]
+
+
+class TaskOwner(Protocol):
+    """What a task needs of its pool."""
+
+    def cancel_waiting(self, task: Task[Any, Any]) -> bool: ...
+    def monotonic(self) -> float: ...
+
+
+class _Rendezvous:
+    """Where those meet who wait for one task: made on first use, never for a task nobody waits on."""
+
+    __slots__ = ("callbacks", "condition", "waiters")
+
+    def __init__(self) -> None:
+        self.condition = threading.Condition()
+        self.callbacks: list[Callable[[Future[Any]], object]] = []
+        self.waiters: list[Any] = []  # those of concurrent.futures.wait and as_completed
+
+
+# Taken only to install a rendezvous, so that two waiters agree on one.
+_install = threading.Lock()
+
+
+class Task(Future[R], Generic[T, R]):
+    """One item of data on its way through the pool, and the future of its result.
+
+    It is a `concurrent.futures.Future`, and everything that takes one takes it: `wait`,
+    `as_completed`, `asyncio.wrap_future`. `result()` returns what `run` returned, or raises the last
+    error that the worker raised.
+    """
+
+    # Who may write what:
+    #   _phase, _outcome   whoever owns the task: its dispatcher, then the worker that runs it, or
+    #                      the scheduler under the pool's lock once it has withdrawn the task
+    #   _seat              the worker that claims it (before it looks at _withdrawn), and the worker
+    #                      that puts it back (before it puts it back)
+    #   _withdrawn         the scheduler, under the pool's lock (before it looks at _seat)
+    #   _record            the owner
+    #   _rendezvous        whoever waits first, under _install (before it looks at _phase)
+    # `Future.__init__` is not called: these slots stand for all that it would set.
+    __slots__ = (
+        "_dispatched",
+        "_ended",
+        "_outcome",
+        "_owner",
+        "_phase",
+        "_record",
+        "_rendezvous",
+        "_seat",
+        "_settings",
+        "_started",
+        "_withdrawn",
+        "data",
+        "id",
+    )
+
+    data: T
+    id: int
+    _outcome: Any  # the result, or the error
+    _seat: Seat | None
+    _record: Record | None
+    _started: float
+    _ended: float
+
+    def __init__(self, id: int, data: T, settings: TaskSettings, owner: TaskOwner, dispatched: float) -> None:
+        self.id = id
+        self.data = data
+        self._settings = settings
+        self._owner = owner
+        self._dispatched = dispatched
+        self._phase = _QUEUED
+        self._seat = None
+        self._record = None
+        self._withdrawn = False
+        self._rendezvous: _Rendezvous | None = None
+
+    # -- what it is ------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> TaskState:
+        """Where the task stands now."""
+        return self._phase
+
+    @property
+    def name(self) -> str | None:
+        """The name it was dispatched with."""
+        return self._settings.name
+
+    @property
+    def priority(self) -> int:
+        """Its priority; higher goes first."""
+        return self._settings.priority
+
+    @property
+    def options(self) -> Mapping[str, object]:
+        """Its options: its own mapping, or else the pool's."""
+        return self._settings.options
+
+    @property
+    def metadata(self) -> Mapping[str, object]:
+        """What it was dispatched with for callbacks and listeners to see."""
+        return self._settings.metadata
+
+    @property
+    def history(self) -> list[Attempt]:
+        """Every attempt so far that is over, the first one first. A new list each time."""
+        record = self._record
+        attempts = [] if record is None else list(record.history)
+        if self._phase is _SUCCEEDED:
+            number = 1 if record is None else record.entries + 1
+            seat = self._seat
+            assert seat is not None
+            attempts.append(
+                Attempt(number, seat.id, seat.group.name, self._started, self._ended, Outcome.SUCCEEDED)
+            )
+        return attempts
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts are over."""
+        record = self._record
+        return (0 if record is None else len(record.history)) + (self._phase is _SUCCEEDED)
+
+    @property
+    def errors(self) -> list[BaseException]:
+        """What its attempts have raised so far, oldest first."""
+        record = self._record
+        if record is None:
+            return []
+        return [attempt.error for attempt in record.history if attempt.error is not None]
+
+    @property
+    def duration(self) -> float:
+        """Seconds of running time over all attempts that are over."""
+        record = self._record
+        total = 0.0 if record is None else sum(a.duration for a in record.history)
+        if self._phase is _SUCCEEDED:
+            total += self._ended - self._started
+        return total
+
+    def __repr__(self) -> str:
+        name = "" if self.name is None else f" {self.name!r}"
+        return f"<Task {self.id}{name} {self._phase.value}>"
+
+    # -- the future ------------------------------------------------------------------------------
+
+    def done(self) -> bool:
+        """Return whether the task has ended."""
+        return self._phase in _ENDED
+
+    def running(self) -> bool:
+        """Return whether a worker runs it now."""
+        return self._phase is _RUNNING
+
+    def cancelled(self) -> bool:
+        """Return whether it ended cancelled."""
+        return self._phase is _CANCELLED
+
+    def cancel(self) -> bool:
+        """Cancel the task if it waits, also between two attempts; return whether it is cancelled.
+
+        A task that runs is not stopped, and the answer is False; see `Pool.cancel_task`.
+        """
+        return self._phase is _CANCELLED or self._owner.cancel_waiting(self)
+
+    def result(self, timeout: float | None = None) -> R:
+        """Return what `run` returned, waiting `timeout` seconds at the most (None: for good).
+
+        Raises the last error of the task's worker if the task is dead, `CancelledError` if it is
+        cancelled, and `TimeoutError` if it has not ended in time.
+        """
+        if self._phase is _SUCCEEDED:
+            return self._outcome  # type: ignore[no-any-return]
+        self._wait(timeout)
+        phase = self._phase
+        if phase is _SUCCEEDED:
+            return self._outcome  # type: ignore[no-any-return]
+        try:
+            if phase is _CANCELLED:
+                raise CancelledError(*(() if self._outcome is None else (self._outcome,)))
+            raise self._outcome
+        finally:
+            # The error's traceback holds this frame; without `self` in it there is no cycle.
+            del self
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the error that `result` would raise, or None if the task succeeded.
+
+        Raises `CancelledError` and `TimeoutError` as `result` does.
+        """
+        self._wait(timeout)
+        if self._phase is _CANCELLED:
+            raise CancelledError(*(() if self._outcome is None else (self._outcome,)))
+        return None if self._phase is _SUCCEEDED else self._outcome
+
+    def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
+        """Call `fn(task)` once the task has ended: on the thread that ends it, or now if it has."""
+        rendezvous = self._meet()
+        with rendezvous.condition:
+            if self._phase not in _ENDED:
+                rendezvous.callbacks.append(fn)
+                return
+        self._call(fn)
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Raise: only its pool moves a task on."""
+        raise InvalidStateError(f"{self!r} is moved on by its pool alone")
+
+    @override
+    def set_result(self, result: R) -> None:
+        """Raise: only its pool ends a task."""
+        raise InvalidStateError(f"{self!r} is ended by its pool alone")
+
+    @override
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Raise: only its pool ends a task."""
+        raise InvalidStateError(f"{self!r} is ended by its pool alone")
+
+    # -- waiting and telling ---------------------------------------------------------------------
+    #
+    # No wake-up is lost without a lock on the way: whoever ends the task writes _phase and then reads
+    # _rendezvous; whoever waits writes _rendezvous and then reads _phase. One of the two sees the
+    # other.
+
+    def _meet(self) -> _Rendezvous:
+        rendezvous = self._rendezvous
+        if rendezvous is None:
+            with _install:
+                rendezvous = self._rendezvous
+                if rendezvous is None:
+                    self._rendezvous = rendezvous = _Rendezvous()
+        return rendezvous
+
+    def _wait(self, timeout: float | None) -> None:
+        if self._phase in _ENDED:
+            return
+        condition = self._meet().condition
+        with condition:
+            if not condition.wait_for(self.done, timeout):
+                raise TimeoutError(f"{self!r} has not ended within {timeout} s")
+
+    def _announce(self) -> None:
+        """Tell those who wait that the task has ended. Called once, by whoever ended it, outside locks."""
+        rendezvous = self._rendezvous
+        if rendezvous is None:
+            return
+        with rendezvous.condition:
+            callbacks, rendezvous.callbacks = rendezvous.callbacks, []
+            for waiter in rendezvous.waiters:
+                if self._phase is _CANCELLED:
+                    waiter.add_cancelled(self)
+                elif self._phase is _DEAD:
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
+            rendezvous.condition.notify_all()
+        for callback in callbacks:
+            self._call(callback)
+
+    def _call(self, callback: Callable[[Future[R]], object]) -> None:
+        try:
+            callback(self)
+        except Exception:
+            log.exception("done callback %r of %r raised", callback, self)
+
+    # concurrent.futures reads these three under `_condition`.
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        return self._meet().condition
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
+        return self._meet().waiters
+
+    @property
+    def _state(self) -> str:  # type: ignore[override]
+        return _FUTURE_STATES.get(self._phase, "PENDING")

@@ -1,0 +1,198 @@
+"""For tests: a clock that moves when told, and a pool without threads that a test steps by hand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, Generic
+
+from typing_extensions import TypeVar, override
+
+from retrypool.clock import Clock
+from retrypool.context import Context, sit_down
+from retrypool.core.seat import Seat
+from retrypool.durations import Duration, seconds
+from retrypool.errors import InvalidValue
+from retrypool.task import Task, TaskState
+from retrypool.threads.pool import Pool
+from retrypool.worker import AnyWorker, WorkerSpec, run_of
+
+__all__ = ["FakeClock", "ManualAttempt", "ManualPool"]
+
+T = TypeVar("T", default=Any)
+R = TypeVar("R", default=Any)
+
+
+class FakeClock(Clock):
+    """A clock that stands still until `advance` is called. Good for `Pool(clock=…)` and `ManualPool`.
+
+    >>> clock = FakeClock()
+    >>> clock.advance(2.5)
+    >>> clock.monotonic()
+    2.5
+    """
+
+    def __init__(self, *, start: float = 0.0, time: float = 1_700_000_000.0) -> None:
+        self._now = start
+        self._offset = time - start
+        self._lock = threading.Lock()  # guards what follows
+        self._sleepers: list[_Sleeper] = []
+        self._followers: list[Callable[[], object]] = []
+
+    @override
+    def monotonic(self) -> float:
+        return self._now
+
+    @override
+    def time(self) -> float:
+        return self._now + self._offset
+
+    def set_time(self, time: float) -> None:
+        """Set the wall clock, which `monotonic` takes no notice of."""
+        self._offset = time - self._now
+
+    def advance(self, duration: Duration) -> None:
+        """Let so many seconds pass: wake who has waited long enough, then tell who follows."""
+        with self._lock:
+            self._now += seconds("duration", duration)
+            for sleeper in self._sleepers:
+                if sleeper.until <= self._now:
+                    sleeper.late = True
+                    with suppress(RuntimeError):  # somebody else has just released it
+                        sleeper.lock.release()
+            followers = list(self._followers)
+        for follower in followers:
+            follower()
+
+    def follow(self, follower: Callable[[], object]) -> None:
+        """Have `follower()` called after each `advance`."""
+        self._followers.append(follower)
+
+    @override
+    def acquire(self, lock: threading.Lock, timeout: float | None) -> bool:
+        if timeout is None:
+            return lock.acquire()
+        sleeper = _Sleeper(lock, self._now + timeout)
+        with self._lock:
+            if sleeper.until <= self._now:
+                return lock.acquire(blocking=False)
+            self._sleepers.append(sleeper)
+        lock.acquire()
+        with self._lock:
+            self._sleepers.remove(sleeper)
+        return not sleeper.late
+
+    def __repr__(self) -> str:
+        return f"<FakeClock at {self._now:g}>"
+
+
+class _Sleeper:
+    def __init__(self, lock: threading.Lock, until: float) -> None:
+        self.lock = lock
+        self.until = until
+        self.late = False
+
+
+class ManualPool(Pool[T, R]):
+    """A pool without threads. `claim` does what a worker thread does first, and the rest is the test's.
+
+    Everything else is as in `Pool`, in virtual time: `clock` is a `FakeClock`, and advancing it does
+    what is due.
+
+    >>> pool = ManualPool([str.upper])
+    >>> task = pool.dispatch("x")
+    >>> pool.claim().run()
+    >>> task.result()
+    'X'
+    """
+
+    _threaded = False
+
+    def __init__(
+        self,
+        workers: Iterable[AnyWorker[T, R] | WorkerSpec[T, R]] = (),
+        *,
+        clock: FakeClock | None = None,
+        **options: Any,
+    ) -> None:
+        self.clock = FakeClock() if clock is None else clock
+        super().__init__(workers, clock=self.clock, **options)
+        self.clock.follow(self._engine.catch_up)
+
+    def claim(self, worker_id: int | None = None) -> ManualAttempt[T, R] | None:
+        """Let a worker (default: the first one that gets something) take a task.
+
+        Returns the attempt, which is under way now, or None if there is nothing for it. Raises
+        `InvalidValue` for a worker that is busy.
+        """
+        if worker_id is not None:
+            return self._claim(self._roster.find(worker_id).seat)
+        for runner in self._roster:
+            if not runner.seat.running and (attempt := self._claim(runner.seat)):
+                return attempt
+        return None
+
+    def _claim(self, seat: Seat) -> ManualAttempt[T, R] | None:
+        if seat.running or seat.stuck is not None:
+            raise InvalidValue("the worker", seat.id, "one that runs nothing")
+        self._engine.scheduler.staff.unpark(seat)
+        seat.idle = False
+        task: Task[T, R] | None = self._engine.claim(seat)
+        return None if task is None else ManualAttempt(self, seat, task)
+
+    @override
+    def close(self, timeout: Duration | None = None) -> None:
+        """Close the pool. There is nothing to wait for: raises `CloseTimeout` if tasks are left."""
+        super().close(0 if timeout is None else timeout)
+
+
+class ManualAttempt(Generic[T, R]):
+    """An attempt that a test ends as it likes. `context` is what `run` would receive."""
+
+    def __init__(self, pool: ManualPool[T, R], seat: Seat, task: Task[T, R]) -> None:
+        self.task = task
+        self.worker_id = seat.id
+        self._pool = pool
+        self._engine = pool._engine
+        self._seat = seat
+        task._phase = TaskState.RUNNING
+        self.context: Context = self._engine.begin(seat, task, self._engine.monotonic())
+        seat.running.append(self.context)
+
+    def finish(self, result: R) -> None:
+        """End the attempt with a result. If it is over already, nothing comes of that."""
+        if self._still_ours():
+            self._seat.idle = True
+            self._engine.finish(self._seat, self.task, self.context, result)
+
+    def fail(self, error: BaseException) -> None:
+        """End the attempt with an error. If it is over already, nothing comes of that."""
+        if self._still_ours():
+            self._seat.failed += 1
+            self._seat.idle = True
+            self._engine.fail(self._seat, self.context, error, self._engine.monotonic())
+
+    def run(self) -> None:
+        """Run the worker itself, on this thread, and end the attempt with what comes of it."""
+        run, takes_context = run_of(self._pool._roster.find(self.worker_id).worker)
+        sit_down(self._seat)
+        try:
+            data = self.task.data
+            result = run(self.context, data) if takes_context else run(data)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the task failed of it
+            self.fail(error)
+        else:
+            self.finish(result)
+        finally:
+            sit_down(None)
+
+    def _still_ours(self) -> bool:
+        try:
+            self._seat.running.remove(self.context)
+        except ValueError:
+            if self._seat.stuck is self.context:
+                self._engine.came_back(self._seat)
+                self._seat.idle = True
+            return False
+        return True

@@ -1,0 +1,1 @@
+"""What does: the pool, its worker threads, its watchdog."""

@@ -1,0 +1,396 @@
+"""The pool: what users call."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, Self
+
+from typing_extensions import TypeVar, Unpack
+
+from retrypool.clock import Clock, SystemClock
+from retrypool.core.retry import FailureAction, RetryPolicy
+from retrypool.core.scheduler import Scheduler
+from retrypool.core.settings import TaskOptions, TaskSettings
+from retrypool.durations import Duration, optional_seconds, seconds
+from retrypool.errors import InvalidType, InvalidValue
+from retrypool.task import DeadTask, Task
+from retrypool.threads import closing
+from retrypool.threads.engine import Engine
+from retrypool.threads.observers import Listening, Observers
+from retrypool.threads.roster import Roster, as_spec
+from retrypool.worker import AnyWorker, WorkerInfo, WorkerSpec
+
+__all__ = ["Pool", "Stats"]
+
+T = TypeVar("T", default=Any)
+R = TypeVar("R", default=Any)
+
+_pool_number = itertools.count(1).__next__
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts of a pool at one moment."""
+
+    queued: int  # tasks that could be claimed now
+    delayed: int  # tasks that wait for their moment
+    running: int  # attempts
+    succeeded: int  # tasks, since the pool was made, as are the following
+    died: int
+    cancelled: int
+    retries: int
+    failures: int  # attempts
+    dead: int  # dead tasks that are kept
+    dead_dropped: int  # dead tasks that dead_limit pushed out
+    workers: int
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that wait, for a worker or for their moment."""
+        return self.queued + self.delayed
+
+    @property
+    def dispatched(self) -> int:
+        """Tasks accepted so far, those that were requeued counted again."""
+        return self.waiting + self.running + self.ended
+
+    @property
+    def ended(self) -> int:
+        """Tasks that have come to their end."""
+        return self.succeeded + self.died + self.cancelled
+
+
+class Pool(Generic[T, R]):
+    """Workers that are not identical, and many tasks to push through them.
+
+    `workers` are objects with `run(ctx, data)`, plain functions of the data, or `WorkerSpec`s; each gets
+    one thread. The pool's own options:
+
+    - `retry`: the `RetryPolicy` of tasks that bring none; default: 3 attempts, exponential delay.
+    - `timeout`, `time_limit`, `deadline`, `options`, `priority`, `interrupt_on_timeout`: the same, for
+      tasks that do not say; see `dispatch`.
+    - `on_success(task)`, `on_failure(task, error)`, `on_retry(task, error, delay)`, `on_dead(dead)`,
+      `listeners`: are told what happens, outside of all locks, on the thread that causes it. What they
+      raise is logged. `on_failure` may return a `FailureAction`.
+    - `affinity_wait`: how long a retry waits for a worker that has not tried it, while there is one
+      that can't take it now; default: 5 s.
+    - `dead_limit`: how many dead tasks are kept, the oldest being dropped; default: all.
+    - `wait_for_workers`: whether tasks are accepted while there is no worker; default: no.
+    - `name`: shown in thread names, errors and the log. `clock`: see `retrypool.testing`.
+
+    Use it in a `with` statement, or call `close`. Costs a thread for each worker, and one more from the
+    first delay or timeout on. Raises `InvalidType` or `InvalidValue` for what makes no sense.
+
+    >>> with Pool([len] * 2) as pool:
+    ...     task = pool.dispatch("abc")
+    >>> task.result()
+    3
+    """
+
+    def __init__(
+        self,
+        workers: Iterable[AnyWorker[T, R] | WorkerSpec[T, R]] = (),
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: Duration | None = None,
+        time_limit: Duration | None = None,
+        deadline: Duration | None = None,
+        interrupt_on_timeout: bool = False,
+        options: Mapping[str, object] | None = None,
+        on_success: Callable[[Task[T, R]], object] | None = None,
+        on_failure: Callable[[Task[T, R], BaseException], FailureAction | None] | None = None,
+        on_retry: Callable[[Task[T, R], BaseException, float], object] | None = None,
+        on_dead: Callable[[DeadTask[T]], object] | None = None,
+        listeners: Iterable[Listening] = (),
+        affinity_wait: Duration = 5.0,
+        dead_limit: int | None = None,
+        wait_for_workers: bool = False,
+        name: str | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        given: dict[str, Any] = {
+            "timeout": timeout,
+            "time_limit": time_limit,
+            "deadline": deadline,
+            "interrupt_on_timeout": interrupt_on_timeout,
+        }
+        if retry is not None:
+            given["retry"] = retry
+        if options is not None:
+            given["options"] = options
+        if dead_limit is not None and (isinstance(dead_limit, bool) or not isinstance(dead_limit, int)):
+            raise InvalidType("dead_limit", dead_limit, "a whole number or None")
+        if dead_limit is not None and dead_limit < 0:
+            raise InvalidValue("dead_limit", dead_limit, "0 or more")
+        if name is not None and not isinstance(name, str):
+            raise InvalidType("name", name, "a string")
+        self._settings = TaskSettings().having(given)
+        specs = [as_spec(worker) for worker in _each(workers)]
+        self._engine: Engine[T, R] = Engine(
+            name=name or f"pool-{_pool_number()}",
+            clock=SystemClock() if clock is None else clock,
+            observers=Observers(
+                on_success=on_success,
+                on_failure=on_failure,
+                on_retry=on_retry,
+                on_dead=on_dead,
+                listeners=listeners,
+            ),
+            scheduler=Scheduler(affinity_wait=seconds("affinity_wait", affinity_wait), dead_limit=dead_limit),
+            wait_for_workers=wait_for_workers,
+            threaded=self._threaded,
+        )
+        self._roster: Roster[T, R] = Roster(self._engine)
+        # What a dispatch needs of the engine, within reach. None of it is ever replaced.
+        self._next_id = self._engine.scheduler.backlog.next_seq
+        self._arrive = self._engine.arrivals.append
+        self._parked = self._engine.scheduler.staff.parked
+        self._monotonic = self._engine.monotonic
+        closing.watch_over(self)
+        for spec in specs:
+            self._roster.add(spec)
+
+    # Whether workers get threads; a pool that is stepped by hand has none.
+    _threaded = True
+
+    # -- tasks in --------------------------------------------------------------------------------
+
+    def dispatch(self, data: T, **options: Unpack[TaskOptions]) -> Task[T, R]:
+        """Accept `data` as a task, and return it at once: the future of what `run` makes of it.
+
+        Options, all of them optional, the pool's standing in for what is not said:
+
+        - `name`, `metadata`: for people, callbacks and listeners.
+        - `priority`: higher goes first; default 0.
+        - `retry`: a `RetryPolicy`.
+        - `timeout`: seconds for one attempt. `time_limit`: of running time, for all attempts.
+          `deadline`: from now to the end, waiting included. What is used up makes a dead task.
+        - `delay`: seconds before it may be claimed first.
+        - `options`: a mapping that the worker finds in `ctx.options`.
+        - `interrupt_on_timeout`: raise `Interrupted` in a thread whose attempt ran out of time.
+
+        Raises `PoolClosed`, `NoWorkers`, and `InvalidType` or `InvalidValue` for an option that makes
+        no sense; the task is not accepted then. A task without options takes no lock.
+        """
+        engine = self._engine
+        if options or engine.guarded:
+            settings = self._settings.having(options) if options else self._settings
+            return engine.dispatch(data, settings)
+        task: Task[T, R] = Task(self._next_id(), data, self._settings, engine, self._monotonic())
+        # First append, then look: see Engine.guarded, and Scheduler.parked.
+        self._arrive(task)
+        if engine.guarded:
+            engine.look_again(task)
+        if self._parked and not engine.searching:
+            engine.wake_one()
+        return task
+
+    def dispatch_many(self, items: Iterable[T], **options: Unpack[TaskOptions]) -> list[Task[T, R]]:
+        """Dispatch each of `items` with the same options, and return the tasks in the same order.
+
+        Checks the options once. If the pool closes in between, it raises as `dispatch` does, and what
+        was accepted until then runs.
+        """
+        if not options and not self._engine.guarded:
+            return [self.dispatch(data) for data in items]
+        settings = self._settings.having(options)
+        return [self._engine.dispatch(data, settings) for data in items]
+
+    # -- workers ---------------------------------------------------------------------------------
+
+    def add_worker(
+        self,
+        worker: AnyWorker[T, R] | WorkerSpec[T, R],
+        *,
+        name: str | None = None,
+        group: str | None = None,
+    ) -> int:
+        """Add a worker, start its thread, and return its id. Raises `PoolClosed`."""
+        return self._roster.add(as_spec(worker, name=name, group=group)).seat.id
+
+    def remove_worker(self, worker_id: int, timeout: Duration = 5.0) -> None:
+        """Let a worker leave, and wait for it.
+
+        It takes nothing new, and its task may end within `timeout` seconds. After that the task is
+        retried elsewhere, not charged for the attempt; the thread is left alone, and what it still
+        brings is ignored. Raises `WorkerNotFound`.
+        """
+        self._roster.remove(worker_id, seconds("timeout", timeout))
+
+    def pause_worker(self, worker_id: int) -> None:
+        """Give a worker nothing more until `resume_worker`; what it runs, it ends."""
+        self._roster.pause(worker_id)
+
+    def resume_worker(self, worker_id: int) -> None:
+        """Give a paused worker tasks again."""
+        self._roster.resume(worker_id)
+
+    def pause(self) -> None:
+        """Give no worker anything until `resume`. Tasks are still accepted."""
+        engine = self._engine
+        with engine.lock:
+            engine.scheduler.staff.pause_all()
+            happened = engine.decided()
+        engine.act(happened)
+
+    def resume(self) -> None:
+        """Give the workers tasks again, but for those that were paused one by one."""
+        engine = self._engine
+        with engine.lock:
+            engine.scheduler.staff.resume_all()
+            happened = engine.decided()
+        engine.act(happened)
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return what there is to tell of each worker now."""
+        return self._roster.infos()
+
+    # -- looking at it ---------------------------------------------------------------------------
+
+    def tasks(self) -> list[Task[T, R]]:
+        """Return the tasks that have not ended: those that run, then those that wait."""
+        engine = self._engine
+        with engine.lock:
+            running = [ctx._task for runner in self._roster for ctx in runner.seat.running[:]]
+            return running + list(engine.scheduler.waiting())
+
+    @property
+    def queue_size(self) -> int:
+        """How many tasks wait, for a worker or for their moment."""
+        scheduler = self._engine.scheduler
+        with self._engine.lock:
+            return len(scheduler.backlog) + scheduler.delayed
+
+    @property
+    def processing_count(self) -> int:
+        """How many tasks run."""
+        return sum(len(runner.seat.running) for runner in self._roster)
+
+    @property
+    def dead_count(self) -> int:
+        """How many dead tasks are kept."""
+        return len(self._engine.scheduler.dead)
+
+    def stats(self) -> Stats:
+        """Return counts of tasks and attempts. Costs a look at each worker."""
+        engine, scheduler, roster = self._engine, self._engine.scheduler, self._roster
+        with engine.lock:
+            seats = [runner.seat for runner in roster]
+            return Stats(
+                queued=len(scheduler.backlog),
+                delayed=scheduler.delayed,
+                running=sum(len(seat.running) for seat in seats),
+                succeeded=roster.departed_succeeded + sum(seat.succeeded for seat in seats),
+                died=scheduler.died,
+                cancelled=scheduler.cancelled,
+                retries=roster.departed_retried + scheduler.retried + sum(seat.retried for seat in seats),
+                failures=roster.departed_failed + sum(seat.failed + seat.timed_out for seat in seats),
+                dead=len(scheduler.dead),
+                dead_dropped=scheduler.dead_dropped,
+                workers=sum(not seat.retired for seat in seats),
+            )
+
+    # -- dead tasks ------------------------------------------------------------------------------
+
+    def dead_tasks(self) -> list[DeadTask[T]]:
+        """Return the dead tasks that are kept, the oldest first. A new list each time."""
+        with self._engine.lock:
+            return list(self._engine.scheduler.dead.values())
+
+    def pull_dead_task(self, task_id: int) -> DeadTask[T]:
+        """Take a dead task out of the pool and return it. Raises `TaskNotFound`."""
+        with self._engine.lock:
+            return self._engine.scheduler.pull_dead(task_id)
+
+    def requeue_dead_task(self, task_id: int) -> Task[T, R]:
+        """Give a dead task fresh attempts, and return it as a new task: same id, its history kept.
+
+        The old task's future has told its error already, and stays as it is. Raises `TaskNotFound`, and
+        what `dispatch` raises.
+        """
+        return self._engine.requeue(task_id)
+
+    # -- waiting and closing ---------------------------------------------------------------------
+
+    def wait(self, timeout: Duration | None = None) -> bool:
+        """Wait until no task waits or runs, `timeout` seconds at the most; return whether that is so.
+
+        Also returns (False) when only tasks are left that no worker can take as things stand. More
+        tasks may be dispatched meanwhile, and are waited for. Raises `WrongThread` in a worker.
+        """
+        return closing.wait(self, optional_seconds("timeout", timeout))
+
+    def wait_with(self, callback: Callable[[Stats], object], interval: Duration = 1.0) -> bool:
+        """Wait as `wait` does, calling `callback(stats)` now, every `interval` seconds, and at the end.
+
+        Stops waiting when it returns False. Returns whether no task waits or runs.
+        """
+        step = seconds("interval", interval, positive=True)
+        while True:
+            done = self._is_idle()
+            if callback(self.stats()) is False or done:
+                return done
+            closing.wait(self, step)
+
+    def _is_idle(self) -> bool:
+        with self._engine.lock:
+            return self._engine.scheduler.idle()
+
+    def close(self, timeout: Duration | None = None) -> None:
+        """Take no more tasks, run what was accepted to its end, and join the threads.
+
+        Retries and delayed tasks included. A pause of the whole pool is lifted; what no worker can
+        ever take ends cancelled. With a `timeout`, in seconds, raises `CloseTimeout` when that has
+        passed; the pool stays closed to new tasks, and `close` may be called again. May be called more
+        than once and from several threads, but not from a worker's: that raises `WrongThread`.
+        """
+        closing.close(self, optional_seconds("timeout", timeout))
+
+    def force_close(self) -> list[Task[T, R]]:
+        """Take no more tasks, cancel and return those that wait, and leave the rest alone.
+
+        Running attempts are told through `ctx.cancelled` and their tasks end cancelled at once; the
+        threads are daemons, and are not waited for.
+        """
+        return closing.force_close(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more tasks."""
+        return self._engine.closed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.force_close()
+            return
+        try:
+            self.close()
+        except BaseException:
+            # A Ctrl-C while it drains ends the script, not the tasks.
+            self.force_close()
+            raise
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        state = "closed" if self.closed else "open"
+        return (
+            f"<Pool {self._engine.name} {state}: {stats.workers} workers, "
+            f"{stats.running} running, {stats.waiting} waiting, {stats.dead} dead>"
+        )
+
+
+def _each(workers: Iterable[Any]) -> Iterable[Any]:
+    if isinstance(workers, (str, bytes)) or not isinstance(workers, Iterable):
+        raise InvalidType("workers", workers, "a list of workers, such as [fetch] * 8")
+    return workers

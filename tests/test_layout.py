@@ -1,0 +1,213 @@
+"""Imports point one way, the core is pure, modules stay small."""
+
+import ast
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+# The one table, lowest first. A module imports only from the lines above its own here, which are
+# the layers below it; those that share a line do not know each other. A name is a module or a
+# folder of retrypool; the modules inside a folder may import each other.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors", "clock"),
+    ("durations", "retry_after"),
+    ("task",),
+    ("events",),
+    ("core",),
+    ("context",),
+    ("worker",),
+    ("storage",),
+    ("threads",),
+    ("collect", "executor", "testing"),
+    ("demo",),
+    ("__main__",),
+)
+
+# These use the library as a user does: `from retrypool import Pool`. Nothing below may.
+MAY_IMPORT_PUBLIC_NAMES = {"demo", "__main__"}
+
+# What would let time, chance or another thread into a decision.
+IMPURE = {
+    "_thread",
+    "asyncio",
+    "logging",
+    "multiprocessing",
+    "os",
+    "queue",
+    "random",
+    "secrets",
+    "signal",
+    "socket",
+    "subprocess",
+    "threading",
+    "time",
+    "uuid",
+}
+
+# The aim is 400. What passes this is asking to be two.
+LINES_AT_MOST = 500
+
+
+def package_folder() -> Path:
+    spec = importlib.util.find_spec("retrypool")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0])
+
+
+PACKAGE = package_folder()
+MODULES = sorted(PACKAGE.rglob("*.py"))
+# The public names come from everywhere.
+BELOW = [path for path in MODULES if path != PACKAGE / "__init__.py"]
+CORE = [path for path in MODULES if path.is_relative_to(PACKAGE / "core")]
+LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
+
+
+def name_of(path: Path) -> str:
+    """`retrypool.core.queue` for `core/queue.py`, `retrypool.core` for its `__init__.py`."""
+    parts = ("retrypool", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    """The name in the table: `core` for `retrypool.core.queue`, empty for `retrypool` itself."""
+    return module.partition(".")[2].partition(".")[0]
+
+
+class Import(NamedTuple):
+    line: int
+    module: str
+
+
+def exists(module: str) -> bool:
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes, those in functions too, but for what stands under `if TYPE_CHECKING:`."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        match child:
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                for other in child.orelse:
+                    yield from nodes_that_run(other)
+            case _:
+                yield from nodes_that_run(child)
+
+
+def imports_in(source: str, module: str, *, is_package: bool = False) -> Iterator[Import]:
+    """Every import that runs. One for type checkers only names a type, and draws no arrow."""
+    package = module if is_package else module.rpartition(".")[0]
+    for node in nodes_that_run(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(node.lineno, alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")
+            base = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
+            origin = ".".join(filter(None, (base, node.module)))
+            for alias in node.names:
+                # `from retrypool import errors` is an import of the module.
+                inner = f"{origin}.{alias.name}"
+                is_module = origin.partition(".")[0] == "retrypool" and exists(inner)
+                yield Import(node.lineno, inner if is_module else origin)
+
+
+def wrong_arrows(imports: Iterator[Import], module: str) -> list[str]:
+    here = room_of(module)
+    found = []
+    for line, target in imports:
+        if target.partition(".")[0] != "retrypool":
+            continue
+        there = room_of(target)
+        if there == here:
+            continue
+        if not there:
+            allowed = here in MAY_IMPORT_PUBLIC_NAMES
+        else:
+            allowed = LAYER_OF.get(there, len(LAYERS)) < LAYER_OF.get(here, -1)
+        if not allowed:
+            found.append(f"line {line}: {module} imports {target}")
+    return found
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    source = path.read_text(encoding="utf-8")
+    return imports_in(source, name_of(path), is_package=path.name == "__init__.py")
+
+
+def test_every_module_has_a_place_in_the_table() -> None:
+    rooms = {room_of(name_of(path)) for path in BELOW}
+    assert rooms <= set(LAYER_OF), "give the new ones a line in LAYERS"
+
+
+@pytest.mark.parametrize("path", BELOW, ids=name_of)
+def test_imports_point_down(path: Path) -> None:
+    assert wrong_arrows(imports_of(path), name_of(path)) == []
+
+
+@pytest.mark.skipif(not CORE, reason="there is no core yet")
+@pytest.mark.parametrize("path", CORE, ids=name_of)
+def test_core_decides_without_threads_time_or_chance(path: Path) -> None:
+    impure = [found for found in imports_of(path) if found.module.partition(".")[0] in IMPURE]
+    assert impure == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_module_is_small(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES_AT_MOST
+
+
+def test_init_holds_the_public_names_and_nothing_else() -> None:
+    """Imports, `__version__`, `__all__`, and `__getattr__` for what is imported on first use."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    others = []
+    for node in tree.body:
+        match node:
+            case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant(value=str())):
+                pass
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                pass
+            case ast.FunctionDef(name="__getattr__" | "__dir__"):
+                pass
+            case ast.Assign(targets=[ast.Name(id="__version__" | "__all__")]):
+                pass
+            case _:
+                others.append(ast.unparse(node))
+    assert others == []
+
+
+@pytest.mark.parametrize(
+    ("source", "module"),
+    [
+        ("from retrypool.threads import pool", "retrypool.core.scheduler"),
+        ("from ..threads.pool import Pool", "retrypool.core.scheduler"),
+        ("from .. import threads", "retrypool.core.scheduler"),
+        ("import retrypool.events", "retrypool.task"),
+        ("def f():\n    from .task import Task", "retrypool.errors"),
+        ("from retrypool import Pool", "retrypool.threads.runner"),
+        ("from ..threads import pool", "retrypool.storage.sqlite"),
+        ("if TYPE_CHECKING:\n    pass\nelse:\n    from .core import queue", "retrypool.task"),
+    ],
+)
+def test_arrow_the_other_way_is_found(source: str, module: str) -> None:
+    """The finder itself: it must not go blind to one way of writing an import."""
+    assert len(wrong_arrows(imports_in(source, module), module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "module"),
+    [
+        ("from ..errors import RetryPoolError", "retrypool.core.scheduler"),
+        ("from .queue import Queue\nfrom . import queue", "retrypool.core.scheduler"),
+        ("from retrypool import Pool", "retrypool.demo.client"),
+        ("import time\nfrom threading import Lock", "retrypool.threads.pool"),
+        ("if TYPE_CHECKING:\n    from .threads.pool import Pool", "retrypool.task"),
+    ],
+)
+def test_arrow_that_points_down_is_allowed(source: str, module: str) -> None:
+    assert wrong_arrows(imports_in(source, module), module) == []

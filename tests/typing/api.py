@@ -1,0 +1,84 @@
+"""What the public types are. Never run: mypy reads it, and each line must mean what it says.
+
+A `type: ignore` is a promise too: mypy complains when the line it stands on becomes correct.
+"""
+
+from concurrent.futures import Future
+from typing import assert_type
+
+from retrypool import (
+    Context,
+    FailureAction,
+    Pool,
+    RetryPolicy,
+    Task,
+    Unrecoverable,
+    Worker,
+    WorkerSpec,
+    current_context,
+    exponential,
+)
+
+
+def fetch(url: str) -> bytes:
+    assert_type(current_context(), Context)
+    return url.encode()
+
+
+class Fetcher:
+    def run(self, ctx: Context, data: str) -> bytes:
+        if not data:
+            raise Unrecoverable("no address")
+        return data.encode()
+
+
+def a_function_is_a_worker() -> None:
+    with Pool([fetch] * 4) as pool:
+        assert_type(pool, Pool[str, bytes])
+        task = pool.dispatch("page")
+        assert_type(task, Task[str, bytes])
+        assert_type(task.result(), bytes)
+        assert_type(task.result(timeout=1.0), bytes)
+
+
+def an_object_with_run_is_a_worker() -> None:
+    worker: Worker[str, bytes] = Fetcher()
+    pool = Pool([worker, Fetcher()])
+    assert_type(pool, Pool[str, bytes])
+    assert_type(pool.dispatch("page"), Task[str, bytes])
+
+
+def a_worker_may_be_described() -> None:
+    pool = Pool([WorkerSpec(Fetcher(), name="first", group="token-1")])
+    assert_type(pool, Pool[str, bytes])
+
+
+def a_task_is_a_standard_future(pool: Pool[str, bytes]) -> None:
+    future: Future[bytes] = pool.dispatch("page")
+    assert_type(future.result(), bytes)
+
+
+def many_at_once(pool: Pool[str, bytes]) -> None:
+    assert_type(pool.dispatch_many(["a", "b"]), list[Task[str, bytes]])
+
+
+def a_policy_is_made_of_values(pool: Pool[str, bytes]) -> None:
+    policy = RetryPolicy(attempts=5, delay=exponential(0.5), retry_if=(OSError, TimeoutError))
+    pool.dispatch("page", retry=policy, priority=1, name="front page")
+
+
+def callbacks_know_the_result() -> None:
+    def on_success(task: Task[str, bytes]) -> None:
+        assert_type(task.result(), bytes)
+
+    def on_failure(task: Task[str, bytes], error: BaseException) -> FailureAction | None:
+        return FailureAction.DROP
+
+    Pool([fetch], on_success=on_success, on_failure=on_failure)
+
+
+def wrong_calls_are_refused(pool: Pool[str, bytes]) -> None:
+    pool.dispatch(3)  # type: ignore[arg-type]
+    pool.dispatch("page", RetryPolicy())  # type: ignore[call-arg, arg-type]
+    Pool([fetch], attempts=3)  # type: ignore[call-arg]
+    RetryPolicy(attempts="five")  # type: ignore[arg-type]
