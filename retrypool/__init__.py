@@ -32,7 +32,8 @@ from retrypool.errors import (
 from retrypool.events import Listener
 from retrypool.retry_after import parse_retry_after
 from retrypool.task import Attempt, DeadReason, DeadTask, Outcome, Task, TaskState
-from retrypool.threads.pool import Pool, Stats
+from retrypool.threads.pool import Pool
+from retrypool.threads.stats import Stats
 from retrypool.worker import Worker, WorkerInfo, WorkerSpec
 
 __version__ = "0.1.0"

@@ -102,6 +102,10 @@ class CancelToken:
         child.deadline = deadline if child.deadline is None else min(deadline, child.deadline)
         return child
 
+    def time_left(self) -> float | None:
+        """Return the seconds until it is cancelled for its time; None if it has none."""
+        return None if self.deadline is None else max(0.0, self.deadline - self._clock.monotonic())
+
     def wait(self, timeout: Duration | None = None) -> bool:
         """Wait until the token is cancelled, `timeout` seconds at the most; return whether it is."""
         limit = optional_seconds("timeout", timeout)
@@ -157,7 +161,6 @@ class Context:
     __slots__ = (
         "_clock",
         "_expires",
-        "_limit",
         "_reason",
         "_seat",
         "_started",
@@ -166,16 +169,18 @@ class Context:
         "attempt",
     )
 
-    def __init__(self, task: Task[Any, Any], seat: Seat, clock: Clock, started: float) -> None:
+    def __init__(
+        self, task: Task[Any, Any], seat: Seat, clock: Clock, started: float, expires: float
+    ) -> None:
         self._task = task
         self._seat = seat
         self._clock = clock
         self._started = started
-        self._expires = _UNLIMITED
-        self._limit: tuple[float, str] | None = None  # what _expires comes from
+        self._expires = expires
         self._reason: object = None
         self._token: CancelToken | None = None
-        self.attempt = 1  # the number of this attempt
+        record = task._record
+        self.attempt = 1 if record is None else record.entries + 1  # the number of this attempt
 
     @property
     def task_id(self) -> int:
@@ -209,13 +214,14 @@ class Context:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds until the attempt will be over, never negative; None: no limit.
+        """Seconds until the attempt will be over; None: no limit.
 
-        Fit to be a socket's timeout.
+        Fit to be a socket's timeout: never less than a millisecond, because 0 would mean another thing
+        to a socket.
         """
         if self._expires == _UNLIMITED:
             return None
-        return max(0.0, self._expires - self._clock.monotonic())
+        return max(0.001, self._expires - self._clock.monotonic())
 
     @property
     def cancelled(self) -> bool:
@@ -231,6 +237,11 @@ class Context:
             if self._reason is not None:
                 token.cancel(self._reason)
         return token
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker has been asked to leave: a good moment to come to an end."""
+        return self._seat.retired
 
     def check(self) -> None:
         """Raise if the attempt is over: `AttemptTimeout` if it was for time, else `CancelledError`."""

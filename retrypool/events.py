@@ -28,7 +28,9 @@ __all__ = [
     "WorkerFailed",
     "WorkerPaused",
     "WorkerRemoved",
+    "WorkerReplaced",
     "WorkerResumed",
+    "WorkerStuck",
 ]
 
 
@@ -139,6 +141,16 @@ class WorkerFailed(WorkerEvent):
     """A worker could not start and was taken out."""
 
     error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStuck(WorkerEvent):
+    """A worker has not come back from an attempt that was over `grace` seconds ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReplaced(WorkerEvent):
+    """A stuck worker got a new resource and a new thread; the old thread is abandoned."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from typing_extensions import override
 
 if TYPE_CHECKING:
+    import contextvars
     from collections.abc import Mapping
 
     from retrypool.core.health import Group
@@ -145,7 +146,10 @@ class Record:
     """
 
     __slots__ = (
+        "cancelled",
         "charged",
+        "context",
+        "deciding",
         "entries",
         "faults",
         "history",
@@ -169,6 +173,10 @@ class Record:
         self.throttles = 0
         self.faults = 0
         self.running_time = 0.0
+        # Its attempt is over, and its owner finds out what becomes of it; set and cleared by the owner.
+        self.deciding = False
+        self.cancelled = False  # it is to end cancelled instead; set under the pool's lock
+        self.context: contextvars.Context | None = None  # what run() is to be called in
         self.parole = False  # whether it may run on a group that has tried it, having waited enough
 
     def errors(self) -> list[BaseException]:

@@ -14,7 +14,7 @@ from retrypool.context import Context, sit_down
 from retrypool.core.seat import Seat
 from retrypool.durations import Duration, seconds
 from retrypool.errors import InvalidValue
-from retrypool.task import Task, TaskState
+from retrypool.task import Task
 from retrypool.threads.pool import Pool
 from retrypool.worker import AnyWorker, WorkerSpec, run_of
 
@@ -118,7 +118,7 @@ class ManualPool(Pool[T, R]):
     ) -> None:
         self.clock = FakeClock() if clock is None else clock
         super().__init__(workers, clock=self.clock, **options)
-        self.clock.follow(self._engine.catch_up)
+        self.clock.follow(self._engine.watchdog.catch_up)
 
     def claim(self, worker_id: int | None = None) -> ManualAttempt[T, R] | None:
         """Let a worker (default: the first one that gets something) take a task.
@@ -156,22 +156,20 @@ class ManualAttempt(Generic[T, R]):
         self._pool = pool
         self._engine = pool._engine
         self._seat = seat
-        task._phase = TaskState.RUNNING
-        self.context: Context = self._engine.begin(seat, task, self._engine.monotonic())
-        seat.running.append(self.context)
+        self.context: Context = self._engine.attempts.begin(seat, task)
 
     def finish(self, result: R) -> None:
         """End the attempt with a result. If it is over already, nothing comes of that."""
         if self._still_ours():
             self._seat.idle = True
-            self._engine.finish(self._seat, self.task, self.context, result)
+            self._engine.attempts.finish(self._seat, self.context, result)
 
     def fail(self, error: BaseException) -> None:
         """End the attempt with an error. If it is over already, nothing comes of that."""
         if self._still_ours():
             self._seat.failed += 1
             self._seat.idle = True
-            self._engine.fail(self._seat, self.context, error, self._engine.monotonic())
+            self._engine.attempts.failed(self._seat, self.context, error, self._engine.monotonic())
 
     def run(self) -> None:
         """Run the worker itself, on this thread, and end the attempt with what comes of it."""
@@ -192,7 +190,7 @@ class ManualAttempt(Generic[T, R]):
             self._seat.running.remove(self.context)
         except ValueError:
             if self._seat.stuck is self.context:
-                self._engine.came_back(self._seat)
+                self._engine.attempts.came_back(self._seat)
                 self._seat.idle = True
             return False
         return True

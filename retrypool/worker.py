@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from retrypool.errors import InvalidType
-
-if TYPE_CHECKING:
-    from retrypool.context import Context
+from retrypool.context import CancelToken, Context
+from retrypool.errors import InvalidType, InvalidValue
 
 __all__ = ["AnyWorker", "Hook", "Worker", "WorkerInfo", "WorkerSpec", "hook", "run_of"]
 
@@ -41,23 +39,45 @@ AnyWorker = Worker[T, R] | Callable[[T], R]
 class WorkerSpec(Generic[T, R]):
     """A worker, and how the pool is to treat it.
 
+    - `factory`: makes the worker, in the worker's own thread, if `worker` is not given; and makes it anew
+      when it is restarted, was interrupted, or does not come back from an attempt that is over.
     - `name`: shown in tables and errors; default: `worker-` and its id.
     - `group`: the failure domain it belongs to; default: one of its own, called as the worker is.
+    - `cancel`: a `CancelToken`; once it is cancelled, the worker leaves, and its task is run elsewhere.
     """
 
-    worker: AnyWorker[T, R]
+    worker: AnyWorker[T, R] | None = None
+    factory: Callable[[], AnyWorker[T, R]] | None = None
     name: str | None = None
     group: str | None = None
+    cancel: CancelToken | None = None
 
-    def __init__(self, worker: AnyWorker[T, R], *, name: str | None = None, group: str | None = None) -> None:
-        run_of(worker)
+    def __init__(
+        self,
+        worker: AnyWorker[T, R] | None = None,
+        *,
+        factory: Callable[[], AnyWorker[T, R]] | None = None,
+        name: str | None = None,
+        group: str | None = None,
+        cancel: CancelToken | None = None,
+    ) -> None:
+        if worker is not None or factory is None:
+            run_of(worker)
+        if factory is not None and not callable(factory):
+            raise InvalidType("factory", factory, "a function that makes a worker")
+        if cancel is not None and not isinstance(cancel, CancelToken):
+            raise InvalidType("cancel", cancel, "a CancelToken")
         for what, value in (("name", name), ("group", group)):
-            if value is not None and (not isinstance(value, str) or not value):
-                raise InvalidType(what, value, "a string that is not empty")
+            if value is not None and not isinstance(value, str):
+                raise InvalidType(what, value, "a string")
+            if value == "":
+                raise InvalidValue(what, value, "a string that is not empty")
         keep = object.__setattr__
         keep(self, "worker", worker)
+        keep(self, "factory", factory)
         keep(self, "name", name)
         keep(self, "group", group)
+        keep(self, "cancel", cancel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +100,7 @@ class WorkerInfo:
         return self.succeeded + self.failed
 
 
-def run_of(worker: AnyWorker[Any, Any]) -> tuple[Callable[..., Any], bool]:
+def run_of(worker: AnyWorker[Any, Any] | None) -> tuple[Callable[..., Any], bool]:
     """Return what to call for a task, and whether it takes a context before the data.
 
     Raises `InvalidType` for what is no worker.
@@ -97,7 +117,7 @@ def run_of(worker: AnyWorker[Any, Any]) -> tuple[Callable[..., Any], bool]:
     )
 
 
-def hook(worker: AnyWorker[Any, Any], name: str) -> Hook | None:
+def hook(worker: AnyWorker[Any, Any] | None, name: str) -> Hook | None:
     """Return the hook of this name, if the worker defines it."""
     found = getattr(worker, name, None)
     return found if callable(found) else None

@@ -9,6 +9,7 @@ the worker that has the task in hand settles itself.
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -50,7 +51,7 @@ class Scheduler:
         self.cancelled = 0
         self.retried = 0  # but for those that seats count themselves
         self._happened: list[Event] = []
-        self.staff = Staff(self.agenda, self._report)
+        self.staff = Staff(self.agenda, self.report)
 
     # -- tasks -----------------------------------------------------------------------------------
 
@@ -83,7 +84,16 @@ class Scheduler:
         return task
 
     def retry(self, task: AnyTask, delay: float, now: float) -> None:
-        """Put a task back whose attempt is over, to be claimed again in `delay` seconds."""
+        """Put a task back whose attempt is over, to be claimed again in `delay` seconds.
+
+        Unless it was cancelled in the meantime.
+        """
+        record = task._record
+        assert record is not None
+        record.deciding = False
+        if record.cancelled:
+            self.cancel(task, "cancelled", now)
+            return
         task._seat = None
         self.retried += 1
         if delay > 0:
@@ -112,7 +122,7 @@ class Scheduler:
             self.dead_dropped += 1
         task._outcome = error
         task._phase = TaskState.DEAD
-        self._report(TaskDead(now, task, dead))
+        self.report(TaskDead(now, task, dead))
 
     def cancel(self, task: AnyTask, reason: str | None, now: float) -> None:
         """End a task without result or failure."""
@@ -120,7 +130,7 @@ class Scheduler:
         self.cancelled += 1
         task._outcome = reason
         task._phase = TaskState.CANCELLED
-        self._report(TaskCancelled(now, task, reason))
+        self.report(TaskCancelled(now, task, reason))
 
     def withdraw(self, task: AnyTask) -> bool:
         """Take a waiting task out, so that nobody will run it; False if it does not wait.
@@ -184,6 +194,10 @@ class Scheduler:
         """Return the moment at which `advance` has something to do; None: not before something else."""
         return self.agenda.earliest()
 
+    def report(self, event: Event) -> None:
+        """Enter something that has happened."""
+        self._happened.append(event)
+
     def take_happened(self) -> list[Event]:
         """Return what has happened since the last call, for the pool to tell once it has left the lock."""
         happened, self._happened = self._happened, []
@@ -227,6 +241,7 @@ class Scheduler:
         record = task._record
         if record is None:
             task._record = record = self._record(task)
+        record.deciding = True
         record.history.append(attempt)
         record.entries += 1
         record.running_time += attempt.duration
@@ -234,7 +249,7 @@ class Scheduler:
         match attempt.outcome:
             case Outcome.THROTTLED:
                 record.throttles += 1
-            case Outcome.WITHDRAWN:
+            case Outcome.WITHDRAWN | Outcome.CANCELLED:
                 pass
             case Outcome.WORKER_FAULT if self.staff.live - group.alone:
                 record.faults += 1
@@ -256,6 +271,7 @@ class Scheduler:
         if not record.plain:
             return False
         record.seq = self.backlog.next_seq()
+        record.deciding = False
         task._seat = None
         task._phase = TaskState.QUEUED
         self.backlog.arrivals.append(task)
@@ -268,13 +284,12 @@ class Scheduler:
 
     # -- steps -----------------------------------------------------------------------------------
 
-    def _report(self, event: Event) -> None:
-        self._happened.append(event)
-
     def _record(self, task: AnyTask) -> Record:
         settings: TaskSettings = task._settings
         record = Record(task.id)
         record.plain = settings.priority == 0 and not settings.retry.immediate
+        if settings.copy_context:
+            record.context = contextvars.copy_context()
         return record
 
     def _and_tried(self, tried: frozenset[Group], group: Group) -> frozenset[Group]:

@@ -17,11 +17,16 @@ def _nobody() -> None:
     """Wake nobody: the seat of a worker without a thread."""
 
 
+def _never(_ctx: Context) -> bool:
+    """Interrupt nobody."""
+    return False
+
+
 class Seat:
     """One worker, as far as scheduling goes. One thread works at a seat at a time."""
 
     # Who may write what:
-    #   direct, attentive, paused, retired, stuck, standings, timed_out   under the pool's lock
+    #   direct, attentive, paused, unfit, retired, stuck, standings, timed_out   under the pool's lock
     #   idle             its own thread: set under the pool's lock, cleared when it wakes and before
     #                    it looks for a task
     #   running          a box for the attempt that runs. Its own thread puts it in; whoever gets it
@@ -35,6 +40,7 @@ class Seat:
         "group",
         "id",
         "idle",
+        "interrupt",
         "name",
         "paused",
         "retired",
@@ -45,6 +51,7 @@ class Seat:
         "succeeded",
         "tags",
         "timed_out",
+        "unfit",
         "wake",
     )
 
@@ -54,17 +61,20 @@ class Seat:
         name: str,
         group: Group,
         tags: frozenset[str] = frozenset(),
-        wake: Callable[[], None] = _nobody,
     ) -> None:
         self.id = id
         self.name = name
         self.group = group
         self.tags = tags
-        self.wake = wake  # ends the wait of its thread; harmless if it does not wait
+        # Given by the threads. The first ends the wait of the seat's thread, and is harmless if it does
+        # not wait; the second raises in it, if it is still in that attempt.
+        self.wake: Callable[[], None] = _nobody
+        self.interrupt: Callable[[Context], bool] = _never
         self.direct = False  # it may take from the arrivals without asking
         self.attentive = False  # the scheduler wants to hear of its next success
         self.idle = True  # its thread has no task in hand, and is not about to take one
         self.paused = False
+        self.unfit = False  # its worker is to be made anew before it is given anything
         self.retired = False  # it takes nothing any more
         self.running: list[Context] = []
         self.stuck: Context | None = None  # an attempt that is over, while its thread has not come back

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict
 
 from retrypool.core.retry import RetryPolicy
 from retrypool.durations import Duration, optional_seconds, seconds
 from retrypool.errors import InvalidType
+
+if TYPE_CHECKING:
+    from retrypool.context import CancelToken
 
 __all__ = ["TaskOptions", "TaskSettings"]
 
@@ -32,6 +36,8 @@ class TaskOptions(TypedDict, total=False):
     time_limit: Duration | None  # of running time, over all attempts
     deadline: Duration | None  # from dispatch to the end, waiting included
     interrupt_on_timeout: bool
+    copy_context: bool  # whether run() sees the context variables of the dispatching thread
+    cancel: CancelToken | None  # cancels the task
     delay: Duration  # before it may be claimed first
     options: Mapping[str, object]  # what the worker finds in ctx.options; replaces the pool's whole
     metadata: Mapping[str, object]  # what callbacks and listeners find in task.metadata
@@ -48,19 +54,29 @@ class TaskSettings:
     time_limit: float | None = None
     deadline: float | None = None
     interrupt_on_timeout: bool = False
+    copy_context: bool = False
+    cancel: CancelToken | None = None
     delay: float = 0.0
     options: Mapping[str, object] = field(default_factory=_nothing)
     metadata: Mapping[str, object] = field(default_factory=_nothing)
     # Whether a task may go to any worker, now, in the order of dispatch.
     plain: bool = field(init=False)
-    # Whether its attempts may run out of time.
-    limited: bool = field(init=False)
+    # How long an attempt may take: infinity for as long as it likes, None if it has to be reckoned with
+    # `time_left` for each.
+    span: float | None = field(init=False)
 
     def __post_init__(self) -> None:
-        plain = self.priority == 0 and self.delay == 0 and self.deadline is None
+        plain = (
+            self.priority == 0
+            and self.delay == 0
+            and self.deadline is None
+            and self.cancel is None
+            and not self.copy_context
+        )
         object.__setattr__(self, "plain", plain)
-        limits = (self.timeout, self.time_limit, self.deadline)
-        object.__setattr__(self, "limited", limits != (None, None, None))
+        span = math.inf if self.timeout is None else self.timeout
+        simple = self.time_limit is None and self.deadline is None
+        object.__setattr__(self, "span", span if simple else None)
 
     def time_left(self, running_time: float, age: float) -> tuple[float, str]:
         """Return the seconds that the next attempt has, and the name of the limit that says so.
@@ -120,6 +136,12 @@ def _flag(what: str, value: object) -> object:
     return value
 
 
+def _token(what: str, value: object) -> object:
+    if value is not None and not callable(getattr(value, "on_cancel", None)):
+        raise InvalidType(what, value, "a CancelToken")
+    return value
+
+
 def _mapping(what: str, value: object) -> object:
     if not isinstance(value, Mapping):
         raise InvalidType(what, value, "a mapping, such as a dict")
@@ -134,6 +156,8 @@ _CHECKS = {
     "time_limit": _limit,
     "deadline": _limit,
     "interrupt_on_timeout": _flag,
+    "copy_context": _flag,
+    "cancel": _token,
     "delay": seconds,
     "options": _mapping,
     "metadata": _mapping,

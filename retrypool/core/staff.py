@@ -74,6 +74,12 @@ class Staff:
         seat.paused = False
         seat.wake()
 
+    def make_unfit(self, seat: Seat) -> None:
+        """Give `seat` nothing until its worker has been made anew."""
+        seat.unfit = True
+        self._bench(seat)
+        seat.wake()
+
     def pause_all(self) -> None:
         """Give no worker anything for now."""
         self.paused = True
@@ -88,7 +94,7 @@ class Staff:
 
     def barred(self, seat: Seat, now: float) -> bool:
         """Return whether `seat` is given nothing now, whatever waits."""
-        return seat.retired or seat.paused or self.paused or seat.group.refuses(seat, now)
+        return seat.retired or seat.paused or seat.unfit or self.paused or seat.group.refuses(seat, now)
 
     def unpark(self, seat: Seat) -> bool:
         """Take `seat` from among the parked; return whether it was there. Needs no lock."""

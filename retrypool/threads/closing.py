@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
+from retrypool.context import CancelToken, Context
 from retrypool.errors import CloseTimeout, WrongThread
 from retrypool.events import PoolClosing
 from retrypool.task import Task
+from retrypool.threads.attempts import reason_of
+from retrypool.threads.roster import Tally
 
 if TYPE_CHECKING:
     from retrypool.threads.pool import Pool
+    from retrypool.threads.runner import Runner
 
-__all__ = ["close", "force_close", "wait", "watch_over"]
+__all__ = ["close", "force_close", "give_up", "wait", "watch_over"]
+
+log = logging.getLogger("retrypool")
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_BY_FORCE = "the pool was closed by force"
 
 _open: WeakSet[Pool[Any, Any]] = WeakSet()
 
@@ -42,65 +52,54 @@ def wait(pool: Pool[Any, Any], timeout: float | None) -> bool:
         return scheduler.idle()
 
 
+# -- in good order -------------------------------------------------------------------------------
+
+
 def close(pool: Pool[Any, Any], timeout: float | None) -> None:
     """Take nothing more, wait for what was accepted, let the workers go."""
-    engine, scheduler = pool._engine, pool._engine.scheduler
     _not_from_a_worker(pool, "close()")
+    _refuse_if_forked(pool)
     until = None if timeout is None else time.monotonic() + timeout
+    try:
+        _shut(pool)
+        _drain(pool, timeout, until)
+        _dismiss(pool)
+        _join(pool, timeout, until)
+    except KeyboardInterrupt:
+        # One Ctrl-C ends the script: what still waits is not begun any more.
+        force_close(pool)
+        raise
+    _over(pool)
+
+
+def _shut(pool: Pool[Any, Any]) -> None:
+    engine = pool._engine
     with engine.lock:
         news = not engine.closed
         engine.closed = True
         engine.review_guard()
-        scheduler.staff.resume_all()
+        engine.scheduler.staff.resume_all()
         happened = engine.decided()
     if news:
         engine.observers.tell(PoolClosing(engine.monotonic()))
     engine.act(happened)
+
+
+def _drain(pool: Pool[Any, Any], timeout: float | None, until: float | None) -> None:
+    """Wait for the last task to end; cancel what no worker is left for."""
     while not wait(pool, _left(until)):
-        with engine.lock:
-            if scheduler.staff.hopeless():
-                scheduler.cancel_waiting("no worker is left that could run it", engine.monotonic())
-            happened = engine.decided()
-        engine.act(happened)
+        _cancel_the_hopeless(pool)
         if until is not None and time.monotonic() >= until:
             raise _still_running(pool, timeout)
-    _dismiss(pool)
-    for runner in pool._roster:
-        if runner.thread.ident is not None:
-            runner.thread.join(_left(until))
-            if runner.thread.is_alive():
-                raise _still_running(pool, timeout)
-    engine.watchdog.stop()
-    _open.discard(pool)
 
 
-def force_close(pool: Pool[T, R]) -> list[Task[T, R]]:
-    """Take nothing more, cancel what waits and what runs, and wait for nobody."""
+def _cancel_the_hopeless(pool: Pool[Any, Any]) -> None:
     engine, scheduler = pool._engine, pool._engine.scheduler
     with engine.lock:
-        news = not engine.closed
-        engine.closed = True
-        engine.review_guard()
-        now = engine.monotonic()
-        cancelled: list[Task[T, R]] = scheduler.cancel_waiting("the pool was closed by force", now)
-        stopped = [
-            (runner.seat, ctx)
-            for runner in pool._roster
-            for ctx in runner.seat.running[:]
-            if engine.take_over(runner.seat, ctx)
-        ]
-        for _, ctx in stopped:
-            scheduler.cancel(ctx._task, "the pool was closed by force", now)
+        if scheduler.staff.hopeless():
+            scheduler.cancel_waiting("no worker is left that could run it", engine.monotonic())
         happened = engine.decided()
-    if news:
-        engine.observers.tell(PoolClosing(now))
-    for _, ctx in stopped:
-        ctx._cancel("the pool was closed by force")
     engine.act(happened)
-    _dismiss(pool)
-    engine.watchdog.stop()
-    _open.discard(pool)
-    return cancelled
 
 
 def _dismiss(pool: Pool[Any, Any]) -> None:
@@ -114,6 +113,118 @@ def _dismiss(pool: Pool[Any, Any]) -> None:
     engine.act(happened)
 
 
+def _join(pool: Pool[Any, Any], timeout: float | None, until: float | None) -> None:
+    """Wait for the threads. Without a timeout, one that is stuck is given `grace`, and then given up."""
+    grace_ends = time.monotonic() + pool._engine.grace
+    for runner in pool._roster:
+        if runner.thread.ident is None:
+            continue
+        if timeout is not None:
+            runner.thread.join(_left(until))
+            if runner.thread.is_alive():
+                raise _still_running(pool, timeout)
+        elif runner.seat.stuck is None:
+            runner.thread.join()
+        else:
+            runner.thread.join(_left(grace_ends))
+            if runner.thread.is_alive():
+                log.warning("%s has not come back: its thread is left behind", runner.seat.name)
+
+
+def _over(pool: Pool[Any, Any]) -> None:
+    pool._engine.watchdog.stop()
+    _open.discard(pool)
+
+
+# -- by force ------------------------------------------------------------------------------------
+
+
+def force_close(pool: Pool[T, R], reason: str = _BY_FORCE) -> list[Task[T, R]]:
+    """Take nothing more, cancel what waits and what runs, and wait for nobody."""
+    engine, scheduler = pool._engine, pool._engine.scheduler
+    if engine.forked:
+        return []
+    _shut(pool)
+    attempts = engine.attempts
+    with engine.lock:
+        cancelled: list[Task[T, R]] = scheduler.cancel_waiting(reason, engine.monotonic())
+        taken = [
+            (runner.seat, ctx)
+            for runner in pool._roster
+            for ctx in runner.seat.running[:]
+            if attempts.take_over(runner.seat, ctx)
+        ]
+        happened = engine.decided()
+    engine.act(happened)
+    for seat, ctx in taken:
+        attempts.end(seat, ctx, "drop", reason)
+    _dismiss(pool)
+    _over(pool)
+    return cancelled
+
+
+def give_up(pool_ref: ref[Pool[Any, Any]], token: CancelToken) -> None:
+    """Close by force, because the pool's token was cancelled."""
+    pool = pool_ref()
+    if pool is not None:
+        force_close(pool, reason_of(token))
+
+
+# -- with the interpreter ------------------------------------------------------------------------
+
+
+def _close_at_exit() -> None:
+    """Drain what is open, unless a Ctrl-C ends the script."""
+    for pool in list(_open):
+        if isinstance(getattr(sys, "last_value", None), KeyboardInterrupt):
+            force_close(pool)
+        else:
+            _drain_at_exit(pool)
+
+
+def _drain_at_exit(pool: Pool[Any, Any]) -> None:
+    """Run what was accepted to its end, but don't wait for attempts that do not come to theirs."""
+    _shut(pool)
+    while True:
+        under_way, ended = _progress(pool)
+        if wait(pool, pool._exit_timeout):
+            break
+        _cancel_the_hopeless(pool)
+        still_under_way, ended_since = _progress(pool)
+        if under_way & still_under_way and ended == ended_since:
+            names = ", ".join(_busy(runner) for runner in pool._roster if runner.seat.running)
+            log.warning("the exit does not wait any longer for %s", names)
+            break
+    force_close(pool)
+
+
+def _progress(pool: Pool[Any, Any]) -> tuple[set[Context], Tally]:
+    """Return the attempts that are under way, and how many have ended."""
+    under_way = {ctx for runner in pool._roster for ctx in runner.seat.running[:]}
+    return under_way, pool._roster.tally()
+
+
+# -- left behind by a fork -----------------------------------------------------------------------
+
+
+def _refuse_in_child() -> None:
+    """Let the child's copies of the pools refuse: their threads have stayed in the parent."""
+    for pool in list(_open):
+        engine = pool._engine
+        engine.lock = threading.Lock()  # some thread of the parent may have held it
+        engine.forked = True
+        engine.guarded = True
+    _open.clear()
+
+
+atexit.register(_close_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_refuse_in_child)
+
+
+# -- small things --------------------------------------------------------------------------------
+
+
 def _left(until: float | None) -> float | None:
     return None if until is None else max(0.0, until - time.monotonic())
 
@@ -124,31 +235,21 @@ def _not_from_a_worker(pool: Pool[Any, Any], call: str) -> None:
         raise WrongThread(call)
 
 
+def _refuse_if_forked(pool: Pool[Any, Any]) -> None:
+    if pool._engine.forked and (refusal := pool._engine.closing_refusal()):
+        raise refusal
+
+
 def _still_running(pool: Pool[Any, Any], timeout: float | None) -> CloseTimeout:
     assert timeout is not None
-    stats = pool.stats()
-    running = [
-        f"{info.name} (task {info.task_id}{', stuck' if info.state == 'stuck' else ''})"
-        for info in pool.workers()
-        if info.task_id is not None
-    ]
-    return CloseTimeout(timeout, running, stats.waiting)
+    running = [_busy(runner) for runner in pool._roster if runner.seat.running or runner.seat.stuck]
+    return CloseTimeout(timeout, running, pool.stats().waiting)
 
 
-def _drain_at_exit() -> None:
-    for pool in list(_open):
-        pool.close()
-
-
-def _refuse_in_child() -> None:
-    for pool in list(_open):
-        engine = pool._engine
-        engine.lock = threading.Lock()
-        engine.forked = True
-        engine.guarded = True
-    _open.clear()
-
-
-atexit.register(_drain_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_refuse_in_child)
+def _busy(runner: Runner[Any, Any]) -> str:
+    seat = runner.seat
+    stuck = seat.stuck
+    if stuck is not None:
+        return f"{seat.name} (stuck in task {stuck.task_id}, which is over)"
+    running = seat.running[-1:]
+    return f"{seat.name} (task {running[0].task_id})" if running else seat.name

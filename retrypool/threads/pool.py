@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Self
+from typing import Any, Self
+from weakref import ref
 
 from typing_extensions import TypeVar, Unpack
 
 from retrypool.clock import Clock, SystemClock
+from retrypool.context import CancelToken
 from retrypool.core.retry import FailureAction, RetryPolicy
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.settings import TaskOptions, TaskSettings
@@ -21,9 +23,11 @@ from retrypool.threads import closing
 from retrypool.threads.engine import Engine
 from retrypool.threads.observers import Listening, Observers
 from retrypool.threads.roster import Roster, as_spec
-from retrypool.worker import AnyWorker, WorkerInfo, WorkerSpec
+from retrypool.threads.staffing import Staffing
+from retrypool.threads.stats import Stats
+from retrypool.worker import AnyWorker, WorkerSpec
 
-__all__ = ["Pool", "Stats"]
+__all__ = ["Pool"]
 
 T = TypeVar("T", default=Any)
 R = TypeVar("R", default=Any)
@@ -31,47 +35,16 @@ R = TypeVar("R", default=Any)
 _pool_number = itertools.count(1).__next__
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Counts of a pool at one moment."""
-
-    queued: int  # tasks that could be claimed now
-    delayed: int  # tasks that wait for their moment
-    running: int  # attempts
-    succeeded: int  # tasks, since the pool was made, as are the following
-    died: int
-    cancelled: int
-    retries: int
-    failures: int  # attempts
-    dead: int  # dead tasks that are kept
-    dead_dropped: int  # dead tasks that dead_limit pushed out
-    workers: int
-
-    @property
-    def waiting(self) -> int:
-        """Tasks that wait, for a worker or for their moment."""
-        return self.queued + self.delayed
-
-    @property
-    def dispatched(self) -> int:
-        """Tasks accepted so far, those that were requeued counted again."""
-        return self.waiting + self.running + self.ended
-
-    @property
-    def ended(self) -> int:
-        """Tasks that have come to their end."""
-        return self.succeeded + self.died + self.cancelled
-
-
-class Pool(Generic[T, R]):
+class Pool(Staffing[T, R]):
     """Workers that are not identical, and many tasks to push through them.
 
     `workers` are objects with `run(ctx, data)`, plain functions of the data, or `WorkerSpec`s; each gets
     one thread. The pool's own options:
 
     - `retry`: the `RetryPolicy` of tasks that bring none; default: 3 attempts, exponential delay.
-    - `timeout`, `time_limit`, `deadline`, `options`, `priority`, `interrupt_on_timeout`: the same, for
-      tasks that do not say; see `dispatch`.
+    - `timeout`, `time_limit`, `deadline`, `options`, `interrupt_on_timeout`, `copy_context`: the same,
+      for tasks that do not say; see `dispatch`.
+    - `cancel`: a `CancelToken`; once it is cancelled, the pool is closed by force.
     - `on_success(task)`, `on_failure(task, error)`, `on_retry(task, error, delay)`, `on_dead(dead)`,
       `listeners`: are told what happens, outside of all locks, on the thread that causes it. What they
       raise is logged. `on_failure` may return a `FailureAction`.
@@ -79,6 +52,11 @@ class Pool(Generic[T, R]):
       that can't take it now; default: 5 s.
     - `dead_limit`: how many dead tasks are kept, the oldest being dropped; default: all.
     - `wait_for_workers`: whether tasks are accepted while there is no worker; default: no.
+    - `grace`: how long the thread of an attempt that is over may take to come back, before it counts as
+      stuck; default: 5 s. A stuck worker that has a factory is replaced, as long as fewer than
+      `max_abandoned` threads have been given up that way; default: 16.
+    - `exit_timeout`: an open pool is drained when the interpreter exits; this is how long it waits there
+      while an attempt runs and none ends; default: 5 s, None: for good.
     - `name`: shown in thread names, errors and the log. `clock`: see `retrypool.testing`.
 
     Use it in a `with` statement, or call `close`. Costs a thread for each worker, and one more from the
@@ -99,6 +77,8 @@ class Pool(Generic[T, R]):
         time_limit: Duration | None = None,
         deadline: Duration | None = None,
         interrupt_on_timeout: bool = False,
+        copy_context: bool = False,
+        cancel: CancelToken | None = None,
         options: Mapping[str, object] | None = None,
         on_success: Callable[[Task[T, R]], object] | None = None,
         on_failure: Callable[[Task[T, R], BaseException], FailureAction | None] | None = None,
@@ -108,6 +88,9 @@ class Pool(Generic[T, R]):
         affinity_wait: Duration = 5.0,
         dead_limit: int | None = None,
         wait_for_workers: bool = False,
+        grace: Duration = 5.0,
+        max_abandoned: int = 16,
+        exit_timeout: Duration | None = 5.0,
         name: str | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -116,15 +99,16 @@ class Pool(Generic[T, R]):
             "time_limit": time_limit,
             "deadline": deadline,
             "interrupt_on_timeout": interrupt_on_timeout,
+            "copy_context": copy_context,
         }
         if retry is not None:
             given["retry"] = retry
         if options is not None:
             given["options"] = options
-        if dead_limit is not None and (isinstance(dead_limit, bool) or not isinstance(dead_limit, int)):
-            raise InvalidType("dead_limit", dead_limit, "a whole number or None")
-        if dead_limit is not None and dead_limit < 0:
-            raise InvalidValue("dead_limit", dead_limit, "0 or more")
+        _check_count("dead_limit", dead_limit)
+        _check_count("max_abandoned", max_abandoned)
+        if cancel is not None and not isinstance(cancel, CancelToken):
+            raise InvalidType("cancel", cancel, "a CancelToken")
         if name is not None and not isinstance(name, str):
             raise InvalidType("name", name, "a string")
         self._settings = TaskSettings().having(given)
@@ -141,9 +125,11 @@ class Pool(Generic[T, R]):
             ),
             scheduler=Scheduler(affinity_wait=seconds("affinity_wait", affinity_wait), dead_limit=dead_limit),
             wait_for_workers=wait_for_workers,
+            grace=seconds("grace", grace),
             threaded=self._threaded,
         )
-        self._roster: Roster[T, R] = Roster(self._engine)
+        self._roster: Roster[T, R] = Roster(self._engine, max_abandoned=max_abandoned)
+        self._exit_timeout = optional_seconds("exit_timeout", exit_timeout)
         # What a dispatch needs of the engine, within reach. None of it is ever replaced.
         self._next_id = self._engine.scheduler.backlog.next_seq
         self._arrive = self._engine.arrivals.append
@@ -152,6 +138,8 @@ class Pool(Generic[T, R]):
         closing.watch_over(self)
         for spec in specs:
             self._roster.add(spec)
+        if cancel is not None:
+            self._engine.follow(cancel, partial(closing.give_up, ref(self)))
 
     # Whether workers get threads; a pool that is stepped by hand has none.
     _threaded = True
@@ -171,6 +159,8 @@ class Pool(Generic[T, R]):
         - `delay`: seconds before it may be claimed first.
         - `options`: a mapping that the worker finds in `ctx.options`.
         - `interrupt_on_timeout`: raise `Interrupted` in a thread whose attempt ran out of time.
+        - `copy_context`: let `run` see the context variables of this thread as they are now.
+        - `cancel`: a `CancelToken` that cancels the task, also while it runs.
 
         Raises `PoolClosed`, `NoWorkers`, and `InvalidType` or `InvalidValue` for an option that makes
         no sense; the task is not accepted then. A task without options takes no lock.
@@ -199,54 +189,16 @@ class Pool(Generic[T, R]):
         settings = self._settings.having(options)
         return [self._engine.dispatch(data, settings) for data in items]
 
-    # -- workers ---------------------------------------------------------------------------------
+    def cancel_task(self, task: Task[T, R], *, interrupt: bool = False) -> bool:
+        """Cancel a task, also one that runs; return whether it is cancelled.
 
-    def add_worker(
-        self,
-        worker: AnyWorker[T, R] | WorkerSpec[T, R],
-        *,
-        name: str | None = None,
-        group: str | None = None,
-    ) -> int:
-        """Add a worker, start its thread, and return its id. Raises `PoolClosed`."""
-        return self._roster.add(as_spec(worker, name=name, group=group)).seat.id
-
-    def remove_worker(self, worker_id: int, timeout: Duration = 5.0) -> None:
-        """Let a worker leave, and wait for it.
-
-        It takes nothing new, and its task may end within `timeout` seconds. After that the task is
-        retried elsewhere, not charged for the attempt; the thread is left alone, and what it still
-        brings is ignored. Raises `WorkerNotFound`.
+        Its worker is told through `ctx.cancelled`, and with `interrupt` its thread is interrupted. A
+        task that ends at the same moment may win, and then the answer is False. So it is for a task of
+        another pool.
         """
-        self._roster.remove(worker_id, seconds("timeout", timeout))
-
-    def pause_worker(self, worker_id: int) -> None:
-        """Give a worker nothing more until `resume_worker`; what it runs, it ends."""
-        self._roster.pause(worker_id)
-
-    def resume_worker(self, worker_id: int) -> None:
-        """Give a paused worker tasks again."""
-        self._roster.resume(worker_id)
-
-    def pause(self) -> None:
-        """Give no worker anything until `resume`. Tasks are still accepted."""
-        engine = self._engine
-        with engine.lock:
-            engine.scheduler.staff.pause_all()
-            happened = engine.decided()
-        engine.act(happened)
-
-    def resume(self) -> None:
-        """Give the workers tasks again, but for those that were paused one by one."""
-        engine = self._engine
-        with engine.lock:
-            engine.scheduler.staff.resume_all()
-            happened = engine.decided()
-        engine.act(happened)
-
-    def workers(self) -> list[WorkerInfo]:
-        """Return what there is to tell of each worker now."""
-        return self._roster.infos()
+        if task._owner is not self._engine:
+            return False
+        return self._engine.attempts.cancel_task(task, "cancelled", interrupt=interrupt)
 
     # -- looking at it ---------------------------------------------------------------------------
 
@@ -279,18 +231,20 @@ class Pool(Generic[T, R]):
         engine, scheduler, roster = self._engine, self._engine.scheduler, self._roster
         with engine.lock:
             seats = [runner.seat for runner in roster]
+            tally = roster.tally()
             return Stats(
                 queued=len(scheduler.backlog),
                 delayed=scheduler.delayed,
                 running=sum(len(seat.running) for seat in seats),
-                succeeded=roster.departed_succeeded + sum(seat.succeeded for seat in seats),
+                succeeded=tally.succeeded,
                 died=scheduler.died,
                 cancelled=scheduler.cancelled,
-                retries=roster.departed_retried + scheduler.retried + sum(seat.retried for seat in seats),
-                failures=roster.departed_failed + sum(seat.failed + seat.timed_out for seat in seats),
+                retries=tally.retried + scheduler.retried,
+                failures=tally.failed + tally.timed_out,
                 dead=len(scheduler.dead),
                 dead_dropped=scheduler.dead_dropped,
                 workers=sum(not seat.retired for seat in seats),
+                abandoned=roster.abandoned,
             )
 
     # -- dead tasks ------------------------------------------------------------------------------
@@ -388,6 +342,13 @@ class Pool(Generic[T, R]):
             f"<Pool {self._engine.name} {state}: {stats.workers} workers, "
             f"{stats.running} running, {stats.waiting} waiting, {stats.dead} dead>"
         )
+
+
+def _check_count(what: str, value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise InvalidType(what, value, "a whole number")
+    if value is not None and value < 0:
+        raise InvalidValue(what, value, "0 or more")
 
 
 def _each(workers: Iterable[Any]) -> Iterable[Any]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from retrypool.context import sit_down
+from retrypool.context import Context, sit_down
 from retrypool.core.seat import Seat
 from retrypool.errors import Interrupted
-from retrypool.events import WorkerFailed, WorkerRemoved
 from retrypool.task import Task, TaskState
-from retrypool.threads.engine import Engine, started
+from retrypool.threads.engine import Engine
+from retrypool.threads.interrupt import Gate
 from retrypool.threads.parking import Parker
 from retrypool.worker import WorkerSpec, hook, run_of
+
+if TYPE_CHECKING:
+    import contextvars
 
 __all__ = ["Runner"]
 
@@ -29,91 +33,128 @@ _SUCCEEDED = TaskState.SUCCEEDED
 class Runner(Generic[T, R]):
     """A worker, its seat and its thread."""
 
-    def __init__(self, engine: Engine[T, R], seat: Seat, spec: WorkerSpec[T, R]) -> None:
+    def __init__(
+        self,
+        engine: Engine[T, R],
+        seat: Seat,
+        spec: WorkerSpec[T, R],
+        on_leave: Callable[[Runner[T, R]], None],
+    ) -> None:
         self.engine = engine
         self.seat = seat
+        self.spec = spec
         self.worker = spec.worker
         self.stop = threading.Event()  # set when the worker is to leave; for those who watch it
         self.ready = False  # its on_start has run
-        self.error: BaseException | None = None  # of an on_start that raised
+        self.error: BaseException | None = None  # of a factory or an on_start that raised
+        self._on_leave = on_leave
         self._parker = Parker(engine.clock)
+        self._gate = Gate(seat)
         self._pause_noticed = False
         seat.wake = self._parker.call
+        seat.interrupt = self._gate.interrupt
         self.thread = threading.Thread(target=self._live, name=f"{engine.name}-{seat.name}", daemon=True)
 
+    # -- the life of the thread ------------------------------------------------------------------
+
     def _live(self) -> None:
-        """Live the life of the thread."""
         sit_down(self.seat)
+        self._gate.open()
         try:
-            if self._begin():
+            if self._set_up(remake=self.worker is None):
                 self._serve_until_told()
                 self._call_hook("on_stop")
         finally:
-            self._leave()
+            sit_down(None)
+            self.seat.idle = True
+            self._on_leave(self)
 
-    def _begin(self) -> bool:
-        on_start = hook(self.worker, "on_start")
+    def _set_up(self, *, remake: bool) -> bool:
+        """Make the worker, if it is to be made, and start it; return whether it can work."""
         try:
-            if on_start is not None:
+            if remake and self.spec.factory is not None:
+                self.worker = self.spec.factory()
+                run_of(self.worker)
+            if on_start := hook(self.worker, "on_start"):
                 on_start()
         except BaseException as error:
-            log.exception("on_start of %s raised: it is taken out", self.seat.name)
+            log.exception("%s could not be started: it is taken out", self.seat.name)
             self.error = error
             return False
         self.ready = True
         return True
 
     def _serve_until_told(self) -> None:
+        """Serve until the worker is to leave for good."""
         while True:
             try:
+                if self.seat.stuck is not None:
+                    self._came_back(self.seat.stuck)
                 self._serve()
-                return
-            except Interrupted:  # one that came too late to hit what it was meant for
-                self._came_back()
+                if self.seat.retired or not self._restart():
+                    return
+            except Interrupted:  # it came too late to hit what it was meant for
+                continue
+
+    def _restart(self) -> bool:
+        self._call_hook("on_stop")
+        if not self._set_up(remake=True):
+            return False
+        with self.engine.lock:
+            self.seat.unfit = False
+        return True
 
     def _serve(self) -> None:
-        """Run one task after the other until the worker is to leave.
+        """Run one task after the other until the worker is to leave, or to be made anew.
 
         This is the hot loop. A plain task that succeeds is taken, run and ended by operations that are
         atomic each by itself, without a lock; whatever is more than that goes another way.
         """
-        engine, seat = self.engine, self.seat
-        arrivals, running = engine.arrivals, seat.running
-        admits, watchdog, monotonic = engine.scheduler.admits, engine.watchdog, engine.monotonic
-        begin, observers = engine.begin, engine.observers
+        engine, seat, clock = self.engine, self.seat, self.engine.clock
+        attempts, watchdog, monotonic = engine.attempts, engine.watchdog, engine.monotonic
+        arrivals, running, admits = engine.arrivals, seat.running, engine.scheduler.admits
+        listening, talkative = engine.observers.listening, engine.talkative
         run, takes_context = run_of(self.worker)
         seat.idle = False
-        task: Task[Any, Any] | None
         while True:
             try:
-                task = arrivals.popleft()
+                task: Any = arrivals.popleft()
             except IndexError:
                 task = self._next()
             else:
                 # Written before _withdrawn is read; whoever withdraws does it the other way about.
                 task._seat = seat
-                if task._withdrawn or not seat.direct or not admits(seat, task):
+                if (
+                    task._withdrawn
+                    or not seat.direct
+                    or (task._record is not None and not admits(seat, task))
+                ):
                     task = self._next(task)
             if task is None:
                 return
             task._phase = _RUNNING
             now = monotonic()
-            ctx = begin(seat, task, now)
+            span = task._settings.span
+            expires = attempts.expiry(task, now) if span is None else now + span
+            ctx = Context(task, seat, clock, now, expires)
             # From here on the attempt may be taken over: whoever gets it out of the box owns it.
             running.append(ctx)
-            if ctx._expires < watchdog.wakes_at:
-                watchdog.expect(ctx._expires)
-            if observers.listening:
-                observers.tell(started(task, ctx, now))
+            if expires < watchdog.wakes_at:
+                watchdog.expect(expires)
+            if listening:
+                attempts.started(ctx)
             try:
-                result = run(ctx, task.data) if takes_context else run(task.data)
+                if (record := task._record) is not None and record.context is not None:
+                    result = self._run_in(record.context, ctx)
+                else:
+                    result = run(ctx, task.data) if takes_context else run(task.data)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the task failed of it
                 self._failed(ctx, error)
             else:
                 try:
                     running.pop()
                 except IndexError:
-                    self._came_back()
+                    self._came_back(ctx)
                 else:
                     task._started = now
                     task._ended = monotonic()
@@ -123,14 +164,24 @@ class Runner(Generic[T, R]):
                     task._phase = _SUCCEEDED
                     if task._rendezvous is not None:
                         task._announce()
-                    if seat.attentive or engine.talkative:
-                        engine.succeed(seat, task)
-                result = None
+                    if talkative or seat.attentive:
+                        attempts.succeeded(seat, task)
             # Hold on to nothing while waiting for the next one.
-            task = ctx = None  # type: ignore[assignment]
+            task = record = ctx = result = None  # type: ignore[assignment]
 
-    def _next(self, handed: Task[Any, Any] | None = None) -> Task[Any, Any] | None:
-        """Return the next task, waiting for it; None when the worker is to leave."""
+    def _run_in(self, context: contextvars.Context, ctx: Context) -> R:
+        """Run the worker with the context variables that the dispatcher had.
+
+        In a copy: an attempt that is over may still be running in the context itself.
+        """
+        run, takes_context = run_of(self.worker)
+        data = ctx._task.data
+        arguments = (ctx, data) if takes_context else (data,)
+        result: R = context.copy().run(run, *arguments)
+        return result
+
+    def _next(self, handed: Task[T, R] | None = None) -> Task[T, R] | None:
+        """Return the next task, waiting for it; None when the worker is to leave or to be made anew."""
         engine, seat = self.engine, self.seat
         while True:
             task = engine.claim(seat, handed)
@@ -138,28 +189,34 @@ class Runner(Generic[T, R]):
                 self._notice_pause(False)
                 return task
             handed = None
-            self._notice_pause(seat.paused)
-            if seat.retired:
+            if seat.retired or seat.unfit:
                 return None
+            self._notice_pause(seat.paused)
             engine.wait_for_call(seat, self._parker)
 
-    def _failed(self, ctx: Any, error: BaseException) -> None:
+    # -- attempts that don't succeed -------------------------------------------------------------
+
+    def _failed(self, ctx: Context, error: BaseException) -> None:
+        seat = self.seat
         try:
-            self.seat.running.pop()
+            seat.running.pop()
         except IndexError:
-            self._came_back()
+            self._came_back(ctx)
             return
         ended = self.engine.monotonic()
-        self.seat.failed += 1
+        seat.failed += 1
         # The first entry is the hot loop's own frame. Without it, the error that the task keeps does
         # not hold what this thread does later.
         if error.__traceback__ is not None:
             error.__traceback__ = error.__traceback__.tb_next
-        self.engine.fail(self.seat, ctx, error, ended)
+        self.engine.attempts.failed(seat, ctx, error, ended)
 
-    def _came_back(self) -> None:
-        """The attempt was over before this thread was: what it brings is of no use any more."""
-        self.engine.came_back(self.seat)
+    def _came_back(self, ctx: Context) -> None:
+        """Notice that the attempt was over before this thread was: what it brings is of no use."""
+        interrupted = self._gate.absorb(ctx)
+        self.engine.attempts.came_back(self.seat, unfit=interrupted and self.spec.factory is not None)
+
+    # -- hooks -----------------------------------------------------------------------------------
 
     def _notice_pause(self, paused: bool) -> None:
         if paused is not self._pause_noticed:
@@ -167,24 +224,8 @@ class Runner(Generic[T, R]):
             self._call_hook("on_pause" if paused else "on_resume")
 
     def _call_hook(self, name: str) -> None:
-        function = hook(self.worker, name)
-        if function is not None:
+        if function := hook(self.worker, name):
             try:
                 function()
-            except Exception:
+            except BaseException:
                 log.exception("%s of %s raised", name, self.seat.name)
-
-    def _leave(self) -> None:
-        engine, seat = self.engine, self.seat
-        sit_down(None)
-        now = engine.monotonic()
-        with engine.lock:
-            engine.scheduler.retire(seat, now)
-            seat.idle = True
-            engine.review_guard()
-            happened = engine.decided()
-        engine.act(happened)
-        if self.error is not None:
-            engine.observers.tell(WorkerFailed(now, seat.id, seat.name, seat.group.name, self.error))
-        else:
-            engine.observers.tell(WorkerRemoved(now, seat.id, seat.name, seat.group.name))

@@ -58,5 +58,20 @@ class Watchdog:
         monotonic = self._engine.clock.monotonic
         while not self._stopped:
             self.wakes_at = inf
-            self.wakes_at = wakes_at = self._engine.catch_up()
+            self.wakes_at = wakes_at = self.catch_up()
             self._parker.park(None if wakes_at == inf else wakes_at - monotonic())
+
+    def catch_up(self) -> float:
+        """Do all that is due; return when something is due next, infinity for never."""
+        engine = self._engine
+        with engine.lock:
+            now = engine.monotonic()
+            engine.scheduler.advance(now)
+            overdue, expiry = engine.attempts.take_overdue(now)
+            wakeup = engine.scheduler.next_wakeup()
+            engine.settle()
+            happened = engine.scheduler.take_happened()
+        engine.act(happened)
+        for seat, ctx in overdue:
+            engine.attempts.timed_out(seat, ctx, now)
+        return expiry if wakeup is None else min(expiry, wakeup)

@@ -1,0 +1,328 @@
+"""The life of an attempt: begun, ended with a result or an error, or taken over from its worker.
+
+An attempt belongs to whoever gets its context out of its seat's box (`Seat.running`): the worker that
+ends it, or somebody who takes it over, because its time is up or because it is not wanted any more.
+Only the owner goes on from there, so each attempt ends once, and its task has one owner at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from math import inf
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import ref
+
+from retrypool.context import CancelToken, Context
+from retrypool.core.retry import Cancel, Decision, Failure, FailureAction, GiveUp, RetryIn
+from retrypool.core.seat import Seat
+from retrypool.errors import AttemptTimeout, RetryPoolError, Throttled, WorkerFault
+from retrypool.events import AttemptEnded, AttemptStarted, TaskRetrying, TaskSucceeded
+from retrypool.retry_after import parse_retry_after
+from retrypool.task import Attempt, DeadReason, Outcome, Task, TaskState
+
+if TYPE_CHECKING:
+    from retrypool.threads.engine import Engine
+
+__all__ = ["Attempts", "Fate", "reason_of"]
+
+Fate = Literal["retry", "drop", "dead"]
+"""What becomes of a task whose attempt is ended from outside."""
+
+
+class Attempts:
+    """What can become of an attempt. All methods but `take_over` are called outside the pool's lock."""
+
+    def __init__(self, engine: Engine[Any, Any]) -> None:
+        self._engine = engine
+        self._scheduler = engine.scheduler
+        self._observers = engine.observers
+        self._monotonic = engine.clock.monotonic
+
+    # -- the way it should go --------------------------------------------------------------------
+
+    def expiry(self, task: Task[Any, Any], now: float) -> float:
+        """Return when an attempt that starts now will be over, whatever limit says so."""
+        left, _ = self._time_left(task, now)
+        return now + left
+
+    def started(self, ctx: Context) -> None:
+        """Tell that an attempt starts."""
+        event = AttemptStarted(ctx._started, ctx._task, ctx.attempt, ctx.worker_id, ctx.group)
+        self._observers.tell(event)
+
+    def succeeded(self, seat: Seat, task: Task[Any, Any]) -> None:
+        """Tell of a success, when somebody wants to know."""
+        if seat.attentive:
+            self._probe_over(seat)
+        observers = self._observers
+        observers.succeeded(task)
+        if observers.listening:
+            now = task._ended
+            observers.tell(AttemptEnded(now, task, task.history[-1]))
+            observers.tell(TaskSucceeded(now, task))
+
+    # -- the way it should not go ----------------------------------------------------------------
+
+    def failed(self, seat: Seat, ctx: Context, error: BaseException, ended: float) -> None:
+        """Take an attempt from its failure to what becomes of its task."""
+        task = ctx._task
+        attempt = self._enter(seat, ctx, _outcome(error), ended, error)
+        self._blame(seat, error)
+        action = self._observers.failed(task, error)
+        decision = task._settings.retry.decide(self._failure(task, attempt, action), ended)
+        self._carry_out(task, decision, error, None if seat.stuck is ctx else seat)
+
+    def _enter(
+        self, seat: Seat, ctx: Context, outcome: Outcome, ended: float, error: BaseException | None
+    ) -> Attempt:
+        """Enter an attempt that did not succeed into its task's history."""
+        group = seat.group
+        attempt = Attempt(ctx.attempt, seat.id, group.name, ctx._started, ended, outcome, error)
+        self._scheduler.tried(ctx._task, attempt, group)
+        if self._observers.listening:
+            self._observers.tell(AttemptEnded(ended, ctx._task, attempt))
+        return attempt
+
+    def _blame(self, seat: Seat, error: BaseException) -> None:
+        """Let the group answer for what is its own fault."""
+        engine = self._engine
+        if isinstance(error, Throttled):
+            retry_after = parse_retry_after(error.retry_after, now=engine.clock.time())
+            with engine.lock:
+                self._scheduler.staff.cool(seat.group, retry_after, self._monotonic())
+                happened = engine.decided()
+            engine.act(happened)
+        elif seat.attentive:
+            self._probe_over(seat)
+
+    def _probe_over(self, seat: Seat) -> None:
+        engine = self._engine
+        with engine.lock:
+            self._scheduler.staff.probe_over(seat, self._monotonic())
+            happened = engine.decided()
+        engine.act(happened)
+
+    def _failure(self, task: Task[Any, Any], attempt: Attempt, action: FailureAction | None) -> Failure:
+        record, settings, error = task._record, task._settings, attempt.error
+        assert record is not None
+        assert error is not None
+        deadline = settings.deadline
+        return Failure(
+            error=error,
+            attempt=attempt.number,
+            task=task,
+            charged=record.charged,
+            throttles=record.throttles,
+            errors=record.errors() if settings.retry.attempts_for else None,
+            running_time=record.running_time,
+            time_limit=settings.time_limit,
+            deadline=None if deadline is None else task._dispatched + deadline,
+            cancelled=record.cancelled,
+            action=action,
+            random=self._engine.chance,
+        )
+
+    def _carry_out(
+        self, task: Task[Any, Any], decision: Decision, error: BaseException, seat: Seat | None
+    ) -> None:
+        """Do what was decided. `seat` is given by the thread that works at it."""
+        match decision:
+            case RetryIn(delay):
+                self._retry(task, delay, error, seat)
+            case GiveUp(reason, cause):
+                self.bury(task, reason, cause or error)
+            case Cancel(reason):
+                self.cancel(task, reason)
+
+    def _retry(self, task: Task[Any, Any], delay: float, error: BaseException, seat: Seat | None) -> None:
+        engine, observers = self._engine, self._observers
+        # Told before it is done: as soon as the task is back, another worker may end it.
+        observers.retrying(task, error, delay)
+        if observers.listening:
+            observers.tell(TaskRetrying(self._monotonic(), task, error, delay))
+        if delay == 0 and seat is not None and self._scheduler.retry_at_once(task):
+            seat.retried += 1
+            record = task._record
+            if record is not None and record.cancelled:  # read after `deciding` was cleared
+                engine.cancel_waiting(task, "cancelled")
+            if engine.parked and not engine.searching:
+                engine.wake_one()
+        else:
+            self.put_back(task, delay)
+
+    # -- ends ------------------------------------------------------------------------------------
+
+    def put_back(self, task: Task[Any, Any], delay: float) -> None:
+        """Let a task be claimed again in `delay` seconds."""
+        engine = self._engine
+        with engine.lock:
+            self._scheduler.retry(task, delay, self._monotonic())
+            happened = engine.decided()
+        engine.act(happened)
+
+    def bury(self, task: Task[Any, Any], reason: DeadReason, error: BaseException | None) -> None:
+        """Let a task be dead."""
+        engine = self._engine
+        with engine.lock:
+            self._scheduler.bury(task, reason, error, self._monotonic())
+            happened = engine.decided()
+        engine.act(happened)
+
+    def cancel(self, task: Task[Any, Any], reason: str | None) -> None:
+        """Let a task end cancelled."""
+        engine = self._engine
+        with engine.lock:
+            self._scheduler.cancel(task, reason, self._monotonic())
+            happened = engine.decided()
+        engine.act(happened)
+
+    # -- taken over ------------------------------------------------------------------------------
+
+    def take_over(self, seat: Seat, ctx: Context) -> bool:
+        """Make an attempt one's own, unless its worker has just ended it. Called under the lock.
+
+        The seat is stuck from then on, until its thread comes back.
+        """
+        try:
+            seat.running.remove(ctx)  # atomic: the worker's pop gets it, or this
+        except ValueError:
+            return False
+        seat.stuck = ctx
+        return True
+
+    def take_overdue(self, now: float) -> tuple[list[tuple[Seat, Context]], float]:
+        """Take over what is out of time; say when the next one will be. Called under the lock."""
+        overdue: list[tuple[Seat, Context]] = []
+        earliest = inf
+        for seat in self._scheduler.staff:
+            for ctx in seat.running[:]:
+                if ctx._expires > now:
+                    earliest = min(earliest, ctx._expires)
+                elif self.take_over(seat, ctx):
+                    seat.timed_out += 1
+                    overdue.append((seat, ctx))
+        return overdue, earliest
+
+    def timed_out(self, seat: Seat, ctx: Context, now: float) -> None:
+        """Go on with an attempt that was taken over because its time was up."""
+        error = AttemptTimeout(*self._time_left(ctx._task, ctx._started))
+        self._stop(seat, ctx, error, interrupt=ctx._task._settings.interrupt_on_timeout)
+        self.failed(seat, ctx, error, now)
+
+    def end(self, seat: Seat, ctx: Context, fate: Fate, reason: str, *, interrupt: bool = False) -> None:
+        """End an attempt that was taken over because somebody wants so, and decide its task's fate."""
+        self._stop(seat, ctx, reason, interrupt=interrupt)
+        task = ctx._task
+        outcome = Outcome.WITHDRAWN if fate == "retry" else Outcome.CANCELLED
+        self._enter(seat, ctx, outcome, self._monotonic(), None)
+        match fate:
+            case "retry":
+                self.put_back(task, 0.0)
+            case "drop":
+                self.cancel(task, reason)
+            case "dead":
+                errors = task.errors
+                error = errors[-1] if errors else RetryPoolError(reason)
+                self.bury(task, DeadReason.CALLBACK, error)
+
+    def _stop(self, seat: Seat, ctx: Context, reason: object, *, interrupt: bool) -> None:
+        """Tell the code that still runs that nobody waits for it."""
+        ctx._cancel(reason)
+        if interrupt:
+            seat.interrupt(ctx)
+        self._engine.expect_back(seat, ctx)
+
+    def cancel_task(self, task: Task[Any, Any], reason: str, *, interrupt: bool = False) -> bool:
+        """Cancel a task wherever it is; return False if it has ended, or does so just now."""
+        engine = self._engine
+        while not task.done():
+            if engine.cancel_waiting(task, reason):
+                return True
+            seat = task._seat
+            if seat is not None and (ctx := self._take_over_from(seat, task)) is not None:
+                self.end(seat, ctx, "drop", reason, interrupt=interrupt)
+                return True
+            # Somebody else has the task in hand. If its attempt failed, its owner looks at `cancelled`
+            # after it has ceased to be deciding; else it has only a few steps to go.
+            record = task._record
+            if record is not None and record.deciding:
+                record.cancelled = True
+                if record.deciding:
+                    return True
+            time.sleep(0)
+        return task.cancelled()
+
+    def _take_over_from(self, seat: Seat, task: Task[Any, Any]) -> Context | None:
+        with self._engine.lock:
+            for ctx in seat.running[:]:
+                if ctx._task is task and self.take_over(seat, ctx):
+                    return ctx
+        return None
+
+    def obey(self, token: CancelToken, task: Task[Any, Any]) -> None:
+        """Cancel `task` when `token` is cancelled."""
+        known = ref(task)
+
+        def cancel(token: CancelToken) -> None:
+            if (task := known()) is not None:
+                self.cancel_task(task, reason_of(token))
+
+        end = self._engine.follow(token, cancel)
+        task.add_done_callback(lambda _: end())
+
+    def came_back(self, seat: Seat, *, unfit: bool = False) -> None:
+        """Take a worker back whose attempt had been taken over, as it is or to be made anew."""
+        engine = self._engine
+        with engine.lock:
+            seat.stuck = None
+            if unfit:
+                self._scheduler.staff.make_unfit(seat)
+            happened = engine.decided()
+        engine.act(happened)
+
+    def _time_left(self, task: Task[Any, Any], now: float) -> tuple[float, str]:
+        record = task._record
+        running_time = 0.0 if record is None else record.running_time
+        return task._settings.time_left(running_time, now - task._dispatched)
+
+    # -- by hand ---------------------------------------------------------------------------------
+
+    def begin(self, seat: Seat, task: Task[Any, Any]) -> Context:
+        """Begin an attempt. The hot loop takes the same steps, without the calls."""
+        task._phase = TaskState.RUNNING
+        now = self._monotonic()
+        span = task._settings.span
+        expires = self.expiry(task, now) if span is None else now + span
+        ctx = Context(task, seat, self._engine.clock, now, expires)
+        seat.running.append(ctx)
+        self._engine.watchdog.expect(expires)
+        if self._observers.listening:
+            self.started(ctx)
+        return ctx
+
+    def finish(self, seat: Seat, ctx: Context, result: object) -> None:
+        """End a task with a result. The hot loop takes the same steps, without the calls."""
+        task = ctx._task
+        task._started = ctx._started
+        task._ended = self._monotonic()
+        task._outcome = result
+        seat.succeeded += 1
+        task._phase = TaskState.SUCCEEDED
+        task._announce()
+        self.succeeded(seat, task)
+
+
+def reason_of(token: CancelToken) -> str:
+    """Return what is to be said of what ends because `token` was cancelled."""
+    return "cancelled" if token.reason is None else str(token.reason)
+
+
+def _outcome(error: BaseException) -> Outcome:
+    match error:
+        case AttemptTimeout():
+            return Outcome.TIMED_OUT
+        case Throttled():
+            return Outcome.THROTTLED
+        case WorkerFault():
+            return Outcome.WORKER_FAULT
+    return Outcome.FAILED

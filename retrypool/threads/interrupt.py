@@ -1,0 +1,86 @@
+"""Raising an exception inside a running thread, and being sure of where it lands.
+
+CPython can mark a thread so that it raises an exception at its next bytecode. This stops code that runs
+in Python; a call into C is not stopped, and raises when it returns. The danger is in the delay: the
+thread may be anywhere by then, in the middle of bookkeeping with a lock held. These are the rules that
+keep it out of there:
+
+1. Only an attempt that has been taken over is interrupted, and by whoever took it over. So its thread
+   will find nothing in its box, and has to come by `absorb` before it does anything else.
+2. The raiser holds the gate while it makes sure that the thread has not come by yet, *and* raises. The
+   thread notes under the same gate that it has come by. So after that nothing new is raised.
+3. What was raised before but has not struck yet is taken back, by the thread itself, after the gate.
+4. The exception may strike anywhere on the thread's way from the end of `run` to here. There it holds no
+   lock and has changed nothing: an outer guard catches it and sends the thread here again.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from retrypool.errors import Interrupted
+
+if TYPE_CHECKING:
+    from retrypool.context import Context
+    from retrypool.core.seat import Seat
+
+__all__ = ["Gate"]
+
+
+class Gate:
+    """Between those who raise in the thread of one seat, and that thread."""
+
+    __slots__ = ("_absorbed", "_lock", "_raised", "_seat", "_thread_id")
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+        self._thread_id: int | None = None
+        self._lock = threading.Lock()
+        self._absorbed: Context | None = None  # under _lock: the last attempt that came by `absorb`
+        self._raised: Context | None = None  # under _lock: the last attempt that was raised in
+
+    def open(self) -> None:
+        """Say which thread it is: the one that calls."""
+        self._thread_id = threading.get_ident()
+
+    def interrupt(self, ctx: Context) -> bool:
+        """Raise `Interrupted` in the thread, if it is still in that attempt, which was taken over.
+
+        Returns whether it was raised; that says nothing of when it strikes.
+        """
+        with self._lock:
+            # `stuck` names the attempt from when it was taken over until after `absorb`.
+            if self._thread_id is None or self._seat.stuck is not ctx or self._absorbed is ctx:
+                return False
+            self._raised = ctx
+            return _set_async_exc(self._thread_id, Interrupted)
+
+    def absorb(self, ctx: Context) -> bool:
+        """See to it that nothing is raised for `ctx` any more; return whether anything was.
+
+        Called by the thread itself, once the attempt is behind it. May be hit anywhere, and begins
+        again then.
+        """
+        while True:
+            try:
+                with self._lock:
+                    self._absorbed = ctx
+                    raised = self._raised is ctx
+                if raised and self._thread_id is not None:
+                    _set_async_exc(self._thread_id, None)
+                return raised
+            except Interrupted:
+                continue
+
+
+def _set_async_exc(thread_id: int, kind: type[BaseException] | None) -> bool:
+    """Have a thread raise `kind` at its next bytecode; None takes back what has not struck yet."""
+    # Imported when first needed: most pools never interrupt, and ctypes costs more than all the rest.
+    import ctypes
+
+    prototype = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)
+    if kind is None:
+        prototype = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
+    function = prototype(("PyThreadState_SetAsyncExc", ctypes.pythonapi))
+    return bool(function(thread_id, kind))

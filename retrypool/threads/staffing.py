@@ -1,0 +1,101 @@
+"""The part of a pool's interface that is about its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic
+
+from typing_extensions import TypeVar
+
+from retrypool.context import CancelToken
+from retrypool.durations import Duration, seconds
+from retrypool.threads.attempts import Fate
+from retrypool.threads.engine import Engine
+from retrypool.threads.roster import Roster, Then, as_spec
+from retrypool.worker import AnyWorker, WorkerInfo, WorkerSpec
+
+__all__ = ["Staffing"]
+
+T = TypeVar("T", default=Any)
+R = TypeVar("R", default=Any)
+
+
+class Staffing(Generic[T, R]):
+    """Adding, removing, pausing and looking at workers. A base of `Pool`, and of nothing else."""
+
+    _engine: Engine[T, R]
+    _roster: Roster[T, R]
+
+    def add_worker(
+        self,
+        worker: AnyWorker[T, R] | WorkerSpec[T, R] | None = None,
+        *,
+        factory: Callable[[], AnyWorker[T, R]] | None = None,
+        name: str | None = None,
+        group: str | None = None,
+        cancel: CancelToken | None = None,
+    ) -> int:
+        """Add a worker, start its thread, and return its id.
+
+        The options are those of `WorkerSpec`. Raises `PoolClosed`, and `InvalidType` or `InvalidValue`
+        for what is no worker.
+        """
+        spec = as_spec(worker, factory=factory, name=name, group=group, cancel=cancel)
+        return self._roster.add(spec).seat.id
+
+    def remove_worker(self, worker_id: int, timeout: Duration = 5.0, *, force: bool = False) -> None:
+        """Let a worker leave, and wait for it.
+
+        It takes nothing new, is asked through `ctx.stopping`, and its task may end within `timeout`
+        seconds. After that the task is run elsewhere, at no charge; `ctx.cancelled` tells the code that
+        still runs, with `force` it is interrupted, and its thread is left alone. Raises
+        `WorkerNotFound`.
+        """
+        self._roster.remove(worker_id, seconds("timeout", timeout), force=force)
+
+    def interrupt_worker(
+        self, worker_id: int, *, task: Fate = "retry", then: Then = "keep", force: bool = False
+    ) -> bool:
+        """End what a worker runs, at once; return whether it ran anything.
+
+        The task is run elsewhere at no charge (`"retry"`), ends cancelled (`"drop"`), or is dead
+        (`"dead"`). The worker's thread is told through `ctx.cancelled`, and with `force` interrupted;
+        until it comes back, the worker is occupied. Then it goes on (`"keep"`), is paused, restarted or
+        removed. Raises `WorkerNotFound`, and `InvalidValue` for other words.
+        """
+        return self._roster.interrupt(worker_id, task, then, force=force)
+
+    def restart_worker(self, worker_id: int) -> None:
+        """Have a worker made anew, after what it runs: on_stop, its factory if it has one, on_start.
+
+        One that is stuck and has a factory gets a new thread at once. Raises `WorkerNotFound`.
+        """
+        self._roster.restart(worker_id)
+
+    def pause_worker(self, worker_id: int) -> None:
+        """Give a worker nothing more until `resume_worker`; what it runs, it ends."""
+        self._roster.pause(worker_id)
+
+    def resume_worker(self, worker_id: int) -> None:
+        """Give a paused worker tasks again."""
+        self._roster.resume(worker_id)
+
+    def pause(self) -> None:
+        """Give no worker anything until `resume`. Tasks are still accepted."""
+        engine = self._engine
+        with engine.lock:
+            engine.scheduler.staff.pause_all()
+            happened = engine.decided()
+        engine.act(happened)
+
+    def resume(self) -> None:
+        """Give the workers tasks again, but for those that were paused one by one."""
+        engine = self._engine
+        with engine.lock:
+            engine.scheduler.staff.resume_all()
+            happened = engine.decided()
+        engine.act(happened)
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return what there is to tell of each worker now."""
+        return self._roster.infos()
