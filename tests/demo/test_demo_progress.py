@@ -28,6 +28,7 @@ def stats(
         dead=died,
         dead_dropped=0,
         workers=5,
+        abandoned=0,
     )
 
 
