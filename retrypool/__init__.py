@@ -1,7 +1,11 @@
 """Push many items through something slow and flaky, with several workers that are not identical."""
 
 from retrypool.context import CancelToken, Context, current_context
+from retrypool.core.blame import Scope
+from retrypool.core.budget import Budget
 from retrypool.core.delays import combine, exponential, fixed, linear, random_between
+from retrypool.core.health import HealthPolicy
+from retrypool.core.rates import Rate
 from retrypool.core.retry import (
     UNLIMITED,
     Failure,
@@ -42,6 +46,7 @@ __all__ = [
     "UNLIMITED",
     "Attempt",
     "AttemptTimeout",
+    "Budget",
     "CancelToken",
     "CloseTimeout",
     "Context",
@@ -50,6 +55,7 @@ __all__ = [
     "Failure",
     "FailureAction",
     "GiveUp",
+    "HealthPolicy",
     "Interrupted",
     "InvalidType",
     "InvalidValue",
@@ -60,9 +66,11 @@ __all__ = [
     "Pool",
     "PoolClosed",
     "QueueFull",
+    "Rate",
     "RetryIn",
     "RetryPolicy",
     "RetryPoolError",
+    "Scope",
     "Stats",
     "StorageError",
     "Task",

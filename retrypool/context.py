@@ -160,6 +160,7 @@ class Context:
     # whoever needs one, who looks at `_reason` after that.
     __slots__ = (
         "_clock",
+        "_cost",
         "_expires",
         "_reason",
         "_seat",
@@ -179,6 +180,7 @@ class Context:
         self._expires = expires
         self._reason: object = None
         self._token: CancelToken | None = None
+        self._cost: float | None = None  # what `settle` has said
         record = task._record
         self.attempt = 1 if record is None else record.entries + 1  # the number of this attempt
 
@@ -242,6 +244,14 @@ class Context:
     def stopping(self) -> bool:
         """Whether the worker has been asked to leave: a good moment to come to an end."""
         return self._seat.retired
+
+    def settle(self, actual: float) -> None:
+        """Say how many calls this attempt really counted as, for the rate of the group and the pool.
+
+        For interfaces that count tokens or rows, and tell afterwards. May be called more than once: the
+        last word holds. Raises `InvalidType` or `InvalidValue` for what is no number, 0 or more.
+        """
+        self._task._owner.settle(self._seat, self, actual)
 
     def check(self) -> None:
         """Raise if the attempt is over: `AttemptTimeout` if it was for time, else `CancelledError`."""

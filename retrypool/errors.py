@@ -120,13 +120,18 @@ class TaskNotFound(RetryPoolError, LookupError):
 
 
 class NoWorkers(RetryPoolError):
-    """The pool has no worker, so the task could never run."""
+    """The pool has no worker, or none of the kind that the task `wants`, so it could never run."""
 
-    def __init__(self, pool: str) -> None:
-        super().__init__(pool)
-        self.pool = pool
+    def __init__(self, pool: str, wants: str = "") -> None:
+        super().__init__(pool, wants)
+        self.pool, self.wants = pool, wants
 
     def __str__(self) -> str:
+        if self.wants:
+            return (
+                f"{self.pool} has no worker with {self.wants}: add one with add_worker(), "
+                "or let the task wait for one with dispatch(wait_for_worker=True)"
+            )
         return (
             f"{self.pool} has no workers: add one with add_worker(), "
             "or let tasks wait for one with Pool(wait_for_workers=True)"

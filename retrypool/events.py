@@ -16,6 +16,7 @@ __all__ = [
     "AttemptStarted",
     "Event",
     "GroupCooling",
+    "GroupEjected",
     "GroupOpened",
     "Listener",
     "PoolClosing",
@@ -26,6 +27,7 @@ __all__ = [
     "TaskSucceeded",
     "WorkerAdded",
     "WorkerFailed",
+    "WorkerParked",
     "WorkerPaused",
     "WorkerRemoved",
     "WorkerReplaced",
@@ -159,6 +161,21 @@ class GroupCooling(Event):
 
     group: str
     until: float
+
+
+@dataclass(frozen=True, slots=True)
+class GroupEjected(Event):
+    """A group counts as ill, and is given nothing until `until`."""
+
+    group: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerParked(WorkerEvent):
+    """A worker takes no more tasks for good, unless it is resumed or replaced."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

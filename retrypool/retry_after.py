@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 __all__ = ["parse_retry_after"]
 
 
-def parse_retry_after(value: float | timedelta | str | None, *, now: float | None = None) -> float | None:
+def parse_retry_after(value: object, *, now: float | None = None) -> float | None:
     """Return the seconds that `value` asks to wait for; None if it says nothing that makes sense.
 
     Takes a number of seconds, a `timedelta`, and the text of a header: seconds (a fraction is

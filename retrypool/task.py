@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import contextvars
     from collections.abc import Mapping
 
+    from retrypool.context import Context
     from retrypool.core.health import Group
     from retrypool.core.seat import Seat
     from retrypool.core.settings import TaskSettings
@@ -75,6 +76,7 @@ class Outcome(StrEnum):
     TIMED_OUT = "timed_out"
     THROTTLED = "throttled"  # the group was told to slow down; not charged
     WORKER_FAULT = "worker_fault"  # the worker is ill; not charged while another group is live
+    EXCUSED = "excused"  # nobody's fault; not charged
     CANCELLED = "cancelled"
     WITHDRAWN = "withdrawn"  # the worker was taken away from it; not charged
 
@@ -149,17 +151,19 @@ class Record:
         "cancelled",
         "charged",
         "context",
+        "cost",
         "deciding",
         "entries",
-        "faults",
         "history",
         "inherited",
         "parole",
         "plain",
         "running_time",
         "seq",
-        "throttles",
+        "suspects",
         "tried",
+        "uncharged",
+        "victims",
     )
 
     def __init__(self, seq: int) -> None:
@@ -170,8 +174,12 @@ class Record:
         self.inherited = 0  # how many of them are from before it was requeued
         self.entries = 0  # entries into run() since it was dispatched or requeued
         self.charged = 0  # of these, how many count against `attempts`
-        self.throttles = 0
-        self.faults = 0
+        self.uncharged = 0  # and how many don't
+        self.cost = 1.0  # how many calls it counts as, where calls are paced
+        # Groups that failed it, each with how many successes it had then: who has had none since when
+        # the task succeeds elsewhere, is suspect.
+        self.suspects: tuple[tuple[Group, int], ...] = ()
+        self.victims: frozenset[Group] = frozenset()  # groups that took the blame for it
         self.running_time = 0.0
         # Its attempt is over, and its owner finds out what becomes of it; set and cleared by the owner.
         self.deciding = False
@@ -189,7 +197,7 @@ class TaskOwner(Protocol):
     """What a task needs of its pool."""
 
     def cancel_waiting(self, task: Task[Any, Any]) -> bool: ...
-    def monotonic(self) -> float: ...
+    def settle(self, seat: Seat, ctx: Context, actual: float) -> None: ...
 
 
 class _Rendezvous:

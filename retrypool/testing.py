@@ -127,7 +127,7 @@ class ManualPool(Pool[T, R]):
         `InvalidValue` for a worker that is busy.
         """
         if worker_id is not None:
-            return self._claim(self._roster.find(worker_id).seat)
+            return self._claim(self._roster.find(worker_id)[0].seat)
         for runner in self._roster:
             if not runner.seat.running and (attempt := self._claim(runner.seat)):
                 return attempt
@@ -173,7 +173,7 @@ class ManualAttempt(Generic[T, R]):
 
     def run(self) -> None:
         """Run the worker itself, on this thread, and end the attempt with what comes of it."""
-        run, takes_context = run_of(self._pool._roster.find(self.worker_id).worker)
+        run, takes_context = run_of(self._pool._roster.find(self.worker_id)[0].worker)
         sit_down(self._seat)
         try:
             data = self.task.data

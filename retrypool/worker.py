@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from retrypool.context import CancelToken, Context
-from retrypool.errors import InvalidType, InvalidValue
+from typing_extensions import TypedDict, Unpack
 
-__all__ = ["AnyWorker", "Hook", "Worker", "WorkerInfo", "WorkerSpec", "hook", "run_of"]
+from retrypool.context import CancelToken, Context
+from retrypool.core.queue import tag_set
+from retrypool.core.rates import RateOption, as_pace
+from retrypool.errors import InvalidType, InvalidValue
+from retrypool.task import Outcome
+
+__all__ = [
+    "AnyWorker",
+    "Hook",
+    "SpecOptions",
+    "Worker",
+    "WorkerInfo",
+    "WorkerSpec",
+    "as_spec",
+    "hook",
+    "run_of",
+]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,6 +58,11 @@ class WorkerSpec(Generic[T, R]):
       when it is restarted, was interrupted, or does not come back from an attempt that is over.
     - `name`: shown in tables and errors; default: `worker-` and its id.
     - `group`: the failure domain it belongs to; default: one of its own, called as the worker is.
+    - `concurrency`: how many threads call it, all of them in its group; default 1. Each has a worker of
+      its own if there is a factory; else they share the one there is, and its hooks run in each.
+    - `rate`: how fast its group is called: a `Rate`, or `"learn"`; default: as fast as it goes. Workers of
+      one group have one rate.
+    - `tags`: what it can do, for tasks that `require` it.
     - `cancel`: a `CancelToken`; once it is cancelled, the worker leaves, and its task is run elsewhere.
     """
 
@@ -50,6 +70,9 @@ class WorkerSpec(Generic[T, R]):
     factory: Callable[[], AnyWorker[T, R]] | None = None
     name: str | None = None
     group: str | None = None
+    concurrency: int = 1
+    rate: RateOption = None
+    tags: frozenset[str] = frozenset()
     cancel: CancelToken | None = None
 
     def __init__(
@@ -59,6 +82,9 @@ class WorkerSpec(Generic[T, R]):
         factory: Callable[[], AnyWorker[T, R]] | None = None,
         name: str | None = None,
         group: str | None = None,
+        concurrency: int = 1,
+        rate: RateOption = None,
+        tags: Iterable[str] = (),
         cancel: CancelToken | None = None,
     ) -> None:
         if worker is not None or factory is None:
@@ -72,7 +98,15 @@ class WorkerSpec(Generic[T, R]):
                 raise InvalidType(what, value, "a string")
             if value == "":
                 raise InvalidValue(what, value, "a string that is not empty")
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int):
+            raise InvalidType("concurrency", concurrency, "a whole number, 1 or more")
+        if concurrency < 1:
+            raise InvalidValue("concurrency", concurrency, "a whole number, 1 or more")
+        as_pace(rate)
         keep = object.__setattr__
+        keep(self, "concurrency", concurrency)
+        keep(self, "rate", rate)
+        keep(self, "tags", tag_set("tags", tags))
         keep(self, "worker", worker)
         keep(self, "factory", factory)
         keep(self, "name", name)
@@ -80,19 +114,61 @@ class WorkerSpec(Generic[T, R]):
         keep(self, "cancel", cancel)
 
 
+class SpecOptions(TypedDict, Generic[T, R], total=False):
+    """The options of a `WorkerSpec`."""
+
+    factory: Callable[[], AnyWorker[T, R]] | None
+    name: str | None
+    group: str | None
+    concurrency: int
+    rate: RateOption
+    tags: Iterable[str]
+    cancel: CancelToken | None
+
+
+def as_spec(
+    worker: AnyWorker[T, R] | WorkerSpec[T, R] | None, **options: Unpack[SpecOptions[T, R]]
+) -> WorkerSpec[T, R]:
+    """Return `worker` as a spec, with the options that are given in place of its own.
+
+    Raises `InvalidType` or `InvalidValue`, also for an option that there is not.
+    """
+    known = SpecOptions.__annotations__
+    for option in options:
+        if option not in known:
+            raise InvalidType("an option", option, f"one of: {', '.join(known)}")
+    if not isinstance(worker, WorkerSpec):
+        return WorkerSpec(worker, **options)
+    own: Any = {option: getattr(worker, option) for option in known}
+    return WorkerSpec(worker.worker, **own | options)
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """What a pool can tell of a worker at one moment."""
+    """What a pool can tell of a worker at one moment. Times are on the pool's clock.
+
+    `state` is one of: `starting`; `active`; `paused`; `cooling` and `ejected`, until `until`; `probing`,
+    while one task shows whether that is over; `parked` for good, for `reason`; `stuck` in an attempt that
+    is over; `stopping`; `failed`, with `error`.
+    """
 
     id: int
     name: str
     group: str
-    state: str  # starting, idle, running, paused, cooling, probing, stuck, stopping or failed
-    task_id: int | None  # of the task it runs
+    state: str
+    task_ids: tuple[int, ...]  # of the tasks that it runs
     succeeded: int  # attempts
     failed: int  # attempts, those that ran out of time among them
-    error: BaseException | None  # of an on_start that raised
-    cooling_until: float | None  # on the pool's clock
+    failures: Mapping[Outcome, int]  # the same, by how they failed
+    rate: float | None = None  # calls per second that its group is held to; None: no limit is known
+    until: float | None = None
+    reason: str | None = None
+    error: BaseException | None = None  # of a factory or an on_start that raised
+
+    @property
+    def task_id(self) -> int | None:
+        """The id of the task that it runs, or of the first one, if it runs several."""
+        return self.task_ids[0] if self.task_ids else None
 
     @property
     def calls(self) -> int:

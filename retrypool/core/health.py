@@ -1,16 +1,53 @@
-"""Groups, the failure domains of a pool, and when they are given work: cool-downs and probes."""
+"""Groups, the failure domains of a pool: when they are given work, and when they are given a rest."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
+
+from retrypool.core.rates import RateOption, as_pace
+from retrypool.errors import InvalidType, InvalidValue
 
 if TYPE_CHECKING:
     from retrypool.core.seat import Seat
 
-__all__ = ["Group", "cool_down"]
+__all__ = ["Group", "HealthPolicy", "cool_down"]
 
 FIRST_COOL_DOWN = 1.0
 LONGEST_COOL_DOWN = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthPolicy:
+    """When a group counts as ill, and for how long it is given nothing then. Times are in seconds.
+
+    A group is ejected when `faults_in_a_row` attempts failed by its own fault, or `fault_share` of at
+    least `sample` attempts; or when it failed `witnesses` tasks that then succeeded elsewhere, and
+    none succeeded on it meanwhile. The n-th time in a row it is ejected for n times `ejection`, up to
+    `longest_ejection`; then it is given one task, and is back if that succeeds. At most `ejected_share`
+    of the groups are ejected at a time, and never the last one.
+
+    A task that `witnesses` healthy groups gave their own fault for is at fault itself from then on.
+    """
+
+    faults_in_a_row: int = 5
+    fault_share: float = 0.5
+    sample: int = 20
+    witnesses: int = 3
+    ejection: float = 30.0
+    longest_ejection: float = 300.0
+    ejected_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise InvalidType(entry.name, value, "a number")
+            if not value > 0:
+                raise InvalidValue(entry.name, value, "more than 0")
+        for share in ("fault_share", "ejected_share"):
+            if getattr(self, share) > 1:
+                raise InvalidValue(share, getattr(self, share), "a share, 1 at the most")
 
 
 class Group:
@@ -18,17 +55,51 @@ class Group:
 
     Tried sets hold groups, not names: a group that leaves and one of the same name that comes later are
     two, and a task that the first has failed may go to the second.
+
+    It is open; or shut until a moment, because it was throttled (it *cools*) or because it is ill (it
+    is *ejected*). After that moment one attempt, the *probe*, shows whether it opens again.
     """
 
-    __slots__ = ("alone", "name", "probe", "seats", "throttles", "until")
+    __slots__ = (
+        "alarm",
+        "alone",
+        "ejected",
+        "ejections",
+        "evidence",
+        "evidence_mark",
+        "faults",
+        "faults_in_a_row",
+        "name",
+        "pace",
+        "probe",
+        "rate",
+        "sample_mark",
+        "seats",
+        "success_mark",
+        "throttles",
+        "until",
+    )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, rate: RateOption = None) -> None:
         self.name = name
         self.alone = frozenset({self})  # the tried set of a task that only this group has failed
         self.seats: list[Seat] = []  # those not retired
-        self.until: float | None = None  # it cools until then, and must then pass a probe
+        self.rate = rate
+        self.pace = as_pace(rate)
+        self.alarm: float | None = None  # when its workers will be woken because its pace allows a call
+        self.until: float | None = None  # it is shut until then, and must then pass a probe
+        self.ejected = False  # it is shut because it is ill
         self.probe: Seat | None = None  # the seat whose attempt is the probe
         self.throttles = 0  # in a row
+        self.ejections = 0  # in a row
+        self.faults = 0  # its own, in the present sample
+        self.faults_in_a_row = 0
+        self.success_mark = 0  # its successes when faults_in_a_row was last counted
+        self.sample_mark = 0  # its attempts when the sample was begun
+        self.evidence = 0  # tasks that it failed and others did not, in a row
+        self.evidence_mark = 0  # its successes when that was last counted
+
+    # -- shut and open ---------------------------------------------------------------------------
 
     def refuses(self, seat: Seat, now: float) -> bool:
         """Return whether the group is given nothing now, or its probe is another seat's."""
@@ -36,9 +107,14 @@ class Group:
             return False
         return now < self.until or (self.probe is not None and self.probe is not seat)
 
-    def cooling(self, now: float) -> bool:
+    def shut(self, now: float) -> bool:
         """Return whether the group is given nothing now."""
         return self.until is not None and now < self.until
+
+    def open_at(self, now: float) -> float:
+        """Return the moment from which it may be given something."""
+        until = now if self.until is None else max(self.until, now)
+        return until if self.pace is None else max(until, self.pace.ready_at(now))
 
     def cool(self, now: float, retry_after: float | None) -> float:
         """Give the group nothing for so long; None: 1 s, doubled with each time in a row, up to 60 s.
@@ -49,13 +125,68 @@ class Group:
         until = now + (cool_down(self.throttles) if retry_after is None else retry_after)
         self.until = until if self.until is None else max(self.until, until)
         self.probe = None
+        if self.pace is not None:
+            self.pace.refused(now, self.until)
+        return self.until
+
+    def eject(self, now: float, policy: HealthPolicy) -> float:
+        """Give the group nothing until it has had time to recover. Returns until when."""
+        self.ejections += 1
+        until = now + min(policy.ejection * self.ejections, policy.longest_ejection)
+        self.until = until if self.until is None else max(self.until, until)
+        self.ejected = True
+        self.probe = None
+        self._forget_faults()
         return self.until
 
     def recover(self) -> None:
-        """Open the group: its probe came back, and it was not throttled again."""
+        """Open the group."""
         self.until = None
         self.probe = None
         self.throttles = 0
+        self.ejected = False
+        self.ejections = 0
+        self._forget_faults()
+
+    # -- faults ----------------------------------------------------------------------------------
+
+    def successes(self) -> int:
+        """Return how many attempts have succeeded on its workers. Needs no lock."""
+        return sum(seat.succeeded for seat in self.seats)
+
+    def blame(self, policy: HealthPolicy) -> bool:
+        """Count an attempt that failed by the group's own fault; return whether it is ill now."""
+        successes = self.successes()
+        if successes != self.success_mark:
+            self.success_mark = successes
+            self.faults_in_a_row = 0
+        self.faults_in_a_row += 1
+        self.faults += 1
+        sample = self._attempts() - self.sample_mark
+        if self.faults_in_a_row >= policy.faults_in_a_row:
+            return True
+        if sample >= policy.sample:
+            if self.faults >= policy.fault_share * sample:
+                return True
+            self.sample_mark += sample
+            self.faults = 0
+        return False
+
+    def witness(self, policy: HealthPolicy) -> bool:
+        """Count a task that it failed and another group did not; return whether it is ill now."""
+        successes = self.successes()
+        if successes != self.evidence_mark:
+            self.evidence_mark = successes
+            self.evidence = 0
+        self.evidence += 1
+        return self.evidence >= policy.witnesses
+
+    def _attempts(self) -> int:
+        return sum(seat.succeeded + seat.failed + seat.timed_out for seat in self.seats)
+
+    def _forget_faults(self) -> None:
+        self.faults = self.faults_in_a_row = self.evidence = 0
+        self.sample_mark = self._attempts()
 
     def __repr__(self) -> str:
         return f"<Group {self.name}: {len(self.seats)} seats>"

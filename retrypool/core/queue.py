@@ -18,22 +18,46 @@ from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush, heapreplace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from retrypool.errors import InvalidType
+
 if TYPE_CHECKING:
     from retrypool.core.health import Group
     from retrypool.core.seat import Seat
     from retrypool.task import Task
 
-__all__ = ["Audience", "Backlog", "Lane", "Standing"]
+__all__ = ["Audience", "Backlog", "Lane", "Standing", "tag_set"]
 
 
 class Audience(NamedTuple):
     """Whom a task is for. Tasks of the same audience and rank share a lane."""
 
-    tried: frozenset[Group]
+    tried: frozenset[Group] = frozenset()  # groups that have failed it
+    require: frozenset[str] = frozenset()  # tags that the worker must have
+    worker: int | None = None  # the only worker that may
+    exclude: frozenset[int | str] = frozenset()  # workers and groups that may not
 
     def admits(self, seat: Seat) -> bool:
         """Return whether the worker at `seat` may take these tasks."""
-        return seat.group not in self.tried
+        return seat.group not in self.tried and self.suits(seat)
+
+    def suits(self, seat: Seat) -> bool:
+        """Return whether it could, had it not tried them."""
+        return (
+            self.require <= seat.tags
+            and self.worker in (None, seat.id)
+            and (not self.exclude or self.exclude.isdisjoint((seat.id, seat.group.name)))
+        )
+
+
+def tag_set(what: str, tags: Iterable[str]) -> frozenset[str]:
+    """Return `tags` as a set. Raises `InvalidType`, also for a string, which would be a set of letters."""
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        raise InvalidType(what, tags, "a set of strings, such as {'premium'}")
+    names = frozenset(tags)
+    for name in names:
+        if not isinstance(name, str):
+            raise InvalidType(what, name, "a string")
+    return names
 
 
 Rank = tuple[int, int]
@@ -62,7 +86,8 @@ class Lane:
         self.timed = False  # whether the agenda holds the end of its head's wait for an untried worker
 
     def __repr__(self) -> str:
-        return f"<Lane {self.rank} tried by {[g.name for g in self.audience.tried]}: {len(self.tasks)}>"
+        tried = [group.name for group in self.audience.tried]
+        return f"<Lane {self.rank} tried by {tried}: {len(self.tasks)}>"
 
 
 class Backlog:

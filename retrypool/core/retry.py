@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
+from retrypool.core.blame import Scope, scope_of
 from retrypool.core.delays import Delay, Exponential, as_delay, exponential
 from retrypool.durations import Duration, optional_seconds
-from retrypool.errors import InvalidType, InvalidValue, Throttled, Unrecoverable
+from retrypool.errors import InvalidType, InvalidValue
 from retrypool.task import DeadReason
 
 if TYPE_CHECKING:
     from retrypool.task import Task
 
 __all__ = [
-    "THROTTLES",
+    "UNCHARGED",
     "UNLIMITED",
     "Cancel",
     "Decision",
@@ -31,8 +32,8 @@ __all__ = [
 UNLIMITED: Final[float] = math.inf
 """As `attempts`: never give up for having tried too often."""
 
-THROTTLES: Final = 50
-"""How often one task may be throttled before it is given up. Throttled attempts are not charged."""
+UNCHARGED: Final = 50
+"""How many attempts that are not charged one task may have, before it is given up for them."""
 
 
 class FailureAction(StrEnum):
@@ -52,7 +53,8 @@ class Failure:
     """One failed attempt, as a policy and a delay function see it.
 
     `error` is what the worker raised and `attempt` the number of the attempt, 1 for the first. The
-    rest is there when a pool asks: `task`; `charged`, how many attempts count against the policy;
+    rest is there when a pool asks: `task`; `scope`, whose fault it is; `charged` and `uncharged`, how
+    many attempts count against the policy, and how many don't;
     `errors`, those of all attempts; `running_time`, seconds over all attempts; `time_limit` and
     `deadline` (a moment on the pool's clock); `random()`, a number from 0 up to 1.
     """
@@ -67,9 +69,10 @@ class Failure:
         "errors",
         "random",
         "running_time",
+        "scope",
         "task",
-        "throttles",
         "time_limit",
+        "uncharged",
     )
 
     def __init__(
@@ -78,8 +81,9 @@ class Failure:
         error: BaseException,
         attempt: int,
         task: Task[Any, Any] | None = None,
+        scope: Scope | None = None,
         charged: int | None = None,
-        throttles: int = 0,
+        uncharged: int = 0,
         errors: Sequence[BaseException] | None = None,
         running_time: float = 0.0,
         time_limit: float | None = None,
@@ -91,8 +95,9 @@ class Failure:
         self.error = error
         self.attempt = attempt
         self.task = task
+        self.scope = scope_of(error) if scope is None else scope
         self.charged = attempt if charged is None else charged
-        self.throttles = throttles
+        self.uncharged = uncharged
         self.errors = (error,) if errors is None else errors
         self.running_time = running_time
         self.time_limit = time_limit
@@ -205,11 +210,11 @@ class RetryPolicy:
         error = failure.error
         if failure.cancelled:
             return Cancel("cancelled while it ran")
-        if isinstance(error, Unrecoverable):
+        if failure.scope is Scope.UNRECOVERABLE:
             return GiveUp(DeadReason.UNRECOVERABLE)
-        if isinstance(error, Throttled):
-            if failure.throttles >= THROTTLES:
-                return GiveUp(DeadReason.ATTEMPTS)
+        if failure.uncharged >= UNCHARGED and self.attempts != UNLIMITED:
+            return GiveUp(DeadReason.ATTEMPTS)
+        if failure.scope is Scope.THROTTLED:
             return self._in_time(_AT_ONCE, failure, now)
         try:
             if not self._matches(error):

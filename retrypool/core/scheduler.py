@@ -1,7 +1,7 @@
 """Who does what next: the state of a pool, and every change that it can go through.
 
 Pure: time comes in as `now`, what happened goes out through `happened`. All methods are called under
-the pool's lock, except the three under *Without the lock*, which say why they need none.
+the pool's lock, except `admits` and those under *Without the lock*, which say why they need none.
 
 The life of a task: `submit` → (`_due`) → `claim` → `retry` → … → `bury`, `cancel`, or a success, which
 the worker that has the task in hand settles itself.
@@ -10,15 +10,17 @@ the worker that has the task in hand settles itself.
 from __future__ import annotations
 
 import contextvars
+import math
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 from weakref import ref
 
 from retrypool.core.agenda import Agenda
-from retrypool.core.health import Group
-from retrypool.core.queue import ARRIVALS, Audience, Backlog, Lane, Rank
-from retrypool.core.seat import Seat
+from retrypool.core.budget import Budget, Purse
+from retrypool.core.health import Group, HealthPolicy
+from retrypool.core.matching import AnyTask, Matching
+from retrypool.core.queue import Audience
+from retrypool.core.rates import Pace
 from retrypool.core.settings import TaskSettings
 from retrypool.core.staff import Staff
 from retrypool.errors import AttemptTimeout, TaskNotFound
@@ -27,23 +29,29 @@ from retrypool.events import (
     TaskCancelled,
     TaskDead,
 )
-from retrypool.task import Attempt, DeadReason, DeadTask, Outcome, Record, Task, TaskState
+from retrypool.task import Attempt, DeadReason, DeadTask, Outcome, Record, TaskState
 
 __all__ = ["Scheduler"]
 
-AnyTask = Task[Any, Any]
-
-_ANYBODY = Audience(frozenset())
+_ANYBODY = Audience()
 
 
-class Scheduler:
+class Scheduler(Matching):
     """The state of a pool. See the module's text for who may call what."""
 
-    def __init__(self, *, affinity_wait: float = 5.0, dead_limit: int | None = None) -> None:
-        self.affinity_wait = affinity_wait
+    def __init__(
+        self,
+        *,
+        affinity_wait: float = 5.0,
+        dead_limit: int | None = None,
+        health: HealthPolicy | None = None,
+        pace: Pace | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        agenda = Agenda()
+        staff = Staff(agenda, self.report, health=health, pace=pace)
+        super().__init__(agenda, staff, affinity_wait=affinity_wait)
         self.dead_limit = dead_limit
-        self.backlog = Backlog()
-        self.agenda = Agenda()
         self.delayed = 0  # tasks in the agenda, waiting for their moment
         self.dead: dict[int, DeadTask[Any]] = {}  # oldest first
         self.dead_dropped = 0  # those that dead_limit pushed out
@@ -51,37 +59,27 @@ class Scheduler:
         self.cancelled = 0
         self.retried = 0  # but for those that seats count themselves
         self._happened: list[Event] = []
-        self.staff = Staff(self.agenda, self.report)
+        self.purse = None if budget is None else Purse(budget)
 
     # -- tasks -----------------------------------------------------------------------------------
 
-    def submit(self, task: AnyTask, now: float) -> None:
-        """Accept a task that is not plain, or whose pool has something to do for it."""
-        settings = task._settings
-        if not settings.plain and task._record is None:
+    def prepare(self, task: AnyTask) -> None:
+        """Give a new task the record that it needs, if it is not plain.
+
+        Without the lock: it calls the user's cost function, and raises what that raises.
+        """
+        if not task._settings.plain:
             task._record = self._record(task)
+
+    def submit(self, task: AnyTask, now: float) -> None:
+        """Accept a prepared task that is not plain, or whose pool has something to do for it."""
+        settings = task._settings
         if settings.deadline is not None:
             self.agenda.add(now + settings.deadline, self._deadline, ref(task))
         if settings.delay > 0:
             self._defer(task, TaskState.SCHEDULED, now + settings.delay)
         else:
             self._enqueue(task, now)
-
-    def claim(self, seat: Seat, now: float, handed: AnyTask | None = None) -> AnyTask | None:
-        """Return the task that `seat` is to run now, or park it and return None.
-
-        `handed` is a task that the worker took from the arrivals and may not simply run: because the
-        seat is not `direct`, or because the task is not for it.
-        """
-        if handed is not None:
-            self._take_back(handed, seat, now)
-        task = None if self.staff.barred(seat, now) else self._next_for(seat, now)
-        if task is None:
-            self._park(seat, now)
-        else:
-            self._seat_at(seat, task)
-        self._rouse()
-        return task
 
     def retry(self, task: AnyTask, delay: float, now: float) -> None:
         """Put a task back whose attempt is over, to be claimed again in `delay` seconds.
@@ -96,6 +94,8 @@ class Scheduler:
             return
         task._seat = None
         self.retried += 1
+        if self.purse is not None:
+            delay = max(delay, self.purse.spend(now, self._first_attempts()))
         if delay > 0:
             self._defer(task, TaskState.RETRYING, now + delay)
         else:
@@ -177,8 +177,10 @@ class Scheduler:
             raise TaskNotFound(task_id, "among the dead tasks") from None
 
     def resurrect(self, task: AnyTask, dead: DeadTask[Any], now: float) -> None:
-        """Accept `task`, made from a dead one: fresh attempts, the old history."""
-        task._record = record = self._record(task)
+        """Accept `task`, made from a dead one and prepared: fresh attempts, the old history."""
+        record = task._record
+        if record is None:
+            task._record = record = self._record(task)
         record.history = list(dead.history)
         record.inherited = len(record.history)
         self.submit(task, now)
@@ -205,21 +207,18 @@ class Scheduler:
 
     # -- workers ---------------------------------------------------------------------------------
 
-    def add(self, seat: Seat) -> None:
-        """Add a worker."""
-        self.staff.add(seat)
-        self.backlog.review(seat)
+    def cool(self, group: Group, retry_after: float | None, now: float) -> None:
+        """Give `group` nothing for a time. Tasks that can't be begun before their deadline now are dead."""
+        self.staff.cool(group, retry_after, now)
+        self._expire_the_late(now)
 
-    def retire(self, seat: Seat, now: float) -> None:
-        """Give `seat` nothing any more. If its group goes with it, what the others tried starts afresh."""
-        if self.staff.retire(seat, now):
-            self._start_afresh()
-            self._rouse()
-
-    def remove(self, seat: Seat) -> None:
-        """Forget a retired worker."""
-        self.staff.seats.pop(seat.id, None)
-        seat.standings.clear()
+    def cleared(self, task: AnyTask, now: float) -> None:
+        """Take notice that a task has succeeded that groups failed which have done nothing right since."""
+        record = task._record
+        assert record is not None
+        for group, successes in record.suspects:
+            if group in self.staff.live and group.successes() == successes:
+                self.staff.witness(group, now)
 
     # -- counting --------------------------------------------------------------------------------
 
@@ -234,6 +233,22 @@ class Scheduler:
             return False
         return all(seat.idle or seat.stuck is not None for seat in self.staff)
 
+    def is_stranded(self) -> bool:
+        """Return whether tasks wait, and no worker is left that could ever take one, as things stand."""
+        waits = len(self.backlog) > 0
+        if not (waits or self.delayed) or not all(seat.idle or seat.stuck for seat in self.staff):
+            return False
+        usable = [seat for seat in self.staff if self.staff.usable(seat)]
+        if not usable:
+            return True
+        return not (
+            self.delayed
+            or self.backlog.arrivals
+            or any(
+                lane.tasks and any(map(lane.audience.suits, usable)) for lane in self.backlog.lanes.values()
+            )
+        )
+
     # -- without the lock ------------------------------------------------------------------------
 
     def tried(self, task: AnyTask, attempt: Attempt, group: Group) -> Record:
@@ -247,17 +262,34 @@ class Scheduler:
         record.running_time += attempt.duration
         record.parole = False
         match attempt.outcome:
-            case Outcome.THROTTLED:
-                record.throttles += 1
             case Outcome.WITHDRAWN | Outcome.CANCELLED:
-                pass
+                return record
+            case Outcome.THROTTLED:
+                record.uncharged += 1
+                return record
+            case Outcome.EXCUSED:
+                record.uncharged += 1
             case Outcome.WORKER_FAULT if self.staff.live - group.alone:
-                record.faults += 1
-                record.tried = self._and_tried(record.tried, group)
+                record.uncharged += 1
+                record.victims = record.victims | group.alone
             case _:
                 record.charged += 1
-                record.tried = self._and_tried(record.tried, group)
+                if self.staff.health is not None:
+                    record.suspects = (*record.suspects, (group, group.successes()))
+        record.tried = self._and_tried(record, group)
         return record
+
+    def is_culprit(self, task: AnyTask) -> bool:
+        """Return whether so many groups have taken the blame for `task` that it must be its own."""
+        record, health = task._record, self.staff.health
+        return record is not None and health is not None and len(record.victims) >= health.witnesses
+
+    def is_suspicious(self, task: AnyTask) -> bool:
+        """Return whether `cleared` has anything to say of a task that has succeeded."""
+        record = task._record
+        return record is not None and any(
+            group.successes() == successes for group, successes in record.suspects
+        )
 
     def retry_at_once(self, task: AnyTask) -> bool:
         """Put a plain task back without the lock, if it may go that way.
@@ -268,7 +300,7 @@ class Scheduler:
         """
         record = task._record
         assert record is not None
-        if not record.plain:
+        if not record.plain or self.purse is not None:
             return False
         record.seq = self.backlog.next_seq()
         record.deciding = False
@@ -277,25 +309,27 @@ class Scheduler:
         self.backlog.arrivals.append(task)
         return True
 
-    def admits(self, seat: Seat, task: AnyTask) -> bool:
-        """Return whether `seat` may run `task`, which it has just taken from the arrivals."""
-        record = task._record
-        return record is None or record.parole or seat.group not in record.tried
-
     # -- steps -----------------------------------------------------------------------------------
 
     def _record(self, task: AnyTask) -> Record:
         settings: TaskSettings = task._settings
         record = Record(task.id)
-        record.plain = settings.priority == 0 and not settings.retry.immediate
+        record.plain = settings.priority == 0 and not settings.retry.immediate and not settings.picky
+        record.cost = settings.cost_of(task.data)
         if settings.copy_context:
             record.context = contextvars.copy_context()
         return record
 
-    def _and_tried(self, tried: frozenset[Group], group: Group) -> frozenset[Group]:
-        """Return `tried` with `group` in it, or nothing at all once every live group is in it."""
+    def _and_tried(self, record: Record, group: Group) -> frozenset[Group]:
+        """Return the tried set with `group` in it, or nothing at all once every live group is in it."""
+        tried = record.tried
         union = tried | group.alone if tried else group.alone
         return frozenset() if union >= self.staff.live else union
+
+    def _first_attempts(self) -> int:
+        seats = self.staff.seats
+        attempts = sum(seat.succeeded + seat.failed + seat.timed_out for seat in seats)
+        return attempts - self.retried - sum(seat.retried for seat in seats)
 
     def _defer(self, task: AnyTask, phase: TaskState, when: float) -> None:
         task._phase = phase
@@ -312,147 +346,26 @@ class Scheduler:
 
     def _enqueue(self, task: AnyTask, now: float) -> None:
         """Let a task be claimed from now on, behind those of its rank that already can be."""
-        record = task._record
-        if record is None:
-            self.backlog.arrivals.append(task)
+        if self._is_too_late(task, now):
+            self._expire(task, now)
         else:
-            record.seq = self.backlog.next_seq()
-            if record.plain:
-                self.backlog.arrivals.append(task)
-            else:
-                self._file(task, record, now)
-        self._rouse()
+            self.enqueue(task, now)
 
-    def _file(self, task: AnyTask, record: Record, now: float) -> None:
-        """Put a task into the lane that it belongs to."""
-        if record.tried >= self.staff.live:
-            record.tried = frozenset()
-        audience = _ANYBODY if record.parole else Audience(record.tried)
-        lane = self.backlog.file(task, record.seq, _rank(task, record), audience, now)
-        self.backlog.enlist(lane, self.staff)
-        self._time(lane)
+    def _is_too_late(self, task: AnyTask, now: float) -> bool:
+        """Return whether no worker will be given anything before the deadline of `task`."""
+        deadline = task._settings.deadline
+        if deadline is None:
+            return False
+        audience = task._settings.audience
+        opens_at = self.staff.opens_at((seat for seat in self.staff if audience.suits(seat)), now)
+        return math.inf > opens_at >= task._dispatched + deadline
 
-    def _time(self, lane: Lane) -> None:
-        """See to it that no task of `lane` waits longer than `affinity_wait` for an untried worker."""
-        if lane.audience.tried and lane.tasks and not lane.timed:
-            lane.timed = True
-            self.agenda.add(lane.tasks[0][1] + self.affinity_wait, self._parole, lane)
-
-    def _parole(self, lane: Lane, now: float) -> None:
-        """Let any worker take the tasks of `lane` that have waited long enough for an untried one."""
-        lane.timed = False
-        tasks = lane.tasks
-        while tasks and tasks[0][1] + self.affinity_wait <= now:
-            _, _, task = tasks.popleft()
-            self._refile(task, now, parole=True)
-        if tasks:
-            self._time(lane)
-        else:
-            self.backlog.close(lane)
-
-    def _refile(self, task: AnyTask, now: float, *, parole: bool) -> None:
-        """File a task anew that has just been taken out of its lane."""
-        if task._withdrawn:
-            self.backlog.ghosts -= 1
-            return
-        record = task._record
-        assert record is not None
-        record.parole = parole
-        self._file(task, record, now)
-
-    def _start_afresh(self) -> None:
-        """Refile what every group that is left has tried."""
-        for lane in list(self.backlog.lanes.values()):
-            if lane.audience.tried and lane.audience.tried >= self.staff.live:
-                tasks = list(lane.tasks)
-                lane.tasks.clear()
-                self.backlog.close(lane)
-                for _, since, task in tasks:
-                    self._refile(task, since, parole=False)
-
-    def _take_back(self, task: AnyTask, seat: Seat, now: float) -> None:
-        """Undo a worker's taking of a task from the head of the arrivals."""
-        task._seat = None
-        if task._withdrawn:
-            self.backlog.ghosts -= 1
-        elif self.admits(seat, task):
-            self.backlog.arrivals.appendleft(task)
-        else:
-            assert task._record is not None
-            self._file(task, task._record, now)
-
-    def _next_for(self, seat: Seat, now: float) -> AnyTask | None:
-        """Take the task that is first in order among those that `seat` may run."""
-        while (task := self._first(seat)) is not None:
-            if task._withdrawn:
-                self.backlog.ghosts -= 1
-            elif not self.admits(seat, task):
-                assert task._record is not None
-                self._file(task, task._record, now)
-            else:
-                return task
-        return None
-
-    def _first(self, seat: Seat) -> AnyTask | None:
-        """Take the first task in order from the seat's lanes or the arrivals; None if there is none."""
-        arrivals = self.backlog.arrivals
-        lane = self.backlog.best(seat)
-        if lane is None:
-            return _popleft(arrivals)
-        if lane.rank == ARRIVALS:
-            try:
-                lane_first = lane.tasks[0][0] < _seq(arrivals[0])
-            except IndexError:
-                lane_first = True
-        else:
-            lane_first = lane.rank < ARRIVALS
-        if not lane_first and (task := _popleft(arrivals)) is not None:
-            return task
-        return self.backlog.take(lane)
-
-    def _seat_at(self, seat: Seat, task: AnyTask) -> None:
-        """Let `seat` have `task`, and say whether it may help itself next time."""
-        task._seat = seat
-        if seat.group.until is not None:
-            self.staff.start_probe(seat)
-        else:
-            seat.direct = self._may_be_direct(seat)
-
-    def _may_be_direct(self, seat: Seat) -> bool:
-        lane = self.backlog.best(seat)
-        return (lane is None or lane.rank > ARRIVALS) and seat.group.until is None
-
-    def _park(self, seat: Seat, now: float) -> None:
-        """Let `seat` wait; among the parked if it may be given anything.
-
-        Whoever calls this looks at the arrivals once more *after* it: a dispatcher appends and then
-        looks for parked seats.
-        """
-        seat.idle = True
-        if self.staff.barred(seat, now):
-            seat.direct = False
-        else:
-            seat.direct = self._may_be_direct(seat)
-            self.staff.parked[seat] = None
-
-    def _rouse(self) -> None:
-        """Wake one parked worker that something waits for; it will wake the next.
-
-        Called at the end of whatever may have left work for somebody who sleeps.
-        """
-        parked = self.staff.parked
-        if not parked:
-            return
-        if self.backlog.lanes:
-            for seat in list(parked):
-                if self.backlog.best(seat) is not None:
-                    parked.pop(seat, None)
-                    seat.wake()
-                    return
-        if self.backlog.arrivals:
-            with suppress(KeyError):  # dispatchers may be quicker
-                seat, _ = parked.popitem()
-                seat.wake()
+    def _expire_the_late(self, now: float) -> None:
+        if self.staff.opens_at(self.staff, now) > now:
+            for task_ref in self.agenda.subjects(self._deadline):
+                task = task_ref()
+                if task is not None and self._is_too_late(task, now) and self.withdraw(task):
+                    self._expire(task, now)
 
     def _deadline(self, task_ref: ref[AnyTask], now: float) -> None:
         """The deadline of a task has come. If it runs, its attempt ends by itself, at this moment."""
@@ -466,21 +379,3 @@ class Scheduler:
         errors = task.errors
         error = errors[-1] if errors else AttemptTimeout(deadline, "deadline")
         self.bury(task, DeadReason.DEADLINE, error, now)
-
-
-def _seq(task: AnyTask) -> int:
-    record = task._record
-    return task.id if record is None else record.seq
-
-
-def _rank(task: AnyTask, record: Record) -> Rank:
-    settings = task._settings
-    return (-settings.priority, 0 if record.entries and settings.retry.immediate else 1)
-
-
-def _popleft(arrivals: Any) -> AnyTask | None:
-    try:
-        task: AnyTask = arrivals.popleft()
-    except IndexError:
-        return None
-    return task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -26,21 +27,25 @@ class Seat:
     """One worker, as far as scheduling goes. One thread works at a seat at a time."""
 
     # Who may write what:
-    #   direct, attentive, paused, unfit, retired, stuck, standings, timed_out   under the pool's lock
+    #   direct, attentive, paused, barred_for, unfit, retired, stuck, standings, timed_out, lost
+    #                    under the pool's lock
     #   idle             its own thread: set under the pool's lock, cleared when it wakes and before
     #                    it looks for a task
     #   running          a box for the attempt that runs. Its own thread puts it in; whoever gets it
     #                    out (list.pop and list.remove are atomic, and one of them wins) decides how
     #                    the attempt ends
-    #   succeeded, failed, retried   its own thread alone; anybody may read them
+    #   succeeded, failed, failures, retried   its own thread alone; anybody may read them
     __slots__ = (
         "attentive",
+        "barred_for",
         "direct",
         "failed",
+        "failures",
         "group",
         "id",
         "idle",
         "interrupt",
+        "lost",
         "name",
         "paused",
         "retired",
@@ -74,6 +79,7 @@ class Seat:
         self.attentive = False  # the scheduler wants to hear of its next success
         self.idle = True  # its thread has no task in hand, and is not about to take one
         self.paused = False
+        self.barred_for: str | None = None  # why it is given nothing for good
         self.unfit = False  # its worker is to be made anew before it is given anything
         self.retired = False  # it takes nothing any more
         self.running: list[Context] = []
@@ -81,6 +87,8 @@ class Seat:
         self.standings: list[Standing] = []  # a heap of the lanes that it may take from
         self.succeeded = 0
         self.failed = 0
+        self.failures: Counter[str] = Counter()  # attempts by outcome, as its own thread ended them
+        self.lost: Counter[str] = Counter()  # the same, for those that were taken over
         self.retried = 0
         self.timed_out = 0
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict
 
+from retrypool.core.queue import Audience, tag_set
 from retrypool.core.retry import RetryPolicy
 from retrypool.durations import Duration, optional_seconds, seconds
-from retrypool.errors import InvalidType
+from retrypool.errors import InvalidType, InvalidValue
 
 if TYPE_CHECKING:
     from retrypool.context import CancelToken
 
-__all__ = ["TaskOptions", "TaskSettings"]
+__all__ = ["TaskOptions", "TaskSettings", "checked_cost"]
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -36,6 +37,11 @@ class TaskOptions(TypedDict, total=False):
     time_limit: Duration | None  # of running time, over all attempts
     deadline: Duration | None  # from dispatch to the end, waiting included
     interrupt_on_timeout: bool
+    require: Iterable[str]  # tags that its worker must have
+    worker: int | None  # the only worker that may take it
+    exclude: Iterable[int | str]  # workers by id, and groups by name, that may not
+    wait_for_worker: bool  # accept it also while no worker meets its requirements
+    cost: float | Callable[[Any], float]  # calls that it counts as, where calls are paced; 1 by default
     copy_context: bool  # whether run() sees the context variables of the dispatching thread
     cancel: CancelToken | None  # cancels the task
     delay: Duration  # before it may be claimed first
@@ -54,6 +60,11 @@ class TaskSettings:
     time_limit: float | None = None
     deadline: float | None = None
     interrupt_on_timeout: bool = False
+    require: frozenset[str] = frozenset()
+    worker: int | None = None
+    exclude: frozenset[int | str] = frozenset()
+    wait_for_worker: bool = False
+    cost: float | Callable[[Any], float] = 1.0
     copy_context: bool = False
     cancel: CancelToken | None = None
     delay: float = 0.0
@@ -61,6 +72,8 @@ class TaskSettings:
     metadata: Mapping[str, object] = field(default_factory=_nothing)
     # Whether a task may go to any worker, now, in the order of dispatch.
     plain: bool = field(init=False)
+    # Whom it is for, before anybody has tried it.
+    audience: Audience = field(init=False)
     # How long an attempt may take: infinity for as long as it likes, None if it has to be reckoned with
     # `time_left` for each.
     span: float | None = field(init=False)
@@ -71,12 +84,37 @@ class TaskSettings:
             and self.delay == 0
             and self.deadline is None
             and self.cancel is None
+            and self.cost == 1.0
             and not self.copy_context
+            and not self.picky
         )
         object.__setattr__(self, "plain", plain)
+        audience = Audience(frozenset(), self.require, self.worker, self.exclude)
+        object.__setattr__(self, "audience", audience)
         span = math.inf if self.timeout is None else self.timeout
         simple = self.time_limit is None and self.deadline is None
         object.__setattr__(self, "span", span if simple else None)
+
+    @property
+    def picky(self) -> bool:
+        """Whether it is not for any worker."""
+        return bool(self.require or self.exclude) or self.worker is not None
+
+    @property
+    def wants(self) -> str:
+        """What it asks of its worker, in words."""
+        parts = []
+        if self.require:
+            parts.append(f"the tags {sorted(self.require)}")
+        if self.worker is not None:
+            parts.append(f"the id {self.worker}")
+        if self.exclude:
+            parts.append(f"being none of {sorted(self.exclude, key=str)}")
+        return " and ".join(parts)
+
+    def cost_of(self, data: Any) -> float:
+        """Return how many calls a task with this data counts as. Raises what a cost function raises."""
+        return checked_cost("cost", self.cost(data)) if callable(self.cost) else self.cost
 
     def time_left(self, running_time: float, age: float) -> tuple[float, str]:
         """Return the seconds that the next attempt has, and the name of the limit that says so.
@@ -136,6 +174,39 @@ def _flag(what: str, value: object) -> object:
     return value
 
 
+def _tags(what: str, value: Any) -> object:
+    return tag_set(what, value)
+
+
+def _worker_id(what: str, value: object) -> object:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise InvalidType(what, value, "the id of a worker")
+    return value
+
+
+def _excluded(what: str, value: Any) -> object:
+    if isinstance(value, (str, int)):
+        raise InvalidType(what, value, "a set of worker ids and group names, such as {3, 'token-a'}")
+    names = frozenset(value)
+    for name in names:
+        if isinstance(name, bool) or not isinstance(name, (int, str)):
+            raise InvalidType(what, name, "a set of worker ids and group names")
+    return names
+
+
+def _cost(what: str, value: Any) -> object:
+    return value if callable(value) else checked_cost(what, value)
+
+
+def checked_cost(what: str, value: object) -> float:
+    """Return `value` if it can be a cost: a number, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidType(what, value, "a number of calls")
+    if not (math.isfinite(value) and value >= 0):
+        raise InvalidValue(what, value, "a number of calls, 0 or more")
+    return float(value)
+
+
 def _token(what: str, value: object) -> object:
     if value is not None and not callable(getattr(value, "on_cancel", None)):
         raise InvalidType(what, value, "a CancelToken")
@@ -156,6 +227,11 @@ _CHECKS = {
     "time_limit": _limit,
     "deadline": _limit,
     "interrupt_on_timeout": _flag,
+    "require": _tags,
+    "worker": _worker_id,
+    "exclude": _excluded,
+    "wait_for_worker": _flag,
+    "cost": _cost,
     "copy_context": _flag,
     "cancel": _token,
     "delay": seconds,

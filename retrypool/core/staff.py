@@ -5,12 +5,15 @@ Pure, and under the pool's lock, but for what says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from retrypool.core.agenda import Agenda
-from retrypool.core.health import Group
+from retrypool.core.blame import Scope
+from retrypool.core.health import Group, HealthPolicy
+from retrypool.core.rates import Pace, RateOption
 from retrypool.core.seat import Seat
-from retrypool.events import Event, GroupCooling, GroupOpened
+from retrypool.errors import InvalidValue
+from retrypool.events import Event, GroupCooling, GroupEjected, GroupOpened
 
 __all__ = ["Staff"]
 
@@ -18,37 +21,57 @@ __all__ = ["Staff"]
 class Staff:
     """Seats and their groups."""
 
-    def __init__(self, agenda: Agenda, report: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        agenda: Agenda,
+        report: Callable[[Event], None],
+        *,
+        health: HealthPolicy | None = None,
+        pace: Pace | None = None,
+    ) -> None:
         self._agenda = agenda
         self._report = report
-        self.seats: dict[int, Seat] = {}
+        self.health = health
+        self.pace = pace  # of the whole pool
+        self._alarm: float | None = None  # when the pool's pace allows the next call that waits for it
+        self.seats: dict[Seat, None] = {}  # in the order in which they came
         self.groups: dict[str, Group] = {}
-        self.live: frozenset[Group] = frozenset()  # replaced, never changed: read without the lock
+        # Groups that could be given something, now or later. Replaced, never changed: read without the
+        # lock.
+        self.live: frozenset[Group] = frozenset()
         # The seats that wait for work and may be given any. Dispatchers take one out without the lock
         # (dict.popitem is atomic), and a seat that wakes takes itself out; all else is under the lock.
         self.parked: dict[Seat, None] = {}
         self.paused = False
 
     def __iter__(self) -> Iterator[Seat]:
-        return iter(self.seats.values())
+        return iter(self.seats)
+
+    # -- coming and going ------------------------------------------------------------------------
+
+    def group(self, name: str, rate: RateOption) -> Group:
+        """Return the group of this name, or a new one that `add` will make known.
+
+        Raises `InvalidValue` if the group has another rate already.
+        """
+        group = self.groups.get(name)
+        if group is None:
+            return Group(name, rate)
+        if rate is not None and rate != group.rate:
+            raise InvalidValue("rate", rate, f"that of its group {name!r}, which is {group.rate!r}")
+        return group
 
     def add(self, seat: Seat) -> None:
         """Add a worker."""
-        self.seats[seat.id] = seat
-        group = seat.group
-        group.seats.append(seat)
-        if group.name not in self.groups:
-            self.groups[group.name] = group
-            self.live = self.live | {group}
+        self.seats[seat] = None
+        seat.group.seats.append(seat)
+        self.groups[seat.group.name] = seat.group
+        self._review(seat.group)
 
-    def group(self, name: str) -> Group:
-        """Return the group of this name, or a new one that `add` will make known."""
-        return self.groups.get(name) or Group(name)
-
-    def retire(self, seat: Seat, now: float) -> bool:
-        """Give `seat` nothing any more; return whether its group is gone with it."""
+    def retire(self, seat: Seat, now: float) -> None:
+        """Give `seat` nothing any more."""
         if seat.retired:
-            return False
+            return
         seat.retired = True
         self._bench(seat)
         seat.wake()
@@ -56,12 +79,19 @@ class Staff:
         group.seats.remove(seat)
         if not group.seats:
             del self.groups[group.name]
-            self.live = self.live - {group}
-            return True
-        if group.probe is seat:
+        elif group.probe is seat:
             group.probe = None
-            self._probe(group, now)
-        return False
+            self._reopen(group, now)
+        self._review(group)
+
+    def _review(self, group: Group) -> None:
+        """Say anew whether `group` is live."""
+        if any(seat.barred_for is None for seat in group.seats):
+            self.live = self.live | group.alone
+        else:
+            self.live = self.live - group.alone
+
+    # -- barring ---------------------------------------------------------------------------------
 
     def pause(self, seat: Seat) -> None:
         """Give `seat` nothing for now."""
@@ -72,7 +102,15 @@ class Staff:
     def resume(self, seat: Seat) -> None:
         """Give `seat` work again."""
         seat.paused = False
+        seat.barred_for = None
+        self._review(seat.group)
         seat.wake()
+
+    def bar(self, seat: Seat, reason: str) -> None:
+        """Give `seat` nothing for good."""
+        seat.barred_for = reason
+        self._bench(seat)
+        self._review(seat.group)
 
     def make_unfit(self, seat: Seat) -> None:
         """Give `seat` nothing until its worker has been made anew."""
@@ -94,54 +132,186 @@ class Staff:
 
     def barred(self, seat: Seat, now: float) -> bool:
         """Return whether `seat` is given nothing now, whatever waits."""
-        return seat.retired or seat.paused or seat.unfit or self.paused or seat.group.refuses(seat, now)
+        return (
+            seat.retired
+            or seat.paused
+            or self.paused
+            or seat.unfit
+            or seat.barred_for is not None
+            or seat.group.refuses(seat, now)
+            or not self._may_call(seat, now)
+        )
+
+    def usable(self, seat: Seat) -> bool:
+        """Return whether `seat` will be given something again if only one waits long enough."""
+        return not (seat.paused or seat.retired or seat.barred_for is not None)
+
+    def may_help_itself(self, seat: Seat) -> bool:
+        """Return whether `seat` may take from the arrivals without asking, as far as it is concerned."""
+        group = seat.group
+        return group.until is None and group.pace is None and self.pace is None
+
+    # -- sleeping --------------------------------------------------------------------------------
+
+    def park(self, seat: Seat, now: float) -> None:
+        """Let `seat` wait: among the parked, if it may be given something, else to be called later."""
+        seat.idle = True
+        if not self.barred(seat, now):
+            self.parked[seat] = None
+        else:
+            seat.direct = False
+            self._set_alarms(seat.group, now)
 
     def unpark(self, seat: Seat) -> bool:
         """Take `seat` from among the parked; return whether it was there. Needs no lock."""
         return self.parked.pop(seat, seat) is None
-
-    def cool(self, group: Group, retry_after: float | None, now: float) -> float:
-        """Give `group` nothing for a time (None: as `Group.cool` finds); return when it ends."""
-        until = group.cool(now, retry_after)
-        for seat in group.seats:
-            seat.attentive = False
-            self._bench(seat)
-        self._agenda.add(until, self._probe, group)
-        self._report(GroupCooling(now, group.name, until))
-        return until
-
-    def start_probe(self, seat: Seat) -> None:
-        """Let the attempt that `seat` is about to make show whether its group has recovered."""
-        seat.group.probe = seat
-        seat.attentive = True
-        seat.direct = False
-
-    def probe_over(self, seat: Seat, now: float) -> None:
-        """Take notice that an attempt at `seat` is over: if it was its group's probe, open the group."""
-        seat.attentive = False
-        group = seat.group
-        if group.probe is not seat:
-            return
-        group.recover()
-        self._report(GroupOpened(now, group.name))
-        _wake_idle(group)
-
-    def hopeless(self) -> bool:
-        """Return whether no worker is left that could ever take a task, as things stand."""
-        return all(seat.paused or seat.retired for seat in self)
 
     def _bench(self, seat: Seat) -> None:
         """Keep `seat` from taking anything without asking."""
         seat.direct = False
         self.parked.pop(seat, None)
 
-    def _probe(self, group: Group, now: float) -> None:
-        """The cool-down of a group is over, unless it was made longer: let one of its workers try."""
-        if not group.cooling(now):
-            _wake_idle(group)
+    def _let_sleepers_in(self, seats: Iterable[Seat], now: float) -> None:
+        """Let those of `seats` that sleep, and may be given something again, be called for it."""
+        for seat in seats:
+            if seat.idle and not self.barred(seat, now):
+                self.parked[seat] = None
 
+    # -- pace ------------------------------------------------------------------------------------
 
-def _wake_idle(group: Group) -> None:
-    for seat in group.seats:
-        if seat.idle:
-            seat.wake()
+    def _may_call(self, seat: Seat, now: float) -> bool:
+        pace = seat.group.pace
+        if pace is not None and pace.ready_at(now) > now:
+            return False
+        return self.pace is None or self.pace.ready_at(now) <= now
+
+    def charge(self, seat: Seat, cost: float, now: float) -> None:
+        """Take notice that `seat` is about to make a call that costs so much."""
+        group = seat.group
+        if group.pace is not None:
+            group.pace.take(now, cost)
+        if self.pace is not None:
+            self.pace.take(now, cost)
+        if group.pace is not None or self.pace is not None:
+            for other in list(self.parked):
+                if not self._may_call(other, now):
+                    self._bench(other)
+            self._set_alarms(group, now)
+
+    def settle(self, seat: Seat, difference: float, now: float) -> None:
+        """Take notice that a call cost so much more than was charged, or less."""
+        if seat.group.pace is not None:
+            seat.group.pace.settle(difference)
+        if self.pace is not None:
+            self.pace.settle(difference)
+        if difference < 0:
+            self._set_alarms(seat.group, now)
+
+    def _set_alarms(self, group: Group, now: float) -> None:
+        """See to it that who sleeps for a pace is let in again when that allows a call."""
+        if group.pace is not None and group.until is None:
+            when = group.pace.ready_at(now)
+            if when > now and (group.alarm is None or when < group.alarm):
+                group.alarm = when
+                self._agenda.add(when, self._ring_group, group)
+        if self.pace is not None:
+            when = self.pace.ready_at(now)
+            if when > now and (self._alarm is None or when < self._alarm):
+                self._alarm = when
+                self._agenda.add(when, self._ring, None)
+
+    def _ring_group(self, group: Group, now: float) -> None:
+        group.alarm = None
+        self._let_sleepers_in(group.seats, now)
+        self._set_alarms(group, now)
+
+    def _ring(self, _: None, now: float) -> None:
+        self._alarm = None
+        self._let_sleepers_in(self, now)
+        for group in self.groups.values():
+            self._set_alarms(group, now)
+
+    # -- health ----------------------------------------------------------------------------------
+
+    def start_probe(self, seat: Seat) -> None:
+        """Let the attempt that `seat` is about to make show whether its group has recovered."""
+        seat.group.probe = seat
+        seat.attentive = True
+
+    def attempt_over(self, seat: Seat, scope: Scope | None, now: float) -> None:
+        """Take notice of an attempt that was the group's probe, or failed by the group's own fault.
+
+        `scope` is None for a success. A group that was throttled is open again if it is not throttled
+        now; one that was ill has to succeed.
+        """
+        group = seat.group
+        probe = group.probe is seat
+        seat.attentive = False
+        if probe:
+            group.probe = None
+        if scope is Scope.GROUP or (probe and group.ejected and scope is Scope.TASK):
+            self._fault(group, now, sure=probe and group.ejected)
+            if group.shut(now):
+                return
+        if not probe:
+            return
+        if group.ejected and scope not in (None, Scope.UNRECOVERABLE):
+            self._reopen(group, now)  # it has told nothing: let another one try
+        else:
+            group.recover()
+            self._report(GroupOpened(now, group.name))
+            self._let_sleepers_in(group.seats, now)
+
+    def cool(self, group: Group, retry_after: float | None, now: float) -> float:
+        """Give `group` nothing for a time (None: as `Group.cool` finds); return when it ends."""
+        until = group.cool(now, retry_after)
+        if self.pace is not None:
+            self.pace.refused(now, until)
+        self._shut(group)
+        self._report(GroupCooling(now, group.name, until))
+        return until
+
+    def forgive(self, group: Group, now: float) -> None:
+        """Open a group, whatever is known against it: it has a new resource."""
+        group.recover()
+        self._let_sleepers_in(group.seats, now)
+
+    def witness(self, group: Group, now: float) -> None:
+        """Take notice of a task that `group` failed, and that another group did not."""
+        if self.health is not None and not group.ejected and group.witness(self.health):
+            self._eject(group, now)
+
+    def _fault(self, group: Group, now: float, *, sure: bool) -> None:
+        if self.health is not None and (group.blame(self.health) or sure):
+            self._eject(group, now)
+
+    def _eject(self, group: Group, now: float) -> None:
+        """Give an ill group nothing for a time, unless too many are ill already."""
+        assert self.health is not None
+        ill = {other for other in self.live if other.ejected} | group.alone
+        if group not in self.live or len(ill) > self.health.ejected_share * len(self.live):
+            return
+        if len(ill) == len(self.live):
+            return
+        until = group.eject(now, self.health)
+        self._shut(group)
+        self._report(GroupEjected(now, group.name, until))
+
+    def _shut(self, group: Group) -> None:
+        assert group.until is not None
+        for seat in group.seats:
+            seat.attentive = False
+            self._bench(seat)
+        self._agenda.add(group.until, self._reopen, group)
+
+    def _reopen(self, group: Group, now: float) -> None:
+        """A group has been shut for long enough, unless that was prolonged: let one worker try."""
+        if not group.shut(now):
+            self._let_sleepers_in(group.seats, now)
+            self._set_alarms(group, now)
+
+    # -- outlook ---------------------------------------------------------------------------------
+
+    def opens_at(self, seats: Iterable[Seat], now: float) -> float:
+        """Return when the first of `seats` may be given something; infinity if none ever."""
+        return min((seat.group.open_at(now) for seat in seats if self.usable(seat)), default=float("inf"))

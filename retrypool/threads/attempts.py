@@ -7,21 +7,26 @@ Only the owner goes on from there, so each attempt ends once, and its task has o
 
 from __future__ import annotations
 
+import logging
 import time
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
 
 from retrypool.context import CancelToken, Context
+from retrypool.core.blame import Scope
 from retrypool.core.retry import Cancel, Decision, Failure, FailureAction, GiveUp, RetryIn
 from retrypool.core.seat import Seat
-from retrypool.errors import AttemptTimeout, RetryPoolError, Throttled, WorkerFault
+from retrypool.core.settings import checked_cost
+from retrypool.errors import AttemptTimeout, RetryPoolError
 from retrypool.events import AttemptEnded, AttemptStarted, TaskRetrying, TaskSucceeded
 from retrypool.retry_after import parse_retry_after
 from retrypool.task import Attempt, DeadReason, Outcome, Task, TaskState
 
 if TYPE_CHECKING:
     from retrypool.threads.engine import Engine
+
+log = logging.getLogger("retrypool")
 
 __all__ = ["Attempts", "Fate", "reason_of"]
 
@@ -52,8 +57,8 @@ class Attempts:
 
     def succeeded(self, seat: Seat, task: Task[Any, Any]) -> None:
         """Tell of a success, when somebody wants to know."""
-        if seat.attentive:
-            self._probe_over(seat)
+        if seat.attentive or self._scheduler.is_suspicious(task):
+            self._tell_health(seat, task)
         observers = self._observers
         observers.succeeded(task)
         if observers.listening:
@@ -61,16 +66,41 @@ class Attempts:
             observers.tell(AttemptEnded(now, task, task.history[-1]))
             observers.tell(TaskSucceeded(now, task))
 
+    def _tell_health(self, seat: Seat, task: Task[Any, Any]) -> None:
+        """Let a success speak for its group, and against those that failed the task before."""
+        engine = self._engine
+        with engine.lock:
+            now = self._monotonic()
+            if seat.attentive:
+                self._scheduler.staff.attempt_over(seat, None, now)
+            if self._scheduler.is_suspicious(task):
+                self._scheduler.cleared(task, now)
+            happened = engine.decided()
+        engine.act(happened)
+
     # -- the way it should not go ----------------------------------------------------------------
 
     def failed(self, seat: Seat, ctx: Context, error: BaseException, ended: float) -> None:
         """Take an attempt from its failure to what becomes of its task."""
         task = ctx._task
-        attempt = self._enter(seat, ctx, _outcome(error), ended, error)
-        self._blame(seat, error)
+        scope, retry_after = self._judge(task, error)
+        attempt = self._enter(seat, ctx, _outcome(scope, error), ended, error)
+        self._blame(seat, scope, retry_after)
         action = self._observers.failed(task, error)
-        decision = task._settings.retry.decide(self._failure(task, attempt, action), ended)
+        failure = self._failure(task, attempt, scope, action)
+        decision = task._settings.retry.decide(failure, ended)
         self._carry_out(task, decision, error, None if seat.stuck is ctx else seat)
+
+    def _judge(self, task: Task[Any, Any], error: BaseException) -> tuple[Scope, object]:
+        """Say whose fault an error is."""
+        try:
+            scope, retry_after = self._engine.judge(error)
+        except Exception:
+            log.exception("blame raised for %r: it blames the task", error)
+            return Scope.TASK, None
+        if scope is Scope.GROUP and self._scheduler.is_culprit(task):
+            scope = Scope.TASK
+        return scope, retry_after
 
     def _enter(
         self, seat: Seat, ctx: Context, outcome: Outcome, ended: float, error: BaseException | None
@@ -78,31 +108,34 @@ class Attempts:
         """Enter an attempt that did not succeed into its task's history."""
         group = seat.group
         attempt = Attempt(ctx.attempt, seat.id, group.name, ctx._started, ended, outcome, error)
+        if seat.stuck is ctx:
+            with self._engine.lock:
+                seat.lost[outcome] += 1
+        else:
+            seat.failures[outcome] += 1
         self._scheduler.tried(ctx._task, attempt, group)
         if self._observers.listening:
             self._observers.tell(AttemptEnded(ended, ctx._task, attempt))
         return attempt
 
-    def _blame(self, seat: Seat, error: BaseException) -> None:
+    def _blame(self, seat: Seat, scope: Scope, retry_after: object) -> None:
         """Let the group answer for what is its own fault."""
-        engine = self._engine
-        if isinstance(error, Throttled):
-            retry_after = parse_retry_after(error.retry_after, now=engine.clock.time())
-            with engine.lock:
-                self._scheduler.staff.cool(seat.group, retry_after, self._monotonic())
-                happened = engine.decided()
-            engine.act(happened)
-        elif seat.attentive:
-            self._probe_over(seat)
-
-    def _probe_over(self, seat: Seat) -> None:
+        if scope not in (Scope.THROTTLED, Scope.GROUP) and not seat.attentive:
+            return
         engine = self._engine
         with engine.lock:
-            self._scheduler.staff.probe_over(seat, self._monotonic())
+            now = self._monotonic()
+            if scope is Scope.THROTTLED:
+                pause = parse_retry_after(retry_after, now=engine.clock.time())
+                self._scheduler.cool(seat.group, pause, now)
+            else:
+                self._scheduler.staff.attempt_over(seat, scope, now)
             happened = engine.decided()
         engine.act(happened)
 
-    def _failure(self, task: Task[Any, Any], attempt: Attempt, action: FailureAction | None) -> Failure:
+    def _failure(
+        self, task: Task[Any, Any], attempt: Attempt, scope: Scope, action: FailureAction | None
+    ) -> Failure:
         record, settings, error = task._record, task._settings, attempt.error
         assert record is not None
         assert error is not None
@@ -111,8 +144,9 @@ class Attempts:
             error=error,
             attempt=attempt.number,
             task=task,
+            scope=scope,
             charged=record.charged,
-            throttles=record.throttles,
+            uncharged=record.uncharged,
             errors=record.errors() if settings.retry.attempts_for else None,
             running_time=record.running_time,
             time_limit=settings.time_limit,
@@ -285,6 +319,18 @@ class Attempts:
         running_time = 0.0 if record is None else record.running_time
         return task._settings.time_left(running_time, now - task._dispatched)
 
+    def settle(self, seat: Seat, ctx: Context, actual: float) -> None:
+        """Correct what an attempt was taken to cost."""
+        engine = self._engine
+        record = ctx._task._record
+        cost = checked_cost("actual", actual)
+        with engine.lock:
+            taken = ctx._cost if ctx._cost is not None else 1.0 if record is None else record.cost
+            ctx._cost = cost
+            self._scheduler.staff.settle(seat, cost - taken, self._monotonic())
+            happened = engine.decided()
+        engine.act(happened)
+
     # -- by hand ---------------------------------------------------------------------------------
 
     def begin(self, seat: Seat, task: Task[Any, Any]) -> Context:
@@ -317,12 +363,12 @@ def reason_of(token: CancelToken) -> str:
     return "cancelled" if token.reason is None else str(token.reason)
 
 
-def _outcome(error: BaseException) -> Outcome:
-    match error:
-        case AttemptTimeout():
-            return Outcome.TIMED_OUT
-        case Throttled():
+def _outcome(scope: Scope, error: BaseException) -> Outcome:
+    match scope:
+        case Scope.THROTTLED:
             return Outcome.THROTTLED
-        case WorkerFault():
+        case Scope.GROUP:
             return Outcome.WORKER_FAULT
-    return Outcome.FAILED
+        case Scope.NOBODY:
+            return Outcome.EXCUSED
+    return Outcome.TIMED_OUT if isinstance(error, AttemptTimeout) else Outcome.FAILED

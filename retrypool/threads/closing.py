@@ -46,7 +46,7 @@ def wait(pool: Pool[Any, Any], timeout: float | None) -> bool:
     with engine.lock:
         engine.waiters += 1
         try:
-            engine.settled.wait_for(lambda: scheduler.idle() or scheduler.staff.hopeless(), timeout)
+            engine.settled.wait_for(lambda: scheduler.idle() or scheduler.is_stranded(), timeout)
         finally:
             engine.waiters -= 1
         return scheduler.idle()
@@ -96,7 +96,7 @@ def _drain(pool: Pool[Any, Any], timeout: float | None, until: float | None) -> 
 def _cancel_the_hopeless(pool: Pool[Any, Any]) -> None:
     engine, scheduler = pool._engine, pool._engine.scheduler
     with engine.lock:
-        if scheduler.staff.hopeless():
+        if scheduler.is_stranded():
             scheduler.cancel_waiting("no worker is left that could run it", engine.monotonic())
         happened = engine.decided()
     engine.act(happened)

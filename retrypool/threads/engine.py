@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from retrypool.clock import Clock
 from retrypool.context import CancelToken, Context
+from retrypool.core.blame import Judge
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.seat import Seat
 from retrypool.core.settings import TaskSettings
@@ -54,7 +55,8 @@ class Engine(Generic[T, R]):
     #                        to the arrivals, and take the task back if it is set by then
     #   searching            anybody, at any time: a hint that a worker was just woken and will look
     #                        at the arrivals, so that nobody needs to wake another. It is set before a
-    #                        seat is taken from the parked, and cleared by the seat before it looks
+    #                        seat is taken from the parked; the seat, once it can't be taken from
+    #                        there any more, clears it and then looks
     def __init__(
         self,
         *,
@@ -63,6 +65,7 @@ class Engine(Generic[T, R]):
         observers: Observers[T, R],
         scheduler: Scheduler,
         wait_for_workers: bool,
+        judge: Judge,
         grace: float = 5.0,
         threaded: bool = True,
         chance: Callable[[], float] = random.random,
@@ -72,6 +75,7 @@ class Engine(Generic[T, R]):
         self.observers = observers
         self.scheduler = scheduler
         self.wait_for_workers = wait_for_workers
+        self.judge = judge
         self.grace = grace  # seconds after which a thread that has not come back counts as stuck
         self.threaded = threaded
         self.on_stuck: Callable[[WorkerStuck], None] = _leave_alone  # given by the roster
@@ -100,7 +104,7 @@ class Engine(Generic[T, R]):
         wakeup = self.scheduler.next_wakeup()
         if wakeup is not None:
             self.watchdog.expect(wakeup)
-        self.settle()
+        self.settle_waiters()
         return self.scheduler.take_happened()
 
     def act(self, happened: list[Event]) -> None:
@@ -116,9 +120,9 @@ class Engine(Generic[T, R]):
                     task._announce()
             self.observers.tell(event)
 
-    def settle(self) -> None:
+    def settle_waiters(self) -> None:
         """Wake those who wait for the last task to end, if there is nothing left to wait for."""
-        if self.waiters and (self.scheduler.idle() or self.scheduler.staff.hopeless()):
+        if self.waiters and (self.scheduler.idle() or self.scheduler.is_stranded()):
             self.settled.notify_all()
 
     def review_guard(self) -> None:
@@ -138,26 +142,35 @@ class Engine(Generic[T, R]):
             return PoolClosed(self.name)
         return None
 
-    def refusal(self) -> RetryPoolError | None:
-        """Return why the pool takes no task now, if so."""
+    def refusal(self, settings: TaskSettings | None = None) -> RetryPoolError | None:
+        """Return why the pool does not take a task (with these settings) now, if so."""
         if refusal := self.closing_refusal():
             return refusal
-        if not self.scheduler.staff.live and not self.wait_for_workers:
+        if self.wait_for_workers or (settings is not None and settings.wait_for_worker):
+            return None
+        staff = self.scheduler.staff
+        if not staff.live:
             return NoWorkers(self.name)
+        if settings is not None and settings.picky:
+            # Workers come and go under the lock; without it, this is a look at a copy.
+            seats = tuple(staff)
+            if not any(seat.group in staff.live and settings.audience.suits(seat) for seat in seats):
+                return NoWorkers(self.name, settings.wants)
         return None
 
     # -- the way in ------------------------------------------------------------------------------
 
     def dispatch(self, data: T, settings: TaskSettings) -> Task[T, R]:
         """Accept a task, the careful way."""
-        if refusal := self.refusal():
+        if refusal := self.refusal(settings):
             raise refusal
         now = self.monotonic()
         task: Task[T, R] = Task(self.scheduler.backlog.next_seq(), data, settings, self, now)
+        self.scheduler.prepare(task)
         if self.observers.listening:
             self.observers.tell(TaskDispatched(now, task))
         with self.lock:
-            refusal = self.refusal()
+            refusal = self.refusal(settings)
             if refusal is None:
                 self.scheduler.submit(task, now)
             happened = self.decided()
@@ -222,6 +235,10 @@ class Engine(Generic[T, R]):
     def _expire(self, token: CancelToken, now: float) -> None:
         self.scheduler.report(Expiry(now, token))
 
+    def settle(self, seat: Seat, ctx: Context, actual: float) -> None:
+        """Correct what an attempt was taken to cost."""
+        self.attempts.settle(seat, ctx, actual)
+
     def wake_one(self) -> None:
         """Wake a parked worker for what is in the arrivals. Called without the lock."""
         self.searching = True
@@ -250,6 +267,9 @@ class Engine(Generic[T, R]):
     def claim(self, seat: Seat, handed: Task[T, R] | None = None) -> Task[T, R] | None:
         """Return a task for `seat`, or None if there is none and it is parked. See `Scheduler.claim`."""
         with self.lock:
+            # The seat is among the parked no more once it has the lock, and looks at the arrivals now.
+            self.scheduler.staff.unpark(seat)
+            self.searching = False
             task = self.scheduler.claim(seat, self.monotonic(), handed)
             happened = self.decided()
         self.act(happened)
@@ -261,6 +281,4 @@ class Engine(Generic[T, R]):
         # seat that is benched is not among the parked, and is called when its time has come.
         if not (self.arrivals and self.scheduler.staff.unpark(seat)):
             parker.park()
-            self.scheduler.staff.unpark(seat)
         seat.idle = False
-        self.searching = False

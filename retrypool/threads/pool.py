@@ -13,6 +13,10 @@ from typing_extensions import TypeVar, Unpack
 
 from retrypool.clock import Clock, SystemClock
 from retrypool.context import CancelToken
+from retrypool.core.blame import BlameOption, as_judge
+from retrypool.core.budget import Budget
+from retrypool.core.health import HealthPolicy
+from retrypool.core.rates import RateOption, as_pace
 from retrypool.core.retry import FailureAction, RetryPolicy
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.settings import TaskOptions, TaskSettings
@@ -22,15 +26,17 @@ from retrypool.task import DeadTask, Task
 from retrypool.threads import closing
 from retrypool.threads.engine import Engine
 from retrypool.threads.observers import Listening, Observers
-from retrypool.threads.roster import Roster, as_spec
+from retrypool.threads.roster import Roster
 from retrypool.threads.staffing import Staffing
 from retrypool.threads.stats import Stats
-from retrypool.worker import AnyWorker, WorkerSpec
+from retrypool.worker import AnyWorker, WorkerSpec, as_spec
 
 __all__ = ["Pool"]
 
 T = TypeVar("T", default=Any)
 R = TypeVar("R", default=Any)
+
+_DEFAULT_HEALTH = HealthPolicy()
 
 _pool_number = itertools.count(1).__next__
 
@@ -48,6 +54,12 @@ class Pool(Staffing[T, R]):
     - `on_success(task)`, `on_failure(task, error)`, `on_retry(task, error, delay)`, `on_dead(dead)`,
       `listeners`: are told what happens, outside of all locks, on the thread that causes it. What they
       raise is logged. `on_failure` may return a `FailureAction`.
+    - `blame`: whose fault an error is, where the worker does not say it with `Throttled`, `WorkerFault`
+      or `Unrecoverable`: a mapping of error types, or a function of the error, to `"task"`, `"group"`,
+      `"nobody"`, or one of these classes.
+    - `health`: the `HealthPolicy`; None: no group is ever ejected.
+    - `rate`: a `Rate` for all calls of the pool together; those of groups are said with their workers.
+    - `retry_budget`: a `Budget`; retries beyond it are postponed. Default: no limit.
     - `affinity_wait`: how long a retry waits for a worker that has not tried it, while there is one
       that can't take it now; default: 5 s.
     - `dead_limit`: how many dead tasks are kept, the oldest being dropped; default: all.
@@ -85,6 +97,10 @@ class Pool(Staffing[T, R]):
         on_retry: Callable[[Task[T, R], BaseException, float], object] | None = None,
         on_dead: Callable[[DeadTask[T]], object] | None = None,
         listeners: Iterable[Listening] = (),
+        blame: BlameOption = None,
+        health: HealthPolicy | None = _DEFAULT_HEALTH,
+        rate: RateOption = None,
+        retry_budget: Budget | None = None,
         affinity_wait: Duration = 5.0,
         dead_limit: int | None = None,
         wait_for_workers: bool = False,
@@ -109,6 +125,10 @@ class Pool(Staffing[T, R]):
         _check_count("max_abandoned", max_abandoned)
         if cancel is not None and not isinstance(cancel, CancelToken):
             raise InvalidType("cancel", cancel, "a CancelToken")
+        if health is not None and not isinstance(health, HealthPolicy):
+            raise InvalidType("health", health, "a HealthPolicy, or None for no ejections")
+        if retry_budget is not None and not isinstance(retry_budget, Budget):
+            raise InvalidType("retry_budget", retry_budget, "a Budget")
         if name is not None and not isinstance(name, str):
             raise InvalidType("name", name, "a string")
         self._settings = TaskSettings().having(given)
@@ -123,7 +143,14 @@ class Pool(Staffing[T, R]):
                 on_dead=on_dead,
                 listeners=listeners,
             ),
-            scheduler=Scheduler(affinity_wait=seconds("affinity_wait", affinity_wait), dead_limit=dead_limit),
+            scheduler=Scheduler(
+                affinity_wait=seconds("affinity_wait", affinity_wait),
+                dead_limit=dead_limit,
+                health=health,
+                pace=as_pace(rate),
+                budget=retry_budget,
+            ),
+            judge=as_judge(blame),
             wait_for_workers=wait_for_workers,
             grace=seconds("grace", grace),
             threaded=self._threaded,
@@ -159,6 +186,10 @@ class Pool(Staffing[T, R]):
         - `delay`: seconds before it may be claimed first.
         - `options`: a mapping that the worker finds in `ctx.options`.
         - `interrupt_on_timeout`: raise `Interrupted` in a thread whose attempt ran out of time.
+        - `require`: tags that the worker must have; `worker`: the only one that may take it, by id;
+          `exclude`: workers by id, and groups by name, that may not. What no worker can meet is refused
+          with `NoWorkers`, unless `wait_for_worker` is True.
+        - `cost`: how many calls it counts as, where calls are paced: a number or a function of the data.
         - `copy_context`: let `run` see the context variables of this thread as they are now.
         - `cancel`: a `CancelToken` that cancels the task, also while it runs.
 

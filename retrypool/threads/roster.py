@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, TypeVar, get_args
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar, get_args
 
-from retrypool.context import CancelToken
 from retrypool.core.seat import Seat
 from retrypool.errors import InvalidValue, WorkerNotFound
 from retrypool.events import (
     WorkerAdded,
     WorkerEvent,
     WorkerFailed,
+    WorkerParked,
     WorkerPaused,
     WorkerRemoved,
     WorkerReplaced,
@@ -25,14 +26,18 @@ from retrypool.events import (
 from retrypool.threads.attempts import Fate, reason_of
 from retrypool.threads.engine import Engine
 from retrypool.threads.runner import Runner
-from retrypool.worker import AnyWorker, WorkerInfo, WorkerSpec
+from retrypool.threads.snapshots import info_of
+from retrypool.worker import WorkerInfo, WorkerSpec
 
-__all__ = ["Roster", "Then", "as_spec"]
+__all__ = ["Roster", "Then"]
 
 log = logging.getLogger("retrypool")
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+Crew = tuple[Runner[T, R], ...]
+"""The runners of one worker."""
 
 Then = Literal["keep", "pause", "restart", "remove"]
 """What a worker does after it was interrupted."""
@@ -67,102 +72,115 @@ class Tally:
 
 
 class Roster(Generic[T, R]):
-    """The workers of one pool."""
+    """The workers of one pool. A worker is one runner, or several if its concurrency is more than 1."""
 
-    # _runners and _abandoned are written under the engine's lock.
+    # _crews and _abandoned are written under the engine's lock; a crew is replaced, never changed.
     def __init__(self, engine: Engine[T, R], *, max_abandoned: int) -> None:
         self._engine = engine
         self._max_abandoned = max_abandoned
-        self._runners: dict[int, Runner[T, R]] = {}
+        self._crews: dict[int, tuple[Runner[T, R], ...]] = {}
         self._abandoned: set[Runner[T, R]] = set()  # whose threads have not come back yet
         self._next_id = itertools.count().__next__
         self.departed = Tally()
         engine.on_stuck = self._replace_stuck
 
     def __iter__(self) -> Iterator[Runner[T, R]]:
-        return iter(list(self._runners.values()))
+        return iter([runner for crew in list(self._crews.values()) for runner in crew])
 
     @property
     def abandoned(self) -> int:
         """How many threads were given up and have not come back."""
         return len(self._abandoned)
 
-    def find(self, worker_id: int) -> Runner[T, R]:
-        """Return the worker of this id. Raises `WorkerNotFound`."""
-        runner = self._runners.get(worker_id) if isinstance(worker_id, int) else None
-        if runner is None:
-            raise WorkerNotFound(worker_id, tuple(self._runners))
-        return runner
+    def find(self, worker_id: int) -> tuple[Runner[T, R], ...]:
+        """Return the runners of the worker of this id. Raises `WorkerNotFound`."""
+        crew = self._crews.get(worker_id) if isinstance(worker_id, int) else None
+        if crew is None:
+            raise WorkerNotFound(worker_id, tuple(self._crews))
+        return crew
 
     def tally(self) -> Tally:
         """Return the counts of all attempts, those of workers that have left included."""
-        total = Tally() + self.departed
+        total = self.departed
         for runner in self:
             total += Tally.of(runner.seat)
         return total
 
     # -- coming ----------------------------------------------------------------------------------
 
-    def add(self, spec: WorkerSpec[T, R]) -> Runner[T, R]:
-        """Add a worker and start its thread."""
+    def add(self, spec: WorkerSpec[T, R]) -> int:
+        """Add a worker, start its threads, and return its id."""
         engine, scheduler = self._engine, self._engine.scheduler
         with engine.lock:
             if refusal := engine.closing_refusal():
                 raise refusal
             worker_id = self._next_id()
             name = spec.name or f"worker-{worker_id}"
-            seat = Seat(worker_id, name, scheduler.staff.group(spec.group or name))
-            runner = Runner(engine, seat, spec, self._has_left)
-            self._runners[worker_id] = runner
-            scheduler.add(seat)
+            group = scheduler.staff.group(spec.group or name, spec.rate)
+            crew = tuple(
+                Runner(engine, Seat(worker_id, name, group, spec.tags), spec, self._has_left)
+                for _ in range(spec.concurrency)
+            )
+            self._crews[worker_id] = crew
+            for runner in crew:
+                scheduler.add(runner.seat)
             engine.review_guard()
             happened = engine.decided()
         engine.act(happened)
-        self._tell(WorkerAdded, seat)
-        if engine.threaded:
-            runner.thread.start()
+        self._tell(WorkerAdded, crew[0].seat)
+        for runner in crew:
+            runner.start()
         if spec.cancel is not None:
-            engine.follow(spec.cancel, lambda token: self._dismiss(runner, reason_of(token)))
-        return runner
+            engine.follow(spec.cancel, lambda token: self._dismiss(worker_id, crew, reason_of(token)))
+        return worker_id
 
     # -- leaving ---------------------------------------------------------------------------------
 
     def remove(self, worker_id: int, timeout: float, *, force: bool) -> None:
         """Let a worker leave: asked first, then without its task, then by force, then without it."""
-        runner = self.find(worker_id)
-        self._ask_to_leave(runner)
-        if runner.thread is threading.current_thread():
+        crew = self.find(worker_id)
+        self._ask_to_leave(crew)
+        if any(runner.thread is threading.current_thread() for runner in crew):
             return  # it leaves after the task that this call was made from
-        if runner.thread.ident is not None:
-            runner.thread.join(timeout)
-        self._dismiss(runner, f"{runner.seat.name} was removed", force=force)
+        until = time.monotonic() + timeout
+        for runner in crew:
+            if runner.thread.ident is not None:
+                runner.thread.join(max(0.0, until - time.monotonic()))
+        self._dismiss(worker_id, crew, f"{crew[0].seat.name} was removed", force=force)
 
-    def _ask_to_leave(self, runner: Runner[T, R]) -> None:
+    def _ask_to_leave(self, crew: Crew[T, R]) -> None:
         engine = self._engine
-        runner.stop.set()
         with engine.lock:
-            engine.scheduler.retire(runner.seat, engine.monotonic())
+            for runner in crew:
+                runner.stop.set()
+                engine.scheduler.retire(runner.seat, engine.monotonic())
             engine.review_guard()
             happened = engine.decided()
         engine.act(happened)
 
-    def _dismiss(self, runner: Runner[T, R], reason: str, *, force: bool = False) -> None:
-        """Let a worker leave at once: its task is run elsewhere, and its thread is not waited for."""
-        engine, seat = self._engine, runner.seat
-        self._ask_to_leave(runner)
-        self._end_attempt(seat, "retry", reason, force=force)
+    def _dismiss(self, worker_id: int, crew: Crew[T, R], reason: str, *, force: bool = False) -> None:
+        """Let a worker leave at once: its tasks are run elsewhere, and its threads are not waited for."""
+        engine = self._engine
+        self._ask_to_leave(crew)
+        for runner in crew:
+            self._end_attempt(runner.seat, "retry", reason, force=force)
         with engine.lock:
-            if self._runners.get(seat.id) is runner:
-                del self._runners[seat.id]
-                engine.scheduler.remove(seat)
-                self.departed += Tally.of(seat)
-                if runner.thread.is_alive():
-                    self._abandoned.add(runner)
+            if self._crews.get(worker_id) is crew:
+                del self._crews[worker_id]
+                for runner in crew:
+                    self._forget(runner)
             happened = engine.decided()
         engine.act(happened)
 
+    def _forget(self, runner: Runner[T, R]) -> None:
+        """Count a runner no more; if its thread lives on, it is abandoned. Called under the lock."""
+        self._engine.scheduler.remove(runner.seat)
+        self.departed += Tally.of(runner.seat)
+        if runner.thread.is_alive():
+            self._abandoned.add(runner)
+
     def _has_left(self, runner: Runner[T, R]) -> None:
-        """Take notice of the end of a worker's thread."""
+        """Take notice of the end of a runner's thread."""
         engine, seat = self._engine, runner.seat
         with engine.lock:
             engine.scheduler.retire(seat, engine.monotonic())
@@ -179,34 +197,53 @@ class Roster(Generic[T, R]):
     # -- in between ------------------------------------------------------------------------------
 
     def interrupt(self, worker_id: int, task: Fate, then: Then, *, force: bool) -> bool:
-        """End what a worker runs, decide its task's fate and what the worker does next."""
-        runner = self.find(worker_id)
+        """End what a worker runs, decide its tasks' fate and what the worker does next."""
         for what, value, choices in (("task", task, get_args(Fate)), ("then", then, get_args(Then))):
             if value not in choices:
                 raise InvalidValue(what, value, f"one of {', '.join(map(repr, choices))}")
-        seat = runner.seat
+        crew = self.find(worker_id)
+        name = crew[0].seat.name
         if then == "pause":  # before its task is ended, so that it gets no other
             self.pause(worker_id)
         elif then == "restart":
-            self._make_unfit(seat)
-        ended = self._end_attempt(seat, task, f"{seat.name} was interrupted", force=force)
+            self._make_unfit(crew)
+        elif then == "remove":
+            self._ask_to_leave(crew)
+        ended = [
+            self._end_attempt(runner.seat, task, f"{name} was interrupted", force=force) for runner in crew
+        ]
         if then == "remove":
-            self._dismiss(runner, f"{seat.name} was removed", force=force)
-        elif then == "restart" and seat.stuck is not None:
-            self._replace(runner)
-        return ended
+            self._dismiss(worker_id, crew, f"{name} was removed", force=force)
+        elif then == "restart":
+            self._replace_those_stuck(crew)
+        return any(ended)
 
-    def restart(self, worker_id: int) -> None:
-        """Have a worker stopped, made anew and started, after what it runs."""
-        runner = self.find(worker_id)
-        self._make_unfit(runner.seat)
-        if runner.seat.stuck is not None:
-            self._replace(runner)
+    def restart(self, worker_id: int, spec: WorkerSpec[T, R] | None = None) -> None:
+        """Have a worker stopped, made anew (from another spec, if given) and started, after its task."""
+        crew = self.find(worker_id)
+        if spec is not None:
+            for runner in crew:
+                runner.replacement = spec
+        self._make_unfit(crew)
+        self._replace_those_stuck(crew)
 
-    def _make_unfit(self, seat: Seat) -> None:
+    def supplant(self, worker_id: int, spec: WorkerSpec[T, R]) -> None:
+        """Put another resource in a worker's place, and let it begin with a clean slate."""
+        engine = self._engine
+        seat = self.find(worker_id)[0].seat
+        self.restart(worker_id, spec)
+        with engine.lock:
+            engine.scheduler.staff.forgive(seat.group, engine.monotonic())
+            happened = engine.decided()
+        engine.act(happened)
+        if seat.barred_for is not None:
+            self.resume(worker_id)
+
+    def _make_unfit(self, crew: Crew[T, R]) -> None:
         engine = self._engine
         with engine.lock:
-            engine.scheduler.staff.make_unfit(seat)
+            for runner in crew:
+                engine.scheduler.staff.make_unfit(runner.seat)
             happened = engine.decided()
         engine.act(happened)
 
@@ -225,64 +262,70 @@ class Roster(Generic[T, R]):
     # -- stuck -----------------------------------------------------------------------------------
 
     def _replace_stuck(self, event: WorkerStuck) -> None:
-        runner = self._runners.get(event.worker_id)
-        if runner is not None and runner.seat.stuck is not None:
-            log.warning("%s has not come back from an attempt that is over", runner.seat.name)
-            self._replace(runner)
+        log.warning("%s has not come back from an attempt that is over", event.name)
+        self._replace_those_stuck(self._crews.get(event.worker_id, ()))
+
+    def _replace_those_stuck(self, crew: Crew[T, R]) -> None:
+        for runner in crew:
+            if runner.seat.stuck is not None and runner.can_be_remade:
+                self._replace(runner)
 
     def _replace(self, old: Runner[T, R]) -> None:
-        """Give a stuck worker that has a factory a new thread, if not too many were given up already."""
+        """Give a stuck worker a new thread and a new resource, if not too many were given up already."""
         engine, scheduler = self._engine, self._engine.scheduler
         seat = old.seat
-        if old.spec.factory is None:
-            return
         with engine.lock:
-            if self._runners.get(seat.id) is not old or seat.stuck is None or engine.closed:
+            crew = self._crews.get(seat.id, ())
+            if old not in crew or seat.stuck is None or engine.closed:
                 return
             if len(self._abandoned) >= self._max_abandoned:
-                log.error(
-                    "%s is not replaced: max_abandoned=%d threads are given up already",
-                    seat.name,
-                    self._max_abandoned,
-                )
+                log.error("%s is not replaced: max_abandoned threads are given up", seat.name)
                 return
-            fresh = Seat(seat.id, seat.name, seat.group)
-            fresh.paused = seat.paused
+            fresh = Seat(seat.id, seat.name, seat.group, seat.tags)
+            fresh.paused, fresh.barred_for = seat.paused, seat.barred_for
             Tally.of(seat).move_to(fresh)
-            runner = Runner(engine, fresh, replace(old.spec, worker=None), self._has_left)
-            self._runners[seat.id] = runner
+            fresh.failures, fresh.lost = seat.failures, seat.lost
+            runner = Runner(engine, fresh, old.next_spec, self._has_left)
+            self._crews[seat.id] = tuple(runner if one is old else one for one in crew)
             self._abandoned.add(old)
             old.stop.set()
             scheduler.add(fresh)  # before the old one goes, so that its group stays
             scheduler.retire(seat, engine.monotonic())
+            scheduler.remove(seat)
             engine.review_guard()
             happened = engine.decided()
         engine.act(happened)
         self._tell(WorkerReplaced, fresh)
-        if engine.threaded:
-            runner.thread.start()
+        runner.start()
 
-    # -- pausing and looking ---------------------------------------------------------------------
+    # -- pausing and parking ---------------------------------------------------------------------
 
     def pause(self, worker_id: int) -> None:
         """Give a worker nothing more."""
-        engine = self._engine
-        seat = self.find(worker_id).seat
-        with engine.lock:
-            engine.scheduler.staff.pause(seat)
-            happened = engine.decided()
-        engine.act(happened)
-        self._tell(WorkerPaused, seat)
+        self._tell(WorkerPaused, self._change(worker_id, self._engine.scheduler.staff.pause))
 
     def resume(self, worker_id: int) -> None:
-        """Give a paused worker tasks again."""
+        """Give a worker tasks again that was paused or parked."""
+        self._tell(WorkerResumed, self._change(worker_id, self._engine.scheduler.staff.resume))
+
+    def park(self, worker_id: int, reason: str) -> None:
+        """Give a worker nothing more, for good."""
+        bar = self._engine.scheduler.bar
+        seat = self._change(worker_id, lambda seat: bar(seat, reason))
         engine = self._engine
-        seat = self.find(worker_id).seat
+        engine.observers.tell(WorkerParked(engine.monotonic(), seat.id, seat.name, seat.group.name, reason))
+
+    def _change(self, worker_id: int, change: Callable[[Seat], None]) -> Seat:
+        """Do something to each seat of a worker; return one of them."""
+        engine = self._engine
+        crew = self.find(worker_id)
         with engine.lock:
-            engine.scheduler.staff.resume(seat)
+            for runner in crew:
+                change(runner.seat)
+            engine.review_guard()
             happened = engine.decided()
         engine.act(happened)
-        self._tell(WorkerResumed, seat)
+        return crew[0].seat
 
     def _tell(self, kind: type[WorkerEvent], seat: Seat) -> None:
         engine = self._engine
@@ -290,63 +333,6 @@ class Roster(Generic[T, R]):
 
     def infos(self) -> list[WorkerInfo]:
         """Return what there is to tell of each worker, in the order in which they came."""
-        now = self._engine.monotonic()
         with self._engine.lock:
-            return [_info(runner, now) for runner in self._runners.values()]
-
-
-def _info(runner: Runner[Any, Any], now: float) -> WorkerInfo:
-    seat = runner.seat
-    group = seat.group
-    attempt = seat.running[-1:] or ([seat.stuck] if seat.stuck is not None else [])
-    return WorkerInfo(
-        id=seat.id,
-        name=seat.name,
-        group=group.name,
-        state=_state(runner, bool(seat.running), now),
-        task_id=attempt[0].task_id if attempt else None,
-        succeeded=seat.succeeded,
-        failed=seat.failed + seat.timed_out,
-        error=runner.error,
-        cooling_until=group.until if group.cooling(now) else None,
-    )
-
-
-def _state(runner: Runner[Any, Any], runs: bool, now: float) -> str:
-    seat = runner.seat
-    if runner.error is not None:
-        return "failed"
-    if seat.retired:
-        return "stopping"
-    if seat.stuck is not None:
-        return "stuck"
-    if not runner.ready and runner.engine.threaded:
-        return "starting"
-    if seat.paused:
-        return "paused"
-    if seat.group.probe is seat:
-        return "probing"
-    if seat.group.cooling(now):
-        return "cooling"
-    return "running" if runs else "idle"
-
-
-def as_spec(
-    worker: AnyWorker[T, R] | WorkerSpec[T, R] | None,
-    *,
-    factory: Callable[[], AnyWorker[T, R]] | None = None,
-    name: str | None = None,
-    group: str | None = None,
-    cancel: CancelToken | None = None,
-) -> WorkerSpec[T, R]:
-    """Return `worker` as a spec, with the options that are given in place of its own."""
-    spec = worker if isinstance(worker, WorkerSpec) else None
-    if spec is None:
-        return WorkerSpec(worker, factory=factory, name=name, group=group, cancel=cancel)  # type: ignore[arg-type]
-    return WorkerSpec(
-        spec.worker,
-        factory=factory or spec.factory,
-        name=name or spec.name,
-        group=group or spec.group,
-        cancel=cancel or spec.cancel,
-    )
+            now = self._engine.monotonic()
+            return [info_of(crew, now) for crew in self._crews.values()]

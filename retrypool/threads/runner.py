@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from retrypool.context import Context, sit_down
@@ -43,9 +44,10 @@ class Runner(Generic[T, R]):
         self.engine = engine
         self.seat = seat
         self.spec = spec
+        self.replacement: WorkerSpec[T, R] | None = None  # to be made anew from
         self.worker = spec.worker
         self.stop = threading.Event()  # set when the worker is to leave; for those who watch it
-        self.ready = False  # its on_start has run
+        self.ready = not engine.threaded  # its on_start has run
         self.error: BaseException | None = None  # of a factory or an on_start that raised
         self._on_leave = on_leave
         self._parker = Parker(engine.clock)
@@ -55,13 +57,28 @@ class Runner(Generic[T, R]):
         seat.interrupt = self._gate.interrupt
         self.thread = threading.Thread(target=self._live, name=f"{engine.name}-{seat.name}", daemon=True)
 
+    def start(self) -> None:
+        """Start the thread."""
+        if self.engine.threaded:
+            self.thread.start()
+
+    @property
+    def can_be_remade(self) -> bool:
+        """Whether there is something to make its worker anew from."""
+        return self.replacement is not None or self.spec.factory is not None
+
+    @property
+    def next_spec(self) -> WorkerSpec[T, R]:
+        """What its worker is to be made of, the next time."""
+        return self.replacement or replace(self.spec, worker=None)
+
     # -- the life of the thread ------------------------------------------------------------------
 
     def _live(self) -> None:
         sit_down(self.seat)
         self._gate.open()
         try:
-            if self._set_up(remake=self.worker is None):
+            if self._set_up():
                 self._serve_until_told()
                 self._call_hook("on_stop")
         finally:
@@ -69,10 +86,10 @@ class Runner(Generic[T, R]):
             self.seat.idle = True
             self._on_leave(self)
 
-    def _set_up(self, *, remake: bool) -> bool:
+    def _set_up(self) -> bool:
         """Make the worker, if it is to be made, and start it; return whether it can work."""
         try:
-            if remake and self.spec.factory is not None:
+            if self.worker is None and self.spec.factory is not None:
                 self.worker = self.spec.factory()
                 run_of(self.worker)
             if on_start := hook(self.worker, "on_start"):
@@ -97,8 +114,12 @@ class Runner(Generic[T, R]):
                 continue
 
     def _restart(self) -> bool:
+        """Stop the worker and start it again, or a new one if there is something to make it from."""
         self._call_hook("on_stop")
-        if not self._set_up(remake=True):
+        if self.can_be_remade:
+            self.spec, self.replacement = self.next_spec, None
+            self.worker = self.spec.worker
+        if not self._set_up():
             return False
         with self.engine.lock:
             self.seat.unfit = False
@@ -164,7 +185,7 @@ class Runner(Generic[T, R]):
                     task._phase = _SUCCEEDED
                     if task._rendezvous is not None:
                         task._announce()
-                    if talkative or seat.attentive:
+                    if talkative or seat.attentive or (record is not None and record.suspects):
                         attempts.succeeded(seat, task)
             # Hold on to nothing while waiting for the next one.
             task = record = ctx = result = None  # type: ignore[assignment]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Generic
 
-from typing_extensions import TypeVar
+from typing_extensions import TypeVar, Unpack
 
-from retrypool.context import CancelToken
 from retrypool.durations import Duration, seconds
+from retrypool.errors import InvalidType
 from retrypool.threads.attempts import Fate
 from retrypool.threads.engine import Engine
-from retrypool.threads.roster import Roster, Then, as_spec
-from retrypool.worker import AnyWorker, WorkerInfo, WorkerSpec
+from retrypool.threads.roster import Roster, Then
+from retrypool.worker import AnyWorker, SpecOptions, WorkerInfo, WorkerSpec, as_spec
 
 __all__ = ["Staffing"]
 
@@ -29,19 +28,14 @@ class Staffing(Generic[T, R]):
     def add_worker(
         self,
         worker: AnyWorker[T, R] | WorkerSpec[T, R] | None = None,
-        *,
-        factory: Callable[[], AnyWorker[T, R]] | None = None,
-        name: str | None = None,
-        group: str | None = None,
-        cancel: CancelToken | None = None,
+        **options: Unpack[SpecOptions[T, R]],
     ) -> int:
         """Add a worker, start its thread, and return its id.
 
-        The options are those of `WorkerSpec`. Raises `PoolClosed`, and `InvalidType` or `InvalidValue`
-        for what is no worker.
+        The options are those of `WorkerSpec`, and stand in place of what a spec says. Raises
+        `PoolClosed`, and `InvalidType` or `InvalidValue` for what is no worker or makes no sense.
         """
-        spec = as_spec(worker, factory=factory, name=name, group=group, cancel=cancel)
-        return self._roster.add(spec).seat.id
+        return self._roster.add(as_spec(worker, **options))
 
     def remove_worker(self, worker_id: int, timeout: Duration = 5.0, *, force: bool = False) -> None:
         """Let a worker leave, and wait for it.
@@ -72,12 +66,36 @@ class Staffing(Generic[T, R]):
         """
         self._roster.restart(worker_id)
 
+    def replace_worker(
+        self,
+        worker_id: int,
+        worker: AnyWorker[T, R] | WorkerSpec[T, R] | None = None,
+        **options: Unpack[SpecOptions[T, R]],
+    ) -> None:
+        """Put another resource in a worker's place, after what it runs: same id, name and group.
+
+        What is known against its group is forgotten, and it is resumed if it was parked. One that is
+        stuck gets a new thread at once. Of a spec, `worker` and `factory` count. Raises
+        `WorkerNotFound`, and what `add_worker` raises.
+        """
+        self._roster.supplant(worker_id, as_spec(worker, **options))
+
+    def park_worker(self, worker_id: int, reason: str) -> None:
+        """Give a worker nothing more for good, because its key was revoked, say; what it runs, it ends.
+
+        Unlike a paused one, it counts as gone: no task waits for it. `workers()` shows the reason;
+        `resume_worker` and `replace_worker` bring it back. Raises `WorkerNotFound`.
+        """
+        if not isinstance(reason, str):
+            raise InvalidType("reason", reason, "a string")
+        self._roster.park(worker_id, reason)
+
     def pause_worker(self, worker_id: int) -> None:
         """Give a worker nothing more until `resume_worker`; what it runs, it ends."""
         self._roster.pause(worker_id)
 
     def resume_worker(self, worker_id: int) -> None:
-        """Give a paused worker tasks again."""
+        """Give a worker tasks again that was paused or parked."""
         self._roster.resume(worker_id)
 
     def pause(self) -> None:

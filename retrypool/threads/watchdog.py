@@ -69,7 +69,7 @@ class Watchdog:
             engine.scheduler.advance(now)
             overdue, expiry = engine.attempts.take_overdue(now)
             wakeup = engine.scheduler.next_wakeup()
-            engine.settle()
+            engine.settle_waiters()
             happened = engine.scheduler.take_happened()
         engine.act(happened)
         for seat, ctx in overdue:

@@ -1,0 +1,90 @@
+"""Whose fault a failure is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+
+from retrypool.errors import InvalidType, InvalidValue, Throttled, Unrecoverable, WorkerFault
+
+__all__ = ["BlameOption", "Judge", "Scope", "Verdict", "as_judge", "scope_of"]
+
+
+class Scope(StrEnum):
+    """Who answers for a failure."""
+
+    TASK = "task"  # the task is tried elsewhere, and the attempt is charged to it
+    GROUP = "group"  # the worker's group is ill: not charged while another group is live
+    NOBODY = "nobody"  # tried again, not charged
+    THROTTLED = "throttled"  # the group was told to slow down: it cools, not charged
+    UNRECOVERABLE = "unrecoverable"  # the task itself is wrong: it is dead
+
+
+Verdict = Scope | str | type[Throttled] | type[WorkerFault] | type[Unrecoverable] | Throttled | None
+"""What `blame` may answer: a scope or its name, one of the errors that stand for one, a `Throttled` with
+its time, or None for what the error says by itself."""
+
+BlameOption = Callable[[BaseException], Verdict] | Mapping[type[BaseException], Verdict] | None
+
+Judge = Callable[[BaseException], tuple[Scope, object]]
+"""Returns whose fault an error is, and what it says of the time to wait."""
+
+_STANDS_FOR: Mapping[object, Scope] = {
+    Throttled: Scope.THROTTLED,
+    WorkerFault: Scope.GROUP,
+    Unrecoverable: Scope.UNRECOVERABLE,
+}
+
+
+def scope_of(error: BaseException) -> Scope:
+    """Return whose fault an error is, by its type alone."""
+    for kind, scope in _STANDS_FOR.items():
+        if isinstance(error, kind):  # type: ignore[arg-type]
+            return scope
+    return Scope.TASK
+
+
+def as_judge(blame: BlameOption) -> Judge:
+    """Return what judges errors by `blame`. Raises `InvalidType` or `InvalidValue` for what makes no sense.
+
+    In a mapping, the entry for the most specific type decides.
+    """
+    if blame is None:
+        return _by_itself
+    if isinstance(blame, Mapping):
+        for kind, verdict in blame.items():
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise InvalidType("a key of blame", kind, "an exception type")
+            if verdict is not None and not isinstance(verdict, Throttled):
+                _check(verdict)
+        table = dict(blame)
+
+        def look_up(error: BaseException) -> Verdict:
+            return next((table[kind] for kind in type(error).__mro__ if kind in table), None)
+
+        return lambda error: _read(look_up(error), error)
+    if callable(blame):
+        return lambda error: _read(blame(error), error)
+    raise InvalidType("blame", blame, "a function of the error, or a mapping of types to scopes")
+
+
+def _by_itself(error: BaseException) -> tuple[Scope, object]:
+    return scope_of(error), getattr(error, "retry_after", None)
+
+
+def _read(verdict: Verdict, error: BaseException) -> tuple[Scope, object]:
+    if verdict is None:
+        return _by_itself(error)
+    if isinstance(verdict, Throttled):
+        return Scope.THROTTLED, verdict.retry_after
+    return _check(verdict), getattr(error, "retry_after", None)
+
+
+def _check(verdict: object) -> Scope:
+    if isinstance(verdict, type) and verdict in _STANDS_FOR:
+        return _STANDS_FOR[verdict]
+    try:
+        return Scope(verdict)  # type: ignore[arg-type]
+    except ValueError:
+        known = ", ".join(repr(scope.value) for scope in Scope)
+        raise InvalidValue("what blame says", verdict, f"one of {known}") from None

@@ -1,0 +1,261 @@
+"""Which worker gets which task, and when: tasks are queued here, and claimed.
+
+Pure, and under the pool's lock, except for `admits`.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from retrypool.core.agenda import Agenda
+from retrypool.core.health import Group
+from retrypool.core.queue import ARRIVALS, Audience, Backlog, Lane, Rank
+from retrypool.core.seat import Seat
+from retrypool.core.staff import Staff
+from retrypool.task import Record, Task
+
+__all__ = ["AnyTask", "Matching"]
+
+AnyTask = Task[Any, Any]
+
+_ANYBODY = Audience()
+
+
+class Matching:
+    """Tasks that can be claimed, and workers that can claim them."""
+
+    def __init__(self, agenda: Agenda, staff: Staff, *, affinity_wait: float) -> None:
+        self.agenda = agenda
+        self.staff = staff
+        self.backlog = Backlog()
+        self.affinity_wait = affinity_wait
+
+    # -- tasks in, tasks out ---------------------------------------------------------------------
+
+    def enqueue(self, task: AnyTask, now: float) -> None:
+        """Let a task be claimed from now on, behind those of its rank that already can be."""
+        record = task._record
+        if record is None:
+            self.backlog.arrivals.append(task)
+        else:
+            record.seq = self.backlog.next_seq()
+            if record.plain:
+                self.backlog.arrivals.append(task)
+            else:
+                self._file(task, record, now)
+        self._rouse()
+
+    def claim(self, seat: Seat, now: float, handed: AnyTask | None = None) -> AnyTask | None:
+        """Return the task that `seat` is to run now, or park it and return None.
+
+        `handed` is a task that the worker took from the arrivals and may not simply run: because the
+        seat is not `direct`, or because the task is not for it.
+        """
+        # It may have been let in again, while it slept, after it had already been called.
+        self.staff.unpark(seat)
+        if handed is not None:
+            self._take_back(handed, seat, now)
+        task = None if self.staff.barred(seat, now) else self._next_for(seat, now)
+        if task is None:
+            self._park(seat, now)
+        else:
+            self._seat_at(seat, task, now)
+        self._rouse()
+        return task
+
+    def admits(self, seat: Seat, task: AnyTask) -> bool:
+        """Return whether `seat` may run `task`, which it has just taken from the arrivals."""
+        record = task._record
+        return record is None or record.parole or seat.group not in record.tried
+
+    # -- workers ---------------------------------------------------------------------------------
+
+    def add(self, seat: Seat) -> None:
+        """Add a worker."""
+        self.staff.add(seat)
+        self.backlog.review(seat)
+
+    def retire(self, seat: Seat, now: float) -> None:
+        """Give `seat` nothing any more. If its group goes with it, what all others tried starts afresh."""
+        before = self.staff.live
+        self.staff.retire(seat, now)
+        self._review_live(before)
+
+    def bar(self, seat: Seat, reason: str) -> None:
+        """Give `seat` nothing for good."""
+        before = self.staff.live
+        self.staff.bar(seat, reason)
+        self._review_live(before)
+
+    def remove(self, seat: Seat) -> None:
+        """Forget a retired worker."""
+        self.staff.seats.pop(seat, None)
+        seat.standings.clear()
+
+    # -- lanes -----------------------------------------------------------------------------------
+
+    def _file(self, task: AnyTask, record: Record, now: float) -> None:
+        """Put a task into the lane that it belongs to."""
+        audience = task._settings.audience
+        if record.tried >= self._live_for(audience):
+            record.tried = frozenset()
+        if not record.parole:
+            audience = audience._replace(tried=record.tried)
+        lane = self.backlog.file(task, record.seq, _rank(task, record), audience, now)
+        self.backlog.enlist(lane, self.staff)
+        self._time(lane)
+
+    def _live_for(self, audience: Audience) -> frozenset[Group]:
+        """Return the live groups that a task with these requirements could go to."""
+        live = self.staff.live
+        if audience == _ANYBODY:
+            return live
+        return frozenset(seat.group for seat in self.staff if audience.suits(seat)) & live
+
+    def _time(self, lane: Lane) -> None:
+        """See to it that no task of `lane` waits longer than `affinity_wait` for an untried worker."""
+        if lane.audience.tried and lane.tasks and not lane.timed:
+            lane.timed = True
+            self.agenda.add(lane.tasks[0][1] + self.affinity_wait, self._parole, lane)
+
+    def _parole(self, lane: Lane, now: float) -> None:
+        """Let any worker take the tasks of `lane` that have waited long enough for an untried one."""
+        lane.timed = False
+        tasks = lane.tasks
+        while tasks and tasks[0][1] + self.affinity_wait <= now:
+            _, _, task = tasks.popleft()
+            self._refile(task, now, parole=True)
+        if tasks:
+            self._time(lane)
+        else:
+            self.backlog.close(lane)
+
+    def _refile(self, task: AnyTask, now: float, *, parole: bool) -> None:
+        """File a task anew that has just been taken out of its lane."""
+        if task._withdrawn:
+            self.backlog.ghosts -= 1
+            return
+        record = task._record
+        assert record is not None
+        record.parole = parole
+        self._file(task, record, now)
+
+    def _review_live(self, before: frozenset[Group]) -> None:
+        """If a group is live no more, refile what every group that is left has tried."""
+        if self.staff.live >= before:
+            return
+        for lane in list(self.backlog.lanes.values()):
+            tried = lane.audience.tried
+            if tried and tried >= self._live_for(lane.audience):
+                tasks = list(lane.tasks)
+                lane.tasks.clear()
+                self.backlog.close(lane)
+                for _, since, task in tasks:
+                    self._refile(task, since, parole=False)
+        self._rouse()
+
+    # -- claiming --------------------------------------------------------------------------------
+
+    def _take_back(self, task: AnyTask, seat: Seat, now: float) -> None:
+        """Undo a worker's taking of a task from the head of the arrivals."""
+        task._seat = None
+        if task._withdrawn:
+            self.backlog.ghosts -= 1
+        elif self.admits(seat, task):
+            self.backlog.arrivals.appendleft(task)
+        else:
+            assert task._record is not None
+            self._file(task, task._record, now)
+
+    def _next_for(self, seat: Seat, now: float) -> AnyTask | None:
+        """Take the task that is first in order among those that `seat` may run."""
+        while (task := self._first(seat)) is not None:
+            if task._withdrawn:
+                self.backlog.ghosts -= 1
+            elif not self.admits(seat, task):
+                assert task._record is not None
+                self._file(task, task._record, now)
+            else:
+                return task
+        return None
+
+    def _first(self, seat: Seat) -> AnyTask | None:
+        """Take the first task in order from the seat's lanes or the arrivals; None if there is none."""
+        arrivals = self.backlog.arrivals
+        lane = self.backlog.best(seat)
+        if lane is None:
+            return _popleft(arrivals)
+        if lane.rank == ARRIVALS:
+            try:
+                lane_first = lane.tasks[0][0] < _seq(arrivals[0])
+            except IndexError:
+                lane_first = True
+        else:
+            lane_first = lane.rank < ARRIVALS
+        if not lane_first and (task := _popleft(arrivals)) is not None:
+            return task
+        return self.backlog.take(lane)
+
+    def _seat_at(self, seat: Seat, task: AnyTask, now: float) -> None:
+        """Let `seat` have `task`, and say whether it may help itself next time."""
+        task._seat = seat
+        staff = self.staff
+        if seat.group.until is not None:
+            staff.start_probe(seat)
+        seat.direct = self._may_be_direct(seat)
+        if seat.group.pace is not None or staff.pace is not None:
+            record = task._record
+            staff.charge(seat, 1.0 if record is None else record.cost, now)
+
+    def _may_be_direct(self, seat: Seat) -> bool:
+        if not self.staff.may_help_itself(seat):
+            return False
+        lane = self.backlog.best(seat)
+        return lane is None or lane.rank > ARRIVALS
+
+    def _park(self, seat: Seat, now: float) -> None:
+        """Let `seat` wait.
+
+        Whoever calls this looks at the arrivals once more *after* it: a dispatcher appends and then
+        looks for parked seats.
+        """
+        seat.direct = self._may_be_direct(seat)
+        self.staff.park(seat, now)
+
+    def _rouse(self) -> None:
+        """Wake one parked worker that something waits for; it will wake the next.
+
+        Called at the end of whatever may have left work for somebody who sleeps.
+        """
+        parked = self.staff.parked
+        if not parked:
+            return
+        if self.backlog.lanes:
+            for seat in list(parked):
+                if self.backlog.best(seat) is not None:
+                    parked.pop(seat, None)
+                    seat.wake()
+                    return
+        if self.backlog.arrivals:
+            with suppress(KeyError):  # dispatchers may be quicker
+                seat, _ = parked.popitem()
+                seat.wake()
+
+
+def _seq(task: AnyTask) -> int:
+    record = task._record
+    return task.id if record is None else record.seq
+
+
+def _rank(task: AnyTask, record: Record) -> Rank:
+    settings = task._settings
+    return (-settings.priority, 0 if record.entries and settings.retry.immediate else 1)
+
+
+def _popleft(arrivals: Any) -> AnyTask | None:
+    try:
+        task: AnyTask = arrivals.popleft()
+    except IndexError:
+        return None
+    return task
