@@ -15,13 +15,23 @@ def parse_retry_after(value: object, *, now: float | None = None) -> float | Non
 
     Takes a number of seconds, a `timedelta`, and the text of a header: seconds (a fraction is
     accepted), milliseconds as `"1500ms"`, or an HTTP date (RFC 9110, section 10.2.3), which is measured
-    against `now`, seconds since the epoch (default: the present). The past means 0. Never raises.
+    against `now`, seconds since the epoch (default: the present). Takes also a mapping of headers, and
+    looks there for `Retry-After-Ms`, then `Retry-After`. The past means 0. Never raises.
 
     >>> parse_retry_after("120"), parse_retry_after("1500ms"), parse_retry_after("soon")
     (120.0, 1.5, None)
     >>> parse_retry_after("Thu, 01 Jan 1970 00:01:00 GMT", now=0)
     60.0
+    >>> parse_retry_after({"Retry-After": "2", "retry-after-ms": "1500"})
+    1.5
     """
+    items = getattr(value, "items", None)
+    if callable(items):
+        headers = {str(name).lower(): text for name, text in items()}
+        milliseconds = parse_retry_after(headers.get("retry-after-ms"))
+        if milliseconds is not None:
+            return milliseconds / 1000
+        value = headers.get("retry-after")
     if isinstance(value, timedelta):
         return max(0.0, value.total_seconds())
     if isinstance(value, str):

@@ -31,12 +31,17 @@ class _Fixed:
         return f"fixed({self.delay:g})"
 
 
+def _turn(failure: Failure) -> int:
+    """Return the number of the attempt among those that are charged: others don't make a delay longer."""
+    return max(failure.charged, 1)
+
+
 @dataclass(frozen=True, slots=True)
 class _Linear:
     step: float
 
     def __call__(self, failure: Failure) -> float:
-        return self.step * failure.attempt
+        return self.step * _turn(failure)
 
     def __repr__(self) -> str:
         return f"linear({self.step:g})"
@@ -53,7 +58,7 @@ class Exponential:
         if self.base == 0:
             return 0.0
         try:
-            return min(self.base * self.factor ** (failure.attempt - 1), sys.float_info.max)
+            return min(self.base * self.factor ** (_turn(failure) - 1), sys.float_info.max)
         except OverflowError:
             return sys.float_info.max
 

@@ -105,24 +105,26 @@ class Learner:
     """Finds the rate from refusals.
 
     A refusal says that the server's bucket is empty. Between two of them, as many calls were accepted as
-    the server allows in that time: so the second one tells the rate, whatever the burst. From there on
-    the rate is lowered by a part at each refusal, and raised by a small step with each call that is
-    accepted (additive increase, multiplicative decrease: Chiu and Jain, 1989), so that it stays just
-    below what is allowed, and follows when that changes.
+    the server allows in that time: so the second one tells the rate, whatever the burst, and further
+    ones tell it better. From then on the rate is set a little below what was found at each refusal, and
+    raised by a small step with each call (additive increase, multiplicative decrease: Chiu and Jain,
+    1989), so that it follows when what is allowed changes. The less is known, the larger the step.
     """
 
-    DECREASE = 0.95  # of the rate that was found, at each refusal
-    INCREASE = 0.002  # of the rate that was found, with each call
+    DECREASE = 0.95  # of the rate that was found, at a refusal
+    STEPS = (0.002, 0.05)  # the smallest and the largest step, as a share of the rate that was found
+    MEMORY = 60.0  # seconds after which what was counted is forgotten
 
-    __slots__ = ("_bucket_empty_at", "_found", "_full_at", "_made", "_rate", "_resumed_at")
+    __slots__ = ("_accepted", "_found", "_full_at", "_rate", "_resumed_at", "_since", "_step")
 
     def __init__(self) -> None:
         self._rate = math.inf  # calls per second
-        self._found = 0.0  # what the last two refusals told
+        self._step = 0.0  # what each call adds to that
+        self._found: float | None = None
         self._full_at = -math.inf  # as in Bucket, with a burst of 1
-        self._bucket_empty_at: float | None = None  # the last refusal
-        self._resumed_at = -math.inf  # the end of the pause that it was told
-        self._made = 0.0  # calls since then
+        self._since: float | None = None  # the refusal from which on is counted
+        self._accepted = 0.0  # calls since then, those that were refused taken out again
+        self._resumed_at = -math.inf  # the end of the pause that the last refusal told
 
     def ready_at(self, now: float) -> float:  # noqa: ARG002 - it knows by itself
         """Return the moment at which the next call is due."""
@@ -130,33 +132,37 @@ class Learner:
 
     def take(self, now: float, cost: float) -> None:
         """Count a call, and go a little faster."""
-        self._made += cost
+        self._accepted += cost
         if self._rate < math.inf:
             self._full_at = max(self._full_at, now) + cost / self._rate
-            self._rate += self._found * self.INCREASE
+            self._rate += self._step
 
     def settle(self, difference: float) -> None:
         """Count some more, or less."""
-        self._made += difference
+        self._accepted += difference
         if self._rate < math.inf:
             self._full_at += difference / self._rate
 
     def refused(self, now: float, until: float) -> None:
         """Learn from a refusal. Those of calls that were under way at the last one tell nothing new."""
-        if self._bucket_empty_at is not None and now < self._resumed_at:
-            self._resumed_at = max(self._resumed_at, until)
-            return
-        accepted = max(self._made - 1, 0.0)  # the last one was not
-        if self._bucket_empty_at is not None and accepted > 0 and now > self._bucket_empty_at:
-            measured = accepted / (now - self._bucket_empty_at)
-            self._found = min(measured, self._rate)
-            self._rate = self._found * self.DECREASE
-        elif self._rate < math.inf:
-            self._rate *= self.DECREASE / 2  # refused at once after a pause: far too fast
-            self._found = self._rate
-        self._bucket_empty_at = now
-        self._resumed_at = until
-        self._made = 0.0
+        news = now >= self._resumed_at
+        self._resumed_at = max(self._resumed_at, until)
+        if self._since is None:
+            self._since = now
+            self._accepted = 0.0
+        elif news or self._found is not None:
+            self._accepted -= 1
+        if news and now > self._since and self._accepted >= 1:
+            self._learn(self._accepted, now - self._since)
+            if now - self._since > self.MEMORY:
+                self._since = now
+                self._accepted = 0.0
+
+    def _learn(self, accepted: float, elapsed: float) -> None:
+        smallest, largest = self.STEPS
+        self._found = accepted / elapsed
+        self._step = self._found * min(largest, max(smallest, 0.1 / accepted))
+        self._rate = self._found * self.DECREASE
 
     @property
     def per_second(self) -> float | None:
