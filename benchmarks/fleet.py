@@ -78,6 +78,13 @@ class Failed(Exception):
     """500."""
 
 
+class Connection(http.client.HTTPConnection):
+    """Closed when the thread that it belongs to lets go of it."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Client:
     """One connection with one token; connections belong to threads."""
 
@@ -89,7 +96,7 @@ class Client:
     def call(self) -> None:
         connection = getattr(self._local, "connection", None)
         if connection is None:
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+            connection = Connection("127.0.0.1", self._port, timeout=10)
             connection.connect()
             self._local.connection = connection
         connection.request("GET", "/", headers={"Authorization": self.token})
@@ -247,7 +254,7 @@ def contests(scale: float) -> list[Contest]:
         made.append(
             Contest(
                 f"fleet {seed}, {size} tasks",
-                "× optimum",
+                "x optimum",
                 rows,
                 (at_most(1.05), at_most(1.15, row="retrypool, learning")),
                 most_rounds=3,

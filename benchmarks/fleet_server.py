@@ -66,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: Api
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server asks for
+    def do_GET(self) -> None:
         if self.path == "/stats":
             self.reply(200, json.dumps(self.server.answers).encode())
             return

@@ -152,7 +152,10 @@ class Group:
 
     def successes(self) -> int:
         """Return how many attempts have succeeded on its workers. Needs no lock."""
-        return sum(seat.succeeded for seat in self.seats)
+        seats = self.seats
+        if len(seats) == 1:  # nearly always, and this is asked for each failure
+            return seats[0].succeeded
+        return sum(seat.succeeded for seat in seats)
 
     def blame(self, policy: HealthPolicy) -> bool:
         """Count an attempt that failed by the group's own fault; return whether it is ill now."""

@@ -35,6 +35,10 @@ __all__ = ["Scheduler"]
 
 _ANYBODY = Audience()
 
+# After these the task may go back to the group: it has not really been tried there. A tuple, because it
+# is searched by identity first.
+_BLAMES_NOBODY = (Outcome.THROTTLED, Outcome.WITHDRAWN, Outcome.CANCELLED)
+
 
 class Scheduler(Matching):
     """The state of a pool. See the module's text for who may call what."""
@@ -261,21 +265,19 @@ class Scheduler(Matching):
         record.entries += 1
         record.running_time += attempt.duration
         record.parole = False
-        match attempt.outcome:
-            case Outcome.WITHDRAWN | Outcome.CANCELLED:
-                return record
-            case Outcome.THROTTLED:
-                record.uncharged += 1
-                return record
-            case Outcome.EXCUSED:
-                record.uncharged += 1
-            case Outcome.WORKER_FAULT if self.staff.live - group.alone:
-                record.uncharged += 1
-                record.victims = record.victims | group.alone
-            case _:
-                record.charged += 1
-                if self.staff.health is not None:
-                    record.suspects = (*record.suspects, (group, group.successes()))
+        outcome = attempt.outcome
+        if outcome in _BLAMES_NOBODY:
+            record.uncharged += outcome is Outcome.THROTTLED
+            return record
+        if outcome is Outcome.WORKER_FAULT and self.staff.live - group.alone:
+            record.uncharged += 1
+            record.victims = record.victims | group.alone
+        elif outcome is Outcome.EXCUSED:
+            record.uncharged += 1
+        else:
+            record.charged += 1
+            if self.staff.health is not None:
+                record.suspects = (*record.suspects, (group, group.successes()))
         record.tried = self._and_tried(record, group)
         return record
 
@@ -287,9 +289,11 @@ class Scheduler(Matching):
     def is_suspicious(self, task: AnyTask) -> bool:
         """Return whether `cleared` has anything to say of a task that has succeeded."""
         record = task._record
-        return record is not None and any(
-            group.successes() == successes for group, successes in record.suspects
-        )
+        if record is not None:
+            for group, successes in record.suspects:
+                if group.successes() == successes:
+                    return True
+        return False
 
     def retry_at_once(self, task: AnyTask) -> bool:
         """Put a plain task back without the lock, if it may go that way.
@@ -314,8 +318,9 @@ class Scheduler(Matching):
     def _record(self, task: AnyTask) -> Record:
         settings: TaskSettings = task._settings
         record = Record(task.id)
-        record.plain = settings.priority == 0 and not settings.retry.immediate and not settings.picky
-        record.cost = settings.cost_of(task.data)
+        record.plain = settings.retry_plain
+        if settings.cost != 1.0:
+            record.cost = settings.cost_of(task.data)
         if settings.copy_context:
             record.context = contextvars.copy_context()
         return record

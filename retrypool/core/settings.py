@@ -72,6 +72,8 @@ class TaskSettings:
     metadata: Mapping[str, object] = field(default_factory=_nothing)
     # Whether a task may go to any worker, now, in the order of dispatch.
     plain: bool = field(init=False)
+    # Whether a retry may go to any worker that has not tried it, in the order of arrival.
+    retry_plain: bool = field(init=False)
     # Whom it is for, before anybody has tried it.
     audience: Audience = field(init=False)
     # How long an attempt may take: infinity for as long as it likes, None if it has to be reckoned with
@@ -89,6 +91,8 @@ class TaskSettings:
             and not self.picky
         )
         object.__setattr__(self, "plain", plain)
+        retry_plain = self.priority == 0 and not self.retry.immediate and not self.picky
+        object.__setattr__(self, "retry_plain", retry_plain)
         audience = Audience(frozenset(), self.require, self.worker, self.exclude)
         object.__setattr__(self, "audience", audience)
         span = math.inf if self.timeout is None else self.timeout

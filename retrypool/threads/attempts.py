@@ -60,7 +60,8 @@ class Attempts:
         if seat.attentive or self._scheduler.is_suspicious(task):
             self._tell_health(seat, task)
         observers = self._observers
-        observers.succeeded(task)
+        if observers.on_success is not None:
+            observers.succeeded(task)
         if observers.listening:
             now = task._ended
             observers.tell(AttemptEnded(now, task, task.history[-1]))
@@ -110,9 +111,9 @@ class Attempts:
         attempt = Attempt(ctx.attempt, seat.id, group.name, ctx._started, ended, outcome, error)
         if seat.stuck is ctx:
             with self._engine.lock:
-                seat.lost[outcome] += 1
+                seat.lost[outcome._value_] += 1
         else:
-            seat.failures[outcome] += 1
+            seat.failures[outcome._value_] += 1  # hashing the member itself costs more than all this
         self._scheduler.tried(ctx._task, attempt, group)
         if self._observers.listening:
             self._observers.tell(AttemptEnded(ended, ctx._task, attempt))
