@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["CancelToken", "Context", "current_context"]
 
+log = logging.getLogger("retrypool")
+
 _UNLIMITED = float("inf")
+
+# Taken only to make the token of an attempt, so that two threads that ask for it get the same one.
+_making = threading.Lock()
 
 
 class CancelToken:
@@ -43,6 +49,7 @@ class CancelToken:
         "_children",
         "_clock",
         "_lock",
+        "_parent",
         "_waiters",
         "deadline",
         "reason",
@@ -52,6 +59,8 @@ class CancelToken:
         self._clock = SystemClock() if clock is None else clock
         self._lock = threading.Lock()
         self._cancelled = False
+        # A child keeps its parent, so that the way up stays whole; a parent does not keep its children.
+        self._parent: CancelToken | None = None
         self._children: WeakSet[CancelToken] = WeakSet()
         self._callbacks: dict[object, Callable[[CancelToken], object]] = {}
         self._waiters: list[threading.Lock] = []
@@ -81,13 +90,24 @@ class CancelToken:
         for child in children:
             child.cancel(reason)
         for callback in callbacks:
-            callback(self)
+            self._call(callback)
         return True
+
+    def _call(self, callback: Callable[[CancelToken], object]) -> None:
+        try:
+            callback(self)
+        except BaseException as error:
+            # As with a pool's callbacks: a Ctrl-C is meant for the program, all else must not keep the
+            # others from being told, nor end the thread that tells them.
+            if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
+                raise
+            log.exception("on_cancel callback %r raised", callback)
 
     def child(self) -> CancelToken:
         """Return a token that is cancelled with this one, and that can be cancelled alone."""
         child = CancelToken(clock=self._clock)
         child.deadline = self.deadline
+        child._parent = self
         with self._lock:
             if not self._cancelled:
                 self._children.add(child)
@@ -129,14 +149,14 @@ class CancelToken:
         """Have `callback(token)` called once, when the token is cancelled, or now if it is.
 
         A token made with `after` is noticed to be over when somebody looks at it or waits for it.
-        Returns a function that takes the callback back.
+        What it raises is logged. Returns a function that takes the callback back.
         """
         key = object()
         with self._lock:
             if not self._cancelled:
                 self._callbacks[key] = callback
                 return lambda: self._forget(key)
-        callback(self)
+        self._call(callback)
         return lambda: None
 
     def _forget(self, key: object) -> None:
@@ -235,7 +255,10 @@ class Context:
         """A token that is cancelled with the attempt, to hand on to what can watch one."""
         token = self._token
         if token is None:
-            self._token = token = CancelToken(clock=self._clock)
+            with _making:
+                token = self._token
+                if token is None:
+                    self._token = token = CancelToken(clock=self._clock)
             if self._reason is not None:
                 token.cancel(self._reason)
         return token

@@ -36,6 +36,15 @@ class RetryPoolError(Exception):
     """The base of all errors that retrypool itself raises."""
 
 
+def _shown(value: object) -> str:
+    """Return `repr(value)`, cut to a length that can be read; never raises."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - an error message must come through, whatever it is about
+        return f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
 class InvalidValue(RetryPoolError, ValueError):
     """An argument has the right type and a value that makes no sense."""
 
@@ -44,7 +53,7 @@ class InvalidValue(RetryPoolError, ValueError):
         self.what, self.value, self.expected = what, value, expected
 
     def __str__(self) -> str:
-        return f"{self.what} is {self.value!r}: it must be {self.expected}"
+        return f"{self.what} is {_shown(self.value)}: it must be {self.expected}"
 
 
 class InvalidType(RetryPoolError, TypeError):
@@ -56,7 +65,7 @@ class InvalidType(RetryPoolError, TypeError):
 
     def __str__(self) -> str:
         kind = type(self.value).__name__
-        return f"{self.what} is {self.value!r} ({kind}): it must be {self.expected}"
+        return f"{self.what} is {_shown(self.value)} ({kind}): it must be {self.expected}"
 
 
 class PoolClosed(RetryPoolError, RuntimeError):
@@ -195,14 +204,6 @@ class Throttled(Exception):
     ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_throttled, (self.args[0], self.retry_after))
-
-
-def _throttled(message: str, retry_after: float | timedelta | str | None) -> Throttled:
-    """Rebuild a pickled `Throttled`, whose `retry_after` is keyword-only."""
-    return Throttled(message, retry_after=retry_after)
 
 
 class WorkerFault(Exception):

@@ -6,7 +6,6 @@ made when somebody first waits, and the history when there is more than one atte
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
@@ -15,6 +14,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from typing_extensions import override
+
+from retrypool.callbacks import call_guarded
 
 if TYPE_CHECKING:
     import contextvars
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from retrypool.core.settings import TaskSettings
 
 __all__ = ["Attempt", "DeadReason", "DeadTask", "Outcome", "Record", "Task", "TaskState"]
-
-log = logging.getLogger("retrypool")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -203,10 +202,11 @@ class TaskOwner(Protocol):
 class _Rendezvous:
     """Where those meet who wait for one task: made on first use, never for a task nobody waits on."""
 
-    __slots__ = ("callbacks", "condition", "waiters")
+    __slots__ = ("announced", "callbacks", "condition", "waiters")
 
     def __init__(self) -> None:
         self.condition = threading.Condition()
+        self.announced = False  # whether those who wait have been told; under `condition`
         self.callbacks: list[Callable[[Future[Any]], object]] = []
         self.waiters: list[Any] = []  # those of concurrent.futures.wait and as_completed
 
@@ -394,7 +394,7 @@ class Task(Future[R], Generic[T, R]):
             if self._phase not in _ENDED:
                 rendezvous.callbacks.append(fn)
                 return
-        self._call(fn)
+        call_guarded("done callback", fn, self)
 
     def set_running_or_notify_cancel(self) -> bool:
         """Raise: only its pool moves a task on."""
@@ -423,6 +423,8 @@ class Task(Future[R], Generic[T, R]):
                 rendezvous = self._rendezvous
                 if rendezvous is None:
                     self._rendezvous = rendezvous = _Rendezvous()
+            if self._phase in _ENDED:
+                self._announce()  # whoever ended it may have looked before there was a rendezvous
         return rendezvous
 
     def _wait(self, timeout: float | None) -> None:
@@ -434,11 +436,14 @@ class Task(Future[R], Generic[T, R]):
                 raise TimeoutError(f"{self!r} has not ended within {timeout} s")
 
     def _announce(self) -> None:
-        """Tell those who wait that the task has ended. Called once, by whoever ended it, outside locks."""
+        """Tell those who wait that the task has ended, unless they know. Called outside locks."""
         rendezvous = self._rendezvous
         if rendezvous is None:
             return
         with rendezvous.condition:
+            if rendezvous.announced:
+                return
+            rendezvous.announced = True
             callbacks, rendezvous.callbacks = rendezvous.callbacks, []
             for waiter in rendezvous.waiters:
                 if self._phase is _CANCELLED:
@@ -449,13 +454,7 @@ class Task(Future[R], Generic[T, R]):
                     waiter.add_result(self)
             rendezvous.condition.notify_all()
         for callback in callbacks:
-            self._call(callback)
-
-    def _call(self, callback: Callable[[Future[R]], object]) -> None:
-        try:
-            callback(self)
-        except Exception:
-            log.exception("done callback %r of %r raised", callback, self)
+            call_guarded("done callback", callback, self)
 
     # concurrent.futures reads these three under `_condition`.
 
@@ -469,4 +468,9 @@ class Task(Future[R], Generic[T, R]):
 
     @property
     def _state(self) -> str:  # type: ignore[override]
+        # `wait` counts those that have not ended, and is told of each that ends: so a task has ended for
+        # it from the moment when it is told, and not from a little before.
+        rendezvous = self._rendezvous
+        if rendezvous is not None and not rendezvous.announced and self._phase in _ENDED:
+            return "RUNNING"
         return _FUTURE_STATES.get(self._phase, "PENDING")

@@ -129,7 +129,8 @@ class ManualPool(Pool[T, R]):
         if worker_id is not None:
             return self._claim(self._roster.find(worker_id)[0].seat)
         for runner in self._roster:
-            if not runner.seat.running and (attempt := self._claim(runner.seat)):
+            free = not runner.seat.running and runner.seat.stuck is None
+            if free and (attempt := self._claim(runner.seat)):
                 return attempt
         return None
 
@@ -178,7 +179,7 @@ class ManualAttempt(Generic[T, R]):
         try:
             data = self.task.data
             result = run(self.context, data) if takes_context else run(data)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the task failed of it
+        except (Exception, SystemExit) as error:
             self.fail(error)
         else:
             self.finish(result)

@@ -12,7 +12,7 @@ import pytest
 # the layers below it; those that share a line do not know each other. A name is a module or a
 # folder of retrypool; the modules inside a folder may import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "clock"),
+    ("errors", "clock", "callbacks"),
     ("durations", "retry_after"),
     ("task",),
     ("events",),

@@ -43,7 +43,7 @@ class Agenda:
 
     def keep(self, now: float) -> None:
         """Keep all appointments that are due, in their order."""
-        heap = self._heap
+        heap = self._heap  # the same list for good: an action may add to it, and have it swept
         while heap and heap[0][0] <= now:
             _, _, action, subject = heappop(heap)
             action(subject, now)
@@ -53,7 +53,7 @@ class Agenda:
         return [entry[3] for entry in sorted(self._heap) if entry[2] == action]
 
     def _sweep(self) -> None:
-        self._heap = [entry for entry in self._heap if not _is_past(entry[3])]
+        self._heap[:] = [entry for entry in self._heap if not _is_past(entry[3])]
         heapify(self._heap)
         self._sweep_at = max(1024, 2 * len(self._heap))
 

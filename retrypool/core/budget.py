@@ -55,6 +55,6 @@ class Purse:
         earned = max(firsts - self._firsts, 0) * budget.ratio
         if self._now > -math.inf:
             earned += (now - self._now) * budget.per_second
-        self._firsts, self._now = max(firsts, self._firsts), now
+        self._firsts, self._now = firsts, now  # fewer than before, if those of a worker have gone with it
         self._balance = min(self._balance + earned, self._full) - 1.0
         return 0.0 if self._balance >= 0 else -self._balance / budget.per_second

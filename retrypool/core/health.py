@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from retrypool.core.rates import RateOption, as_pace
+from retrypool.durations import Duration, seconds
 from retrypool.errors import InvalidType, InvalidValue
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ class Group:
     __slots__ = (
         "alarm",
         "alone",
+        "cools_until",
         "ejected",
         "ejections",
         "evidence",
@@ -88,6 +91,7 @@ class Group:
         self.pace = as_pace(rate)
         self.alarm: float | None = None  # when its workers will be woken because its pace allows a call
         self.until: float | None = None  # it is shut until then, and must then pass a probe
+        self.cools_until = -math.inf  # the end of its last cool-down; an ejection may outlast it
         self.ejected = False  # it is shut because it is ill
         self.probe: Seat | None = None  # the seat whose attempt is the probe
         self.throttles = 0  # in a row
@@ -119,10 +123,13 @@ class Group:
     def cool(self, now: float, retry_after: float | None) -> float:
         """Give the group nothing for so long; None: 1 s, doubled with each time in a row, up to 60 s.
 
-        A cool-down is never cut short by a later, shorter one. Returns its end.
+        A cool-down is never cut short by a later, shorter one. What calls are told that were under way
+        when it began does not count as another time. Returns its end.
         """
-        self.throttles += 1
+        if not self.shut(now) or self.throttles == 0:
+            self.throttles += 1
         until = now + (cool_down(self.throttles) if retry_after is None else retry_after)
+        self.cools_until = max(self.cools_until, until)
         self.until = until if self.until is None else max(self.until, until)
         self.probe = None
         if self.pace is not None:
@@ -139,14 +146,41 @@ class Group:
         self._forget_faults()
         return self.until
 
-    def recover(self) -> None:
-        """Open the group."""
+    def reprieve(self) -> None:
+        """End an ejection, but not a cool-down: the group is needed, and may try at once."""
+        self.until = self.cools_until
+        self.ejected = False
+
+    def open(self) -> None:
+        """Let all its workers work. What is known of its faults remains."""
         self.until = None
         self.probe = None
         self.throttles = 0
+
+    def recover(self) -> None:
+        """Open the group, and hold nothing against it any more."""
+        self.open()
+        self.cools_until = -math.inf
         self.ejected = False
         self.ejections = 0
         self._forget_faults()
+
+    # -- seats -----------------------------------------------------------------------------------
+
+    def join(self, seat: Seat) -> None:
+        """Take a seat in. What it has done before is no news."""
+        self.seats.append(seat)
+        self._shift_marks(seat, 1)
+
+    def leave(self, seat: Seat) -> None:
+        """Let a seat go, and what it has done with it."""
+        self.seats.remove(seat)
+        self._shift_marks(seat, -1)
+
+    def _shift_marks(self, seat: Seat, sign: int) -> None:
+        self.success_mark += sign * seat.succeeded
+        self.evidence_mark += sign * seat.succeeded
+        self.sample_mark += sign * (seat.succeeded + seat.failed + seat.timed_out)
 
     # -- faults ----------------------------------------------------------------------------------
 

@@ -6,9 +6,11 @@ Pure, and under the pool's lock, except for `admits`.
 from __future__ import annotations
 
 from contextlib import suppress
+from heapq import heappop
 from typing import Any
 
 from retrypool.core.agenda import Agenda
+from retrypool.core.blame import Scope
 from retrypool.core.health import Group
 from retrypool.core.queue import ARRIVALS, Audience, Backlog, Lane, Rank
 from retrypool.core.seat import Seat
@@ -82,6 +84,16 @@ class Matching:
         self.staff.retire(seat, now)
         self._review_live(before)
 
+    def attempt_over(self, seat: Seat, scope: Scope | None, now: float) -> None:
+        """Let the group of `seat` answer for an attempt; see `Staff.attempt_over`."""
+        self.staff.attempt_over(seat, scope, now)
+        self._rouse()
+
+    def forgive(self, group: Group, now: float) -> None:
+        """Open a group, whatever is known against it."""
+        self.staff.forgive(group, now)
+        self._rouse()
+
     def bar(self, seat: Seat, reason: str) -> None:
         """Give `seat` nothing for good."""
         before = self.staff.live
@@ -124,8 +136,7 @@ class Matching:
         lane.timed = False
         tasks = lane.tasks
         while tasks and tasks[0][1] + self.affinity_wait <= now:
-            _, _, task = tasks.popleft()
-            self._refile(task, now, parole=True)
+            self._refile(heappop(tasks)[2], now, parole=True)
         if tasks:
             self._time(lane)
         else:
@@ -144,6 +155,7 @@ class Matching:
     def _review_live(self, before: frozenset[Group]) -> None:
         """If a group is live no more, refile what every group that is left has tried."""
         if self.staff.live >= before:
+            self._rouse()  # a probe that left may have let others in
             return
         for lane in list(self.backlog.lanes.values()):
             tried = lane.audience.tried

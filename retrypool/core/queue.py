@@ -73,7 +73,7 @@ ARRIVALS: Rank = (0, 1)
 
 
 class Lane:
-    """Tasks of one rank and one audience, first in, first out."""
+    """Tasks of one rank and one audience, in the order of their sequence numbers."""
 
     __slots__ = ("audience", "listed", "number", "rank", "tasks", "timed")
 
@@ -81,7 +81,9 @@ class Lane:
         self.number = number
         self.rank = rank
         self.audience = audience
-        self.tasks: deque[tuple[int, float, Task[Any, Any]]] = deque()  # (seq, since, task)
+        # A heap of (sequence number, since when it waits here, task). Most come in order; what starts
+        # afresh, or has waited long enough for an untried worker, comes back to the place that it had.
+        self.tasks: list[tuple[int, float, Task[Any, Any]]] = []
         self.listed: set[Seat] = set()  # the seats in whose heap it is
         self.timed = False  # whether the agenda holds the end of its head's wait for an untried worker
 
@@ -103,7 +105,8 @@ class Backlog:
     def __len__(self) -> int:
         """The tasks that wait here. Exact while nobody dispatches or claims."""
         filed = sum(len(lane.tasks) for lane in self.lanes.values())
-        return len(self.arrivals) + filed - self.ghosts
+        # A worker may have a ghost in hand already, which is not counted out yet.
+        return max(0, len(self.arrivals) + filed - self.ghosts)
 
     def __iter__(self) -> Iterator[Task[Any, Any]]:
         """Iterate over a copy of what waits, lanes first."""
@@ -118,14 +121,17 @@ class Backlog:
         if lane is None:
             lane = Lane(self._next_lane(), rank, audience)
             self.lanes[rank, audience] = lane
-        lane.tasks.append((seq, now, task))
+        heappush(lane.tasks, (seq, now, task))
+        if lane.tasks[0][0] == seq:
+            lane.listed.clear()  # its head has moved forward: seats have to be shown it anew
         return lane
 
     def enlist(self, lane: Lane, seats: Iterable[Seat]) -> None:
         """Show `lane` to those of `seats` who may take from it.
 
-        A lane stays in a seat's heap until the seat comes upon it and finds it empty; in between its
-        head only moves back, so an entry is at worst too early, and is put right when it surfaces.
+        A lane stays in a seat's heap until the seat comes upon it and finds it empty. When its head moves
+        back, the entry is too early, and is put right when it surfaces; when its head moves forward, the
+        lane is listed a second time, which does no harm.
         """
         place = self._head(lane)
         if place is None:
@@ -164,7 +170,7 @@ class Backlog:
 
     def take(self, lane: Lane) -> Task[Any, Any]:
         """Take the first task of `lane`, which `best` has just returned."""
-        task = lane.tasks.popleft()[2]
+        task = heappop(lane.tasks)[2]
         if not lane.tasks:
             self.close(lane)
         return task
@@ -173,7 +179,7 @@ class Backlog:
         """Return the place of the first task of `lane`, having dropped those that were withdrawn."""
         tasks = lane.tasks
         while tasks and tasks[0][2]._withdrawn:
-            tasks.popleft()
+            heappop(tasks)
             self.ghosts -= 1
         if tasks:
             return (*lane.rank, tasks[0][0])

@@ -35,6 +35,8 @@ class Rate:
         object.__setattr__(self, "limit", _positive("limit", limit))
         object.__setattr__(self, "per", seconds("per", per, positive=True))
         object.__setattr__(self, "burst", _positive("burst", burst))
+        if burst < 1:  # there would never be room for a call at the rate that is asked for
+            raise InvalidValue("burst", burst, "1 or more")
 
     @property
     def interval(self) -> float:

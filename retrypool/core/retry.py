@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -176,6 +177,7 @@ class RetryPolicy:
     # The same, in the form in which it is used.
     _delay: Delay = field(init=False, repr=False, compare=False)
     _cap: float = field(init=False, repr=False, compare=False)
+    _jitter: Jitter = field(init=False, repr=False, compare=False)
     _matches: Callable[[BaseException], bool] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -197,10 +199,10 @@ class RetryPolicy:
         keep(self, "max_delay", cap)
         keep(self, "attempts_for", dict(self.attempts_for))
         keep(self, "_delay", delay)
-        keep(self, "_cap", math.inf if cap is None else cap)
+        keep(self, "_cap", sys.float_info.max if cap is None else cap)
         keep(self, "_matches", _matcher(self.retry_if))
-        if self.jitter is None:
-            keep(self, "jitter", "full" if isinstance(delay, Exponential) else "none")
+        usual = "full" if isinstance(delay, Exponential) else "none"
+        keep(self, "_jitter", self.jitter or usual)
 
     def decide(self, failure: Failure, now: float) -> Decision:
         """Say what becomes of the task: `RetryIn` or `GiveUp` (or `Cancel`). Never raises, never waits.
@@ -230,7 +232,8 @@ class RetryPolicy:
                 return GiveUp(DeadReason.ATTEMPTS)
             return self._in_time(RetryIn(self._wait(failure)), failure, now)
         except BaseException as broken:  # noqa: BLE001 - the task dies of it, and tells it
-            broken.__cause__ = error
+            if broken is not error:
+                broken.__cause__ = error
             return GiveUp(DeadReason.POLICY_ERROR, broken)
 
     def _used_up(self, failure: Failure) -> bool:
@@ -256,10 +259,10 @@ class RetryPolicy:
             raise InvalidType("what the delay function returned", delay, "a number of seconds")
         if not delay >= 0:
             raise InvalidValue("what the delay function returned", delay, "0 or more")
-        delay = min(float(delay), self._cap)
-        if self.jitter == "none" or delay == 0:
+        delay = float(min(delay, self._cap))
+        if self._jitter == "none" or delay == 0:
             return delay
-        low = 0.0 if self.jitter == "full" else delay / 2
+        low = 0.0 if self._jitter == "full" else delay / 2
         return low + (delay - low) * failure.random()
 
 

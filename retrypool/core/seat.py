@@ -27,8 +27,8 @@ class Seat:
     """One worker, as far as scheduling goes. One thread works at a seat at a time."""
 
     # Who may write what:
-    #   direct, attentive, paused, barred_for, unfit, retired, stuck, standings, timed_out, lost
-    #                    under the pool's lock
+    #   direct, attentive, paused, barred_for, unfit, retired, stuck, given_up, standings, timed_out,
+    #   lost             under the pool's lock
     #   idle             its own thread: set under the pool's lock, cleared when it wakes and before
     #                    it looks for a task
     #   running          a box for the attempt that runs. Its own thread puts it in; whoever gets it
@@ -41,6 +41,7 @@ class Seat:
         "direct",
         "failed",
         "failures",
+        "given_up",
         "group",
         "id",
         "idle",
@@ -84,6 +85,7 @@ class Seat:
         self.retired = False  # it takes nothing any more
         self.running: list[Context] = []
         self.stuck: Context | None = None  # an attempt that is over, while its thread has not come back
+        self.given_up = False  # it has been stuck for too long, and there is nothing to replace it with
         self.standings: list[Standing] = []  # a heap of the lanes that it may take from
         self.succeeded = 0
         self.failed = 0

@@ -5,6 +5,7 @@ Pure, and under the pool's lock, but for what says otherwise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 from retrypool.core.agenda import Agenda
@@ -64,7 +65,7 @@ class Staff:
     def add(self, seat: Seat) -> None:
         """Add a worker."""
         self.seats[seat] = None
-        seat.group.seats.append(seat)
+        seat.group.join(seat)
         self.groups[seat.group.name] = seat.group
         self._review(seat.group)
 
@@ -76,12 +77,10 @@ class Staff:
         self._bench(seat)
         seat.wake()
         group = seat.group
-        group.seats.remove(seat)
+        group.leave(seat)
         if not group.seats:
             del self.groups[group.name]
-        elif group.probe is seat:
-            group.probe = None
-            self._reopen(group, now)
+        self.give_up_probe(seat, now)
         self._review(group)
 
     def _review(self, group: Group) -> None:
@@ -90,6 +89,7 @@ class Staff:
             self.live = self.live | group.alone
         else:
             self.live = self.live - group.alone
+            self._spare_the_last()
 
     # -- barring ---------------------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class Staff:
 
     def usable(self, seat: Seat) -> bool:
         """Return whether `seat` will be given something again if only one waits long enough."""
-        return not (seat.paused or seat.retired or seat.barred_for is not None)
+        return not (seat.paused or seat.retired or seat.given_up or seat.barred_for is not None)
 
     def may_help_itself(self, seat: Seat) -> bool:
         """Return whether `seat` may take from the arrivals without asking, as far as it is concerned."""
@@ -193,8 +193,8 @@ class Staff:
         if self.pace is not None:
             self.pace.take(now, cost)
         if group.pace is not None or self.pace is not None:
-            for other in list(self.parked):
-                if not self._may_call(other, now):
+            for other in list(self.parked) if self.pace is not None else group.seats:
+                if other in self.parked and not self._may_call(other, now):
                     self._bench(other)
             self._set_alarms(group, now)
 
@@ -204,12 +204,18 @@ class Staff:
             seat.group.pace.settle(difference)
         if self.pace is not None:
             self.pace.settle(difference)
-        if difference < 0:
-            self._set_alarms(seat.group, now)
+        if difference < 0:  # who sleeps may wait for a later moment than there now need be
+            if seat.group.pace is not None:
+                self._agenda.add(max(seat.group.pace.ready_at(now), now), self._ring_group, seat.group)
+            if self.pace is not None:
+                self._agenda.add(max(self.pace.ready_at(now), now), self._ring, None)
 
     def _set_alarms(self, group: Group, now: float) -> None:
-        """See to it that who sleeps for a pace is let in again when that allows a call."""
-        if group.pace is not None and group.until is None:
+        """See to it that who sleeps for a pace is let in again when that allows a call.
+
+        A group that is shut needs no alarm for its own pace: they are set when it may be tried again.
+        """
+        if group.pace is not None and not group.shut(now):
             when = group.pace.ready_at(now)
             if when > now and (group.alarm is None or when < group.alarm):
                 group.alarm = when
@@ -249,18 +255,38 @@ class Staff:
         seat.attentive = False
         if probe:
             group.probe = None
-        if scope is Scope.GROUP or (probe and group.ejected and scope is Scope.TASK):
-            self._fault(group, now, sure=probe and group.ejected)
-            if group.shut(now):
-                return
-        if not probe:
-            return
-        if group.ejected and scope not in (None, Scope.UNRECOVERABLE):
-            self._reopen(group, now)  # it has told nothing: let another one try
+        if group.ejected:
+            if probe:  # what was under way when it was ejected tells nothing new
+                self._try_over(group, scope, now)
         else:
+            if scope is Scope.GROUP and self.health is not None and group.blame(self.health):
+                self._eject(group, now)
+            if probe and not group.shut(now):
+                group.open()
+                self._opened(group, now)
+
+    def _try_over(self, group: Group, scope: Scope | None, now: float) -> None:
+        """An ill group has been given one task: say whether it is ill still."""
+        if scope in (Scope.GROUP, Scope.TASK):
+            self._shut_out(group, now)
+        elif scope in (None, Scope.UNRECOVERABLE):
             group.recover()
-            self._report(GroupOpened(now, group.name))
-            self._let_sleepers_in(group.seats, now)
+            self._opened(group, now)
+        else:
+            self._reopen(group, now)  # it has told nothing: let another one try
+
+    def give_up_probe(self, seat: Seat, now: float) -> None:
+        """Take notice that `seat` will not end the attempt that was to show whether its group has recovered."""
+        group = seat.group
+        seat.attentive = False
+        if group.probe is seat:
+            group.probe = None
+            self._reopen(group, now)
+
+    def _opened(self, group: Group, now: float) -> None:
+        self._report(GroupOpened(now, group.name))
+        self._let_sleepers_in(group.seats, now)
+        self._set_alarms(group, now)
 
     def cool(self, group: Group, retry_after: float | None, now: float) -> float:
         """Give `group` nothing for a time (None: as `Group.cool` finds); return when it ends."""
@@ -273,29 +299,37 @@ class Staff:
 
     def forgive(self, group: Group, now: float) -> None:
         """Open a group, whatever is known against it: it has a new resource."""
+        was_shut = group.until is not None
         group.recover()
-        self._let_sleepers_in(group.seats, now)
+        if was_shut:
+            self._opened(group, now)
 
     def witness(self, group: Group, now: float) -> None:
         """Take notice of a task that `group` failed, and that another group did not."""
         if self.health is not None and not group.ejected and group.witness(self.health):
             self._eject(group, now)
 
-    def _fault(self, group: Group, now: float, *, sure: bool) -> None:
-        if self.health is not None and (group.blame(self.health) or sure):
-            self._eject(group, now)
-
     def _eject(self, group: Group, now: float) -> None:
         """Give an ill group nothing for a time, unless too many are ill already."""
         assert self.health is not None
         ill = {other for other in self.live if other.ejected} | group.alone
-        if group not in self.live or len(ill) > self.health.ejected_share * len(self.live):
-            return
-        if len(ill) == len(self.live):
-            return
+        many = len(ill) > self.health.ejected_share * len(self.live) or len(ill) == len(self.live)
+        if group in self.live and not many:
+            self._shut_out(group, now)
+
+    def _shut_out(self, group: Group, now: float) -> None:
+        assert self.health is not None
         until = group.eject(now, self.health)
         self._shut(group)
         self._report(GroupEjected(now, group.name, until))
+        self._spare_the_last()
+
+    def _spare_the_last(self) -> None:
+        """If no group but ill ones is left, because others have gone, let the first of them try at once."""
+        if self.live and all(group.ejected for group in self.live):
+            group = min(self.live, key=lambda group: group.until or 0.0)
+            group.reprieve()
+            self._agenda.add(group.cools_until, self._reopen, group)
 
     def _shut(self, group: Group) -> None:
         assert group.until is not None
@@ -314,4 +348,5 @@ class Staff:
 
     def opens_at(self, seats: Iterable[Seat], now: float) -> float:
         """Return when the first of `seats` may be given something; infinity if none ever."""
-        return min((seat.group.open_at(now) for seat in seats if self.usable(seat)), default=float("inf"))
+        first = min((seat.group.open_at(now) for seat in seats if self.usable(seat)), default=math.inf)
+        return first if self.pace is None else max(first, self.pace.ready_at(now))

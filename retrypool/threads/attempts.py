@@ -22,6 +22,7 @@ from retrypool.errors import AttemptTimeout, RetryPoolError
 from retrypool.events import AttemptEnded, AttemptStarted, TaskRetrying, TaskSucceeded
 from retrypool.retry_after import parse_retry_after
 from retrypool.task import Attempt, DeadReason, Outcome, Task, TaskState
+from retrypool.threads.interrupt import undisturbed
 
 if TYPE_CHECKING:
     from retrypool.threads.engine import Engine
@@ -73,7 +74,7 @@ class Attempts:
         with engine.lock:
             now = self._monotonic()
             if seat.attentive:
-                self._scheduler.staff.attempt_over(seat, None, now)
+                self._scheduler.attempt_over(seat, None, now)
             if self._scheduler.is_suspicious(task):
                 self._scheduler.cleared(task, now)
             happened = engine.decided()
@@ -81,14 +82,24 @@ class Attempts:
 
     # -- the way it should not go ----------------------------------------------------------------
 
-    def failed(self, seat: Seat, ctx: Context, error: BaseException, ended: float) -> None:
-        """Take an attempt from its failure to what becomes of its task."""
+    def failed(
+        self, seat: Seat, ctx: Context, error: BaseException, ended: float, *, over: bool = False
+    ) -> None:
+        """Take an attempt from its failure to what becomes of its task.
+
+        `over` says that it was taken over, and that its code still runs.
+        """
         task = ctx._task
         scope, retry_after = self._judge(task, error)
         attempt = self._enter(seat, ctx, _outcome(scope, error), ended, error)
+        if over:
+            self._stop(seat, ctx, error, interrupt=task._settings.interrupt_on_timeout)
+        self._tell_ended(ctx, attempt)
         self._blame(seat, scope, retry_after)
         action = self._observers.failed(task, error)
         failure = self._failure(task, attempt, scope, action)
+        if over:
+            _use_up(failure, ended)
         decision = task._settings.retry.decide(failure, ended)
         self._carry_out(task, decision, error, None if seat.stuck is ctx else seat)
 
@@ -115,9 +126,11 @@ class Attempts:
         else:
             seat.failures[outcome._value_] += 1  # hashing the member itself costs more than all this
         self._scheduler.tried(ctx._task, attempt, group)
-        if self._observers.listening:
-            self._observers.tell(AttemptEnded(ended, ctx._task, attempt))
         return attempt
+
+    def _tell_ended(self, ctx: Context, attempt: Attempt) -> None:
+        if self._observers.listening:
+            self._observers.tell(AttemptEnded(attempt.ended, ctx._task, attempt))
 
     def _blame(self, seat: Seat, scope: Scope, retry_after: object) -> None:
         """Let the group answer for what is its own fault."""
@@ -130,7 +143,7 @@ class Attempts:
                 pause = parse_retry_after(retry_after, now=engine.clock.time())
                 self._scheduler.cool(seat.group, pause, now)
             else:
-                self._scheduler.staff.attempt_over(seat, scope, now)
+                self._scheduler.attempt_over(seat, scope, now)
             happened = engine.decided()
         engine.act(happened)
 
@@ -175,11 +188,12 @@ class Attempts:
         observers.retrying(task, error, delay)
         if observers.listening:
             observers.tell(TaskRetrying(self._monotonic(), task, error, delay))
-        if delay == 0 and seat is not None and self._scheduler.retry_at_once(task):
+        at_once = delay == 0 and seat is not None and task._settings.deadline is None
+        # Once it is back it can't be taken away any more from who claims it. So here is where it is
+        # settled whether a cancellation came in time.
+        if at_once and not self._is_cancelled(task) and self._scheduler.retry_at_once(task):
+            assert seat is not None
             seat.retried += 1
-            record = task._record
-            if record is not None and record.cancelled:  # read after `deciding` was cleared
-                engine.cancel_waiting(task, "cancelled")
             if engine.parked and not engine.searching:
                 engine.wake_one()
         else:
@@ -187,19 +201,43 @@ class Attempts:
 
     # -- ends ------------------------------------------------------------------------------------
 
+    def _is_cancelled(self, task: Task[Any, Any]) -> bool:
+        """Close the decision on a task; return whether somebody wanted it cancelled until then.
+
+        Whoever cancels writes `cancelled` and then reads `deciding`; here it is the other way about. So
+        either it is seen here, or the other one sees that it came too late, and says so.
+        """
+        record = task._record
+        assert record is not None
+        record.deciding = False
+        return record.cancelled
+
     def put_back(self, task: Task[Any, Any], delay: float) -> None:
-        """Let a task be claimed again in `delay` seconds."""
+        """Let a task be claimed again in `delay` seconds, unless its deadline has passed meanwhile."""
         engine = self._engine
+        deadline = task._settings.deadline
+        cancelled = self._is_cancelled(task)
         with engine.lock:
-            self._scheduler.retry(task, delay, self._monotonic())
+            now = self._monotonic()
+            if deadline is not None and not cancelled and task._dispatched + deadline <= now:
+                # Callbacks took that long, and the appointment with the deadline was missed over them.
+                errors = task.errors
+                error = errors[-1] if errors else AttemptTimeout(deadline, "deadline")
+                self._scheduler.bury(task, DeadReason.DEADLINE, error, now)
+            else:
+                self._scheduler.retry(task, delay, now)
             happened = engine.decided()
         engine.act(happened)
 
     def bury(self, task: Task[Any, Any], reason: DeadReason, error: BaseException | None) -> None:
-        """Let a task be dead."""
+        """Let a task be dead, unless it has been cancelled meanwhile."""
         engine = self._engine
+        cancelled = self._is_cancelled(task)
         with engine.lock:
-            self._scheduler.bury(task, reason, error, self._monotonic())
+            if cancelled:
+                self._scheduler.cancel(task, "cancelled", self._monotonic())
+            else:
+                self._scheduler.bury(task, reason, error, self._monotonic())
             happened = engine.decided()
         engine.act(happened)
 
@@ -241,15 +279,15 @@ class Attempts:
     def timed_out(self, seat: Seat, ctx: Context, now: float) -> None:
         """Go on with an attempt that was taken over because its time was up."""
         error = AttemptTimeout(*self._time_left(ctx._task, ctx._started))
-        self._stop(seat, ctx, error, interrupt=ctx._task._settings.interrupt_on_timeout)
-        self.failed(seat, ctx, error, now)
+        self.failed(seat, ctx, error, now, over=True)
 
     def end(self, seat: Seat, ctx: Context, fate: Fate, reason: str, *, interrupt: bool = False) -> None:
         """End an attempt that was taken over because somebody wants so, and decide its task's fate."""
-        self._stop(seat, ctx, reason, interrupt=interrupt)
         task = ctx._task
         outcome = Outcome.WITHDRAWN if fate == "retry" else Outcome.CANCELLED
-        self._enter(seat, ctx, outcome, self._monotonic(), None)
+        attempt = self._enter(seat, ctx, outcome, self._monotonic(), None)
+        self._stop(seat, ctx, reason, interrupt=interrupt)
+        self._tell_ended(ctx, attempt)
         match fate:
             case "retry":
                 self.put_back(task, 0.0)
@@ -261,12 +299,17 @@ class Attempts:
                 self.bury(task, DeadReason.CALLBACK, error)
 
     def _stop(self, seat: Seat, ctx: Context, reason: object, *, interrupt: bool) -> None:
-        """Tell the code that still runs that nobody waits for it."""
+        """Tell the code that still runs that nobody waits for it.
+
+        Callbacks on its token are called here, and may want to cancel the task: so it has been entered
+        as being decided on before.
+        """
         ctx._cancel(reason)
         if interrupt:
             seat.interrupt(ctx)
         self._engine.expect_back(seat, ctx)
 
+    @undisturbed
     def cancel_task(self, task: Task[Any, Any], reason: str, *, interrupt: bool = False) -> bool:
         """Cancel a task wherever it is; return False if it has ended, or does so just now."""
         engine = self._engine
@@ -310,6 +353,7 @@ class Attempts:
         engine = self._engine
         with engine.lock:
             seat.stuck = None
+            seat.given_up = False
             if unfit:
                 self._scheduler.staff.make_unfit(seat)
             happened = engine.decided()
@@ -320,6 +364,7 @@ class Attempts:
         running_time = 0.0 if record is None else record.running_time
         return task._settings.time_left(running_time, now - task._dispatched)
 
+    @undisturbed
     def settle(self, seat: Seat, ctx: Context, actual: float) -> None:
         """Correct what an attempt was taken to cost."""
         engine = self._engine
@@ -362,6 +407,16 @@ class Attempts:
 def reason_of(token: CancelToken) -> str:
     """Return what is to be said of what ends because `token` was cancelled."""
     return "cancelled" if token.reason is None else str(token.reason)
+
+
+def _use_up(failure: Failure, now: float) -> None:
+    """Let the limit that an attempt was over for be used up, whatever rounding makes of the sums."""
+    error = failure.error
+    assert isinstance(error, AttemptTimeout)
+    if error.limit == "time limit" and failure.time_limit is not None:
+        failure.running_time = max(failure.running_time, failure.time_limit)
+    elif error.limit == "deadline" and failure.deadline is not None:
+        failure.deadline = min(failure.deadline, now)
 
 
 def _outcome(scope: Scope, error: BaseException) -> Outcome:

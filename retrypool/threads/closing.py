@@ -16,6 +16,7 @@ from retrypool.errors import CloseTimeout, WrongThread
 from retrypool.events import PoolClosing
 from retrypool.task import Task
 from retrypool.threads.attempts import reason_of
+from retrypool.threads.interrupt import undisturbed
 from retrypool.threads.roster import Tally
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def wait(pool: Pool[Any, Any], timeout: float | None) -> bool:
     """Wait until no task waits or runs, or none ever can; return whether all have ended."""
     engine, scheduler = pool._engine, pool._engine.scheduler
     _not_from_a_worker(pool, "wait()")
+    _refuse_if_forked(pool)
     with engine.lock:
         engine.waiters += 1
         try:
@@ -65,11 +67,12 @@ def close(pool: Pool[Any, Any], timeout: float | None) -> None:
         _drain(pool, timeout, until)
         _dismiss(pool)
         _join(pool, timeout, until)
+        _over(pool)
+        pool._engine.watchdog.join(_left(until))
     except KeyboardInterrupt:
         # One Ctrl-C ends the script: what still waits is not begun any more.
         force_close(pool)
         raise
-    _over(pool)
 
 
 def _shut(pool: Pool[Any, Any]) -> None:
@@ -139,12 +142,15 @@ def _over(pool: Pool[Any, Any]) -> None:
 # -- by force ------------------------------------------------------------------------------------
 
 
+@undisturbed
 def force_close(pool: Pool[T, R], reason: str = _BY_FORCE) -> list[Task[T, R]]:
     """Take nothing more, cancel what waits and what runs, and wait for nobody."""
     engine, scheduler = pool._engine, pool._engine.scheduler
     if engine.forked:
         return []
     _shut(pool)
+    # First of all, so that ending the attempts starts no watchdog only to stop it again.
+    _over(pool)
     attempts = engine.attempts
     with engine.lock:
         cancelled: list[Task[T, R]] = scheduler.cancel_waiting(reason, engine.monotonic())
@@ -159,7 +165,6 @@ def force_close(pool: Pool[T, R], reason: str = _BY_FORCE) -> list[Task[T, R]]:
     for seat, ctx in taken:
         attempts.end(seat, ctx, "drop", reason)
     _dismiss(pool)
-    _over(pool)
     return cancelled
 
 
@@ -176,7 +181,8 @@ def give_up(pool_ref: ref[Pool[Any, Any]], token: CancelToken) -> None:
 def _close_at_exit() -> None:
     """Drain what is open, unless a Ctrl-C ends the script."""
     for pool in list(_open):
-        if isinstance(getattr(sys, "last_value", None), KeyboardInterrupt):
+        pool._engine.exiting = True
+        if isinstance(getattr(sys, "last_value", None), KeyboardInterrupt) or not pool._engine.threaded:
             force_close(pool)
         else:
             _drain_at_exit(pool)
@@ -187,15 +193,44 @@ def _drain_at_exit(pool: Pool[Any, Any]) -> None:
     _shut(pool)
     while True:
         under_way, ended = _progress(pool)
-        if wait(pool, pool._exit_timeout):
+        if _wait_at_exit(pool, pool._exit_timeout):
             break
         _cancel_the_hopeless(pool)
         still_under_way, ended_since = _progress(pool)
-        if under_way & still_under_way and ended == ended_since:
-            names = ", ".join(_busy(runner) for runner in pool._roster if runner.seat.running)
+        held_up = under_way & still_under_way or not any(_is_able(pool, runner) for runner in pool._roster)
+        if held_up and ended == ended_since:
+            names = ", ".join(_busy(runner) for runner in pool._roster if not _is_able(pool, runner))
             log.warning("the exit does not wait any longer for %s", names)
             break
     force_close(pool)
+
+
+def _wait_at_exit(pool: Pool[Any, Any], timeout: float | None) -> bool:
+    """Wait as `wait` does, and be the pool's watchdog meanwhile if it has none."""
+    engine, scheduler = pool._engine, pool._engine.scheduler
+    if not engine.watchdog.stand_in():
+        return wait(pool, timeout)
+    until = None if timeout is None else time.monotonic() + timeout
+    with engine.lock:
+        engine.waiters += 1
+    try:
+        while True:
+            with engine.lock:
+                if scheduler.idle() or scheduler.is_stranded():
+                    return scheduler.idle()
+            left = _left(until)
+            if left == 0:
+                return False
+            engine.watchdog.watch(left)
+    finally:
+        engine.waiters -= 1
+
+
+def _is_able(pool: Pool[Any, Any], runner: Runner[Any, Any]) -> bool:
+    """Return whether a worker could take a task now, or when its cool-down is over."""
+    seat = runner.seat
+    usable = pool._engine.scheduler.staff.usable(seat)
+    return runner.ready and usable and not (seat.running or seat.stuck)
 
 
 def _progress(pool: Pool[Any, Any]) -> tuple[set[Context], Tally]:
@@ -212,6 +247,7 @@ def _refuse_in_child() -> None:
     for pool in list(_open):
         engine = pool._engine
         engine.lock = threading.Lock()  # some thread of the parent may have held it
+        engine.settled = threading.Condition(engine.lock)
         engine.forked = True
         engine.guarded = True
     _open.clear()
@@ -231,7 +267,11 @@ def _left(until: float | None) -> float | None:
 
 def _not_from_a_worker(pool: Pool[Any, Any], call: str) -> None:
     here = threading.current_thread()
-    if any(runner.thread is here for runner in pool._roster):
+    # The watchdog too: it calls callbacks, and what is waited for may be due in its hands.
+    watchdog = pool._engine.watchdog
+    if (watchdog.is_current() and not watchdog.stands_in) or any(
+        runner.thread is here for runner in pool._roster
+    ):
         raise WrongThread(call)
 
 

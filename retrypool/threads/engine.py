@@ -24,6 +24,7 @@ from retrypool.errors import NoWorkers, PoolClosed, RetryPoolError
 from retrypool.events import Event, TaskDispatched, TaskEvent, WorkerStuck
 from retrypool.task import DeadTask, Task
 from retrypool.threads.attempts import Attempts
+from retrypool.threads.interrupt import undisturbed
 from retrypool.threads.observers import Observers
 from retrypool.threads.parking import Parker
 from retrypool.threads.watchdog import Watchdog
@@ -50,7 +51,7 @@ class Engine(Generic[T, R]):
 
     # Who may touch what:
     #   scheduler            under `lock`, but for what its own text excepts
-    #   closed, forked       set once, under `lock`; read without it
+    #   closed, forked, exiting   set once, under `lock`; read without it
     #   guarded              written under `lock`. Dispatchers read it after they have appended a task
     #                        to the arrivals, and take the task back if it is set by then
     #   searching            anybody, at any time: a hint that a worker was just woken and will look
@@ -87,6 +88,8 @@ class Engine(Generic[T, R]):
         self.waiters = 0  # threads that wait for `settled`
         self.closed = False
         self.forked = False
+        self.overstayed: set[Seat] = set()  # stuck for too long; under `lock`, for the roster to see to
+        self.exiting = False  # with the interpreter: no thread can be started any more
         self.guarded = True  # a pool starts without workers
         self.searching = False
         self.talkative = observers.listening or observers.on_success is not None
@@ -124,6 +127,8 @@ class Engine(Generic[T, R]):
         """Wake those who wait for the last task to end, if there is nothing left to wait for."""
         if self.waiters and (self.scheduler.idle() or self.scheduler.is_stranded()):
             self.settled.notify_all()
+            if self.watchdog.stands_in:
+                self.watchdog.nudge()
 
     def review_guard(self) -> None:
         """Say anew whether dispatchers have to take the careful way. Called under the lock."""
@@ -160,6 +165,7 @@ class Engine(Generic[T, R]):
 
     # -- the way in ------------------------------------------------------------------------------
 
+    @undisturbed
     def dispatch(self, data: T, settings: TaskSettings) -> Task[T, R]:
         """Accept a task, the careful way."""
         if refusal := self.refusal(settings):
@@ -181,6 +187,7 @@ class Engine(Generic[T, R]):
             self.attempts.obey(settings.cancel, task)
         return task
 
+    @undisturbed
     def look_again(self, task: Task[T, R]) -> None:
         """Take a task back that was appended while the pool ceased to take any, and say why.
 
@@ -195,6 +202,7 @@ class Engine(Generic[T, R]):
         if refusal is not None:
             raise refusal
 
+    @undisturbed
     def requeue(self, task_id: int) -> Task[T, R]:
         """Give a dead task fresh attempts."""
         now = self.monotonic()
@@ -208,6 +216,7 @@ class Engine(Generic[T, R]):
         self.act(happened)
         return task
 
+    @undisturbed
     def cancel_waiting(self, task: Task[Any, Any], reason: str = "cancelled") -> bool:
         """Cancel a task if it waits; return whether it is cancelled."""
         with self.lock:
@@ -239,6 +248,7 @@ class Engine(Generic[T, R]):
         """Correct what an attempt was taken to cost."""
         self.attempts.settle(seat, ctx, actual)
 
+    @undisturbed
     def wake_one(self) -> None:
         """Wake a parked worker for what is in the arrivals. Called without the lock."""
         self.searching = True
@@ -251,6 +261,8 @@ class Engine(Generic[T, R]):
 
     def expect_back(self, seat: Seat, ctx: Context) -> None:
         """See to it that it is noticed if the thread at `seat` does not come back in time."""
+        if seat.retired:
+            return  # nobody waits for it
         with self.lock:
             when = self.monotonic() + self.grace
             self.scheduler.agenda.add(when, self._overstayed, (seat, ctx))
@@ -260,6 +272,7 @@ class Engine(Generic[T, R]):
     def _overstayed(self, case: tuple[Seat, Context], now: float) -> None:
         seat, ctx = case
         if seat.stuck is ctx:
+            self.overstayed.add(seat)
             self.scheduler.report(WorkerStuck(now, seat.id, seat.name, seat.group.name))
 
     # -- the workers' side -----------------------------------------------------------------------

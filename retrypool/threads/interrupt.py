@@ -12,12 +12,17 @@ keep it out of there:
 3. What was raised before but has not struck yet is taken back, by the thread itself, after the gate.
 4. The exception may strike anywhere on the thread's way from the end of `run` to here. There it holds no
    lock and has changed nothing: an outer guard catches it and sends the thread here again.
+5. Inside `run` the thread may call its pool, or be in a listener that hears of the start. Meanwhile the
+   gate is barred, and what is raised then strikes as the call returns. Barring it is a point at which
+   whatever was raised before has struck.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from retrypool.errors import Interrupted
 
@@ -25,13 +30,16 @@ if TYPE_CHECKING:
     from retrypool.context import Context
     from retrypool.core.seat import Seat
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "undisturbed"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Gate:
     """Between those who raise in the thread of one seat, and that thread."""
 
-    __slots__ = ("_absorbed", "_lock", "_raised", "_seat", "_thread_id")
+    __slots__ = ("_absorbed", "_deferred", "_lock", "_raised", "_seat", "_thread_id", "barred")
 
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
@@ -39,10 +47,13 @@ class Gate:
         self._lock = threading.Lock()
         self._absorbed: Context | None = None  # under _lock: the last attempt that came by `absorb`
         self._raised: Context | None = None  # under _lock: the last attempt that was raised in
+        self._deferred: Context | None = None  # under _lock: the attempt to raise in once not barred
+        self.barred = False  # written by the thread itself
 
     def open(self) -> None:
         """Say which thread it is: the one that calls."""
         self._thread_id = threading.get_ident()
+        _here.gate = self
 
     def interrupt(self, ctx: Context) -> bool:
         """Raise `Interrupted` in the thread, if it is still in that attempt, which was taken over.
@@ -53,8 +64,29 @@ class Gate:
             # `stuck` names the attempt from when it was taken over until after `absorb`.
             if self._thread_id is None or self._seat.stuck is not ctx or self._absorbed is ctx:
                 return False
+            if self.barred:
+                self._deferred = ctx
+                return True
             self._raised = ctx
             return _set_async_exc(self._thread_id, Interrupted)
+
+    def bar(self) -> None:
+        """Have the thread left alone from now on. Called by the thread itself."""
+        try:
+            with self._lock:
+                self.barred = True
+            _let_strike()
+        except BaseException:
+            self.barred = False
+            raise
+
+    def unbar(self) -> None:
+        """Have what was put off strike now, and what comes from now on at once."""
+        with self._lock:
+            self.barred = False
+            deferred, self._deferred = self._deferred, None
+        if deferred is not None and self._seat.stuck is deferred:
+            raise Interrupted
 
     def absorb(self, ctx: Context) -> bool:
         """See to it that nothing is raised for `ctx` any more; return whether anything was.
@@ -72,6 +104,30 @@ class Gate:
                 return raised
             except Interrupted:
                 continue
+
+
+_here = threading.local()
+
+
+def undisturbed(function: Callable[P, T]) -> Callable[P, T]:
+    """Let no interrupt strike while `function` runs: for what changes a pool, and may be called in `run`."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        gate: Gate | None = getattr(_here, "gate", None)
+        if gate is None or gate.barred:
+            return function(*args, **kwargs)
+        gate.bar()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            gate.unbar()
+
+    return call
+
+
+def _let_strike() -> None:
+    """Do nothing: CPython looks at what was raised in a thread whenever it enters a function."""
 
 
 def _set_async_exc(thread_id: int, kind: type[BaseException] | None) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from threading import current_thread, main_thread
 from typing import Any, Generic, TypeVar
 
+from retrypool.callbacks import call_guarded
 from retrypool.core.retry import FailureAction
 from retrypool.errors import InvalidType
 from retrypool.events import Event, Listener, TaskDead
@@ -47,19 +47,21 @@ class Observers(Generic[T, R]):
         self.on_failure = on_failure
         self.on_retry = on_retry
         self.on_dead = on_dead
+        if not isinstance(listeners, Iterable):
+            raise InvalidType("listeners", listeners, "a list of listeners")
         self._listeners: Sequence[Callable[[Event], object]] = [_hearer(each) for each in listeners]
         self.listening = bool(self._listeners)
 
     def succeeded(self, task: Task[T, R]) -> None:
         """Tell `on_success`."""
         if self.on_success is not None:
-            _call("on_success", self.on_success, task)
+            call_guarded("on_success", self.on_success, task)
 
     def failed(self, task: Task[T, R], error: BaseException) -> FailureAction | None:
         """Ask `on_failure` what is to be done."""
         if self.on_failure is None:
             return None
-        answer = _call("on_failure", self.on_failure, task, error)
+        answer = call_guarded("on_failure", self.on_failure, task, error)
         if answer is None or isinstance(answer, FailureAction):
             return answer
         log.error("on_failure returned %r, which is no FailureAction: the policy decides", answer)
@@ -68,14 +70,14 @@ class Observers(Generic[T, R]):
     def retrying(self, task: Task[T, R], error: BaseException, delay: float) -> None:
         """Tell `on_retry`."""
         if self.on_retry is not None:
-            _call("on_retry", self.on_retry, task, error, delay)
+            call_guarded("on_retry", self.on_retry, task, error, delay)
 
     def tell(self, event: Event) -> None:
         """Tell the listeners, and `on_dead` if it is about that."""
         if isinstance(event, TaskDead) and self.on_dead is not None:
-            _call("on_dead", self.on_dead, event.dead)
+            call_guarded("on_dead", self.on_dead, event.dead)
         for hear in self._listeners:
-            _call("listener", hear, event)
+            call_guarded("listener", hear, event)
 
 
 def _hearer(listener: Listening) -> Callable[[Event], object]:
@@ -86,13 +88,3 @@ def _hearer(listener: Listening) -> Callable[[Event], object]:
         return listener
     raise InvalidType("a listener", listener, "an object with on_event(event), or a function of it")
 
-
-def _call(what: str, function: Callable[..., Any], *args: object) -> Any:
-    try:
-        return function(*args)
-    except BaseException as error:
-        # A Ctrl-C that arrives here is meant for the program, and only the main thread gets one.
-        if not isinstance(error, Exception) and current_thread() is main_thread():
-            raise
-        log.exception("%s %r raised", what, function)
-        return None

@@ -162,7 +162,8 @@ class Pool(Staffing[T, R]):
         self._arrive = self._engine.arrivals.append
         self._parked = self._engine.scheduler.staff.parked
         self._monotonic = self._engine.monotonic
-        closing.watch_over(self)
+        if self._threaded:
+            closing.watch_over(self)
         for spec in specs:
             self._roster.add(spec)
         if cancel is not None:

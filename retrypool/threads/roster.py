@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar, get_args
 
+from retrypool.context import CancelToken
 from retrypool.core.seat import Seat
 from retrypool.errors import InvalidValue, WorkerNotFound
 from retrypool.events import (
@@ -25,6 +26,7 @@ from retrypool.events import (
 )
 from retrypool.threads.attempts import Fate, reason_of
 from retrypool.threads.engine import Engine
+from retrypool.threads.interrupt import undisturbed
 from retrypool.threads.runner import Runner
 from retrypool.threads.snapshots import info_of
 from retrypool.worker import WorkerInfo, WorkerSpec
@@ -108,6 +110,7 @@ class Roster(Generic[T, R]):
 
     # -- coming ----------------------------------------------------------------------------------
 
+    @undisturbed
     def add(self, spec: WorkerSpec[T, R]) -> int:
         """Add a worker, start its threads, and return its id."""
         engine, scheduler = self._engine, self._engine.scheduler
@@ -131,52 +134,73 @@ class Roster(Generic[T, R]):
         for runner in crew:
             runner.start()
         if spec.cancel is not None:
-            engine.follow(spec.cancel, lambda token: self._dismiss(worker_id, crew, reason_of(token)))
+            engine.follow(spec.cancel, lambda token: self._dismiss_by(token, worker_id))
         return worker_id
+
+    @undisturbed
+    def _dismiss_by(self, token: CancelToken, worker_id: int) -> None:
+        """Let a worker leave whose token was cancelled."""
+        self._dismiss(worker_id, reason_of(token))
 
     # -- leaving ---------------------------------------------------------------------------------
 
+    @undisturbed
     def remove(self, worker_id: int, timeout: float, *, force: bool) -> None:
         """Let a worker leave: asked first, then without its task, then by force, then without it."""
-        crew = self.find(worker_id)
-        self._ask_to_leave(crew)
+        self.find(worker_id)
+        crew = self._ask_to_leave(worker_id)
         if any(runner.thread is threading.current_thread() for runner in crew):
+            for runner in crew:
+                runner.dismissed = True
             return  # it leaves after the task that this call was made from
         until = time.monotonic() + timeout
         for runner in crew:
             if runner.thread.ident is not None:
                 runner.thread.join(max(0.0, until - time.monotonic()))
-        self._dismiss(worker_id, crew, f"{crew[0].seat.name} was removed", force=force)
+        self._dismiss(worker_id, "the worker was removed", force=force)
 
-    def _ask_to_leave(self, crew: Crew[T, R]) -> None:
+    def _ask_to_leave(self, worker_id: int) -> Crew[T, R]:
+        """Let the runners of a worker leave after what they run; return them. No other will join them."""
         engine = self._engine
         with engine.lock:
+            crew = self._crews.get(worker_id, ())
             for runner in crew:
                 runner.stop.set()
                 engine.scheduler.retire(runner.seat, engine.monotonic())
             engine.review_guard()
             happened = engine.decided()
         engine.act(happened)
+        return crew
 
-    def _dismiss(self, worker_id: int, crew: Crew[T, R], reason: str, *, force: bool = False) -> None:
+    def _dismiss(self, worker_id: int, reason: str, *, force: bool = False) -> None:
         """Let a worker leave at once: its tasks are run elsewhere, and its threads are not waited for."""
         engine = self._engine
-        self._ask_to_leave(crew)
+        crew = self._ask_to_leave(worker_id)
         for runner in crew:
             self._end_attempt(runner.seat, "retry", reason, force=force)
         with engine.lock:
-            if self._crews.get(worker_id) is crew:
-                del self._crews[worker_id]
-                for runner in crew:
+            for runner in crew:
+                runner.dismissed = True
+                # A thread that has neither left nor been found in an attempt may have a task in hand
+                # that it is just about to begin: it is forgotten once it has left.
+                if runner.gone or runner.seat.idle or runner.seat.stuck is not None:
                     self._forget(runner)
             happened = engine.decided()
         engine.act(happened)
 
     def _forget(self, runner: Runner[T, R]) -> None:
         """Count a runner no more; if its thread lives on, it is abandoned. Called under the lock."""
+        worker_id = runner.seat.id
+        crew = self._crews.get(worker_id, ())
+        if runner not in crew:
+            return
+        if others := tuple(one for one in crew if one is not runner):
+            self._crews[worker_id] = others
+        else:
+            del self._crews[worker_id]
         self._engine.scheduler.remove(runner.seat)
         self.departed += Tally.of(runner.seat)
-        if runner.thread.is_alive():
+        if not runner.gone and runner.thread.ident is not None:
             self._abandoned.add(runner)
 
     def _has_left(self, runner: Runner[T, R]) -> None:
@@ -185,7 +209,10 @@ class Roster(Generic[T, R]):
         with engine.lock:
             engine.scheduler.retire(seat, engine.monotonic())
             engine.review_guard()
+            runner.gone = True
             self._abandoned.discard(runner)
+            if runner.dismissed:
+                self._forget(runner)
             happened = engine.decided()
         engine.act(happened)
         if runner.error is None:
@@ -196,6 +223,7 @@ class Roster(Generic[T, R]):
 
     # -- in between ------------------------------------------------------------------------------
 
+    @undisturbed
     def interrupt(self, worker_id: int, task: Fate, then: Then, *, force: bool) -> bool:
         """End what a worker runs, decide its tasks' fate and what the worker does next."""
         for what, value, choices in (("task", task, get_args(Fate)), ("then", then, get_args(Then))):
@@ -208,16 +236,17 @@ class Roster(Generic[T, R]):
         elif then == "restart":
             self._make_unfit(crew)
         elif then == "remove":
-            self._ask_to_leave(crew)
+            self._ask_to_leave(worker_id)
         ended = [
             self._end_attempt(runner.seat, task, f"{name} was interrupted", force=force) for runner in crew
         ]
         if then == "remove":
-            self._dismiss(worker_id, crew, f"{name} was removed", force=force)
+            self._dismiss(worker_id, f"{name} was removed", force=force)
         elif then == "restart":
             self._replace_those_stuck(crew)
         return any(ended)
 
+    @undisturbed
     def restart(self, worker_id: int, spec: WorkerSpec[T, R] | None = None) -> None:
         """Have a worker stopped, made anew (from another spec, if given) and started, after its task."""
         crew = self.find(worker_id)
@@ -227,13 +256,14 @@ class Roster(Generic[T, R]):
         self._make_unfit(crew)
         self._replace_those_stuck(crew)
 
+    @undisturbed
     def supplant(self, worker_id: int, spec: WorkerSpec[T, R]) -> None:
         """Put another resource in a worker's place, and let it begin with a clean slate."""
         engine = self._engine
         seat = self.find(worker_id)[0].seat
         self.restart(worker_id, spec)
         with engine.lock:
-            engine.scheduler.staff.forgive(seat.group, engine.monotonic())
+            engine.scheduler.forgive(seat.group, engine.monotonic())
             happened = engine.decided()
         engine.act(happened)
         if seat.barred_for is not None:
@@ -263,24 +293,42 @@ class Roster(Generic[T, R]):
 
     def _replace_stuck(self, event: WorkerStuck) -> None:
         log.warning("%s has not come back from an attempt that is over", event.name)
-        self._replace_those_stuck(self._crews.get(event.worker_id, ()))
+        engine = self._engine
+        with engine.lock:
+            overstayed, engine.overstayed = engine.overstayed, set()
+        for runner in self:
+            if runner.seat in overstayed and not (runner.can_be_remade and self._replace(runner)):
+                self._give_up(runner.seat)
+
+    def _give_up(self, seat: Seat) -> None:
+        """Don't count on a runner any more, until it comes back."""
+        engine = self._engine
+        with engine.lock:
+            seat.given_up = seat.stuck is not None
+            happened = engine.decided()
+        engine.act(happened)
 
     def _replace_those_stuck(self, crew: Crew[T, R]) -> None:
         for runner in crew:
             if runner.seat.stuck is not None and runner.can_be_remade:
                 self._replace(runner)
 
-    def _replace(self, old: Runner[T, R]) -> None:
-        """Give a stuck worker a new thread and a new resource, if not too many were given up already."""
+    def _replace(self, old: Runner[T, R]) -> bool:
+        """Give a stuck worker a new thread and a new resource, if not too many were given up already.
+
+        Returns whether there is somebody again.
+        """
         engine, scheduler = self._engine, self._engine.scheduler
         seat = old.seat
         with engine.lock:
             crew = self._crews.get(seat.id, ())
-            if old not in crew or seat.stuck is None or engine.closed:
-                return
+            if old not in crew or seat.stuck is None:
+                return True  # it was seen to, or has come back
+            if seat.retired or engine.exiting:
+                return False
             if len(self._abandoned) >= self._max_abandoned:
                 log.error("%s is not replaced: max_abandoned threads are given up", seat.name)
-                return
+                return False
             fresh = Seat(seat.id, seat.name, seat.group, seat.tags)
             fresh.paused, fresh.barred_for = seat.paused, seat.barred_for
             Tally.of(seat).move_to(fresh)
@@ -297,6 +345,7 @@ class Roster(Generic[T, R]):
         engine.act(happened)
         self._tell(WorkerReplaced, fresh)
         runner.start()
+        return True
 
     # -- pausing and parking ---------------------------------------------------------------------
 
@@ -315,6 +364,7 @@ class Roster(Generic[T, R]):
         engine = self._engine
         engine.observers.tell(WorkerParked(engine.monotonic(), seat.id, seat.name, seat.group.name, reason))
 
+    @undisturbed
     def _change(self, worker_id: int, change: Callable[[Seat], None]) -> Seat:
         """Do something to each seat of a worker; return one of them."""
         engine = self._engine

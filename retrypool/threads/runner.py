@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from retrypool.callbacks import call_guarded
 from retrypool.context import Context, sit_down
 from retrypool.core.seat import Seat
 from retrypool.errors import Interrupted
@@ -49,6 +50,8 @@ class Runner(Generic[T, R]):
         self.stop = threading.Event()  # set when the worker is to leave; for those who watch it
         self.ready = not engine.threaded  # its on_start has run
         self.error: BaseException | None = None  # of a factory or an on_start that raised
+        self.dismissed = False  # it is to be forgotten; under the pool's lock
+        self.gone = False  # its thread has left, but for its last steps; under the pool's lock
         self._on_leave = on_leave
         self._parker = Parker(engine.clock)
         self._gate = Gate(seat)
@@ -78,8 +81,7 @@ class Runner(Generic[T, R]):
         sit_down(self.seat)
         self._gate.open()
         try:
-            if self._set_up():
-                self._serve_until_told()
+            if self._set_up() and self._serve_until_told():
                 self._call_hook("on_stop")
         finally:
             sit_down(None)
@@ -101,29 +103,34 @@ class Runner(Generic[T, R]):
         self.ready = True
         return True
 
-    def _serve_until_told(self) -> None:
-        """Serve until the worker is to leave for good."""
+    def _serve_until_told(self) -> bool:
+        """Serve until the worker is to leave for good; return whether there still is one to stop."""
         while True:
             try:
-                if self.seat.stuck is not None:
-                    self._came_back(self.seat.stuck)
-                self._serve()
-                if self.seat.retired or not self._restart():
-                    return
-            except Interrupted:  # it came too late to hit what it was meant for
+                while True:
+                    try:
+                        if self.seat.stuck is not None:
+                            self._came_back(self.seat.stuck)
+                        self._serve()
+                        if self.seat.retired:
+                            return True
+                        if not self._restart():
+                            return False
+                    except Interrupted:  # it came too late to hit what it was meant for
+                        continue
+            except Interrupted:  # and a second one hit the thread on its way back into the loop
                 continue
 
     def _restart(self) -> bool:
         """Stop the worker and start it again, or a new one if there is something to make it from."""
+        with self.engine.lock:
+            # First of all: if this is asked for again meanwhile, it is done again.
+            self.seat.unfit = False
         self._call_hook("on_stop")
         if self.can_be_remade:
             self.spec, self.replacement = self.next_spec, None
             self.worker = self.spec.worker
-        if not self._set_up():
-            return False
-        with self.engine.lock:
-            self.seat.unfit = False
-        return True
+        return self._set_up()
 
     def _serve(self) -> None:
         """Run one task after the other until the worker is to leave, or to be made anew.
@@ -136,6 +143,7 @@ class Runner(Generic[T, R]):
         arrivals, running, admits = engine.arrivals, seat.running, engine.scheduler.admits
         listening, talkative = engine.observers.listening, engine.talkative
         run, takes_context = run_of(self.worker)
+        gate = self._gate
         seat.idle = False
         while True:
             try:
@@ -158,12 +166,18 @@ class Runner(Generic[T, R]):
             span = task._settings.span
             expires = attempts.expiry(task, now) if span is None else now + span
             ctx = Context(task, seat, clock, now, expires)
+            if listening:
+                gate.bar()
             # From here on the attempt may be taken over: whoever gets it out of the box owns it.
             running.append(ctx)
             if expires < watchdog.wakes_at:
                 watchdog.expect(expires)
             if listening:
                 attempts.started(ctx)
+                gate.unbar()
+                if ctx.cancelled:  # it was taken over before it has begun
+                    self._came_back(ctx)
+                    continue
             try:
                 if (record := task._record) is not None and record.context is not None:
                     result = self._run_in(record.context, ctx)
@@ -246,7 +260,4 @@ class Runner(Generic[T, R]):
 
     def _call_hook(self, name: str) -> None:
         if function := hook(self.worker, name):
-            try:
-                function()
-            except BaseException:
-                log.exception("%s of %s raised", name, self.seat.name)
+            call_guarded(f"{name} of {self.seat.name}", function)

@@ -10,6 +10,7 @@ from retrypool.durations import Duration, seconds
 from retrypool.errors import InvalidType
 from retrypool.threads.attempts import Fate
 from retrypool.threads.engine import Engine
+from retrypool.threads.interrupt import undisturbed
 from retrypool.threads.roster import Roster, Then
 from retrypool.worker import AnyWorker, SpecOptions, WorkerInfo, WorkerSpec, as_spec
 
@@ -98,6 +99,7 @@ class Staffing(Generic[T, R]):
         """Give a worker tasks again that was paused or parked."""
         self._roster.resume(worker_id)
 
+    @undisturbed
     def pause(self) -> None:
         """Give no worker anything until `resume`. Tasks are still accepted."""
         engine = self._engine
@@ -106,6 +108,7 @@ class Staffing(Generic[T, R]):
             happened = engine.decided()
         engine.act(happened)
 
+    @undisturbed
     def resume(self) -> None:
         """Give the workers tasks again, but for those that were paused one by one."""
         engine = self._engine

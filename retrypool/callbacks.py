@@ -1,0 +1,26 @@
+"""Calling what users passed in, where an error must not get out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from threading import current_thread, main_thread
+from typing import Any
+
+__all__ = ["call_guarded"]
+
+log = logging.getLogger("retrypool")
+
+
+def call_guarded(what: str, function: Callable[..., Any], *args: object) -> Any:
+    """Return `function(*args)`; log what it raises, whatever it is, and return None then.
+
+    A Ctrl-C gets through: it is meant for the program, and only the main thread gets one.
+    """
+    try:
+        return function(*args)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+            raise
+        log.exception("%s %r raised", what, function)
+        return None

@@ -1,0 +1,168 @@
+"""The model that the scheduler is held against: lists and sets, searched from end to end."""
+
+import itertools
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis.stateful import RuleBasedStateMachine
+
+from retrypool.core.health import Group
+from retrypool.core.scheduler import Scheduler
+from retrypool.core.seat import Seat
+from retrypool.task import Task, TaskState
+
+ANY = st.integers(0, 1000)  # picks one of what there is, modulo their number
+AFFINITY_WAIT = 5.0
+ENDS = ("succeeded", "dead", "cancelled")
+MOVING = ("awake", "holding", "seated", "asking", "settling")
+
+
+@dataclass(eq=False)
+class Item:
+    """A task in the model."""
+
+    task: Task[Any, Any]
+    place: str = "new"  # queue, agenda, hand, run, and the three ends
+    entry: int = 0  # its number among all that ever entered the queue
+    entered: float = 0.0
+    due: tuple[float, int] = (0.0, 0)
+    deadline: float | None = None
+    entries: int = 0
+    tried: frozenset[Group] = frozenset()
+    opened: tuple[int, frozenset[Group]] | None = None  # the step at which, and who had tried it
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        wanted = self.task._settings
+        return (-wanted.priority, 0 if wanted.retry.immediate and self.entries else 1)
+
+
+@dataclass(eq=False)
+class Health:
+    """The state of a group in the model."""
+
+    until: float | None = None
+    throttles: int = 0
+    probe: "Desk | None" = None
+
+
+@dataclass(eq=False)
+class Desk:
+    """A worker and its thread in the model."""
+
+    seat: Seat
+    health: Health
+    state: str = "asking"  # a new thread finds nothing and asks
+    called: bool = False
+    item: Item | None = None  # in its hand, or running
+    started: float = 0.0
+
+    @property
+    def moving(self) -> bool:
+        return self.state in MOVING or (self.state == "asleep" and self.called)
+
+
+class Model(RuleBasedStateMachine):
+    """What there is, where it stands, and who may do what."""
+
+    scheduler: Scheduler
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+        self.items: list[Item] = []
+        self.desks: list[Desk] = []
+        self.health: dict[Group, Health] = {}
+        self.paused = False
+        self.searching = False
+        self.crossed = False  # two threads held a task at once: first in, first out is not promised then
+        self.step = 0
+        self.reported: Counter[Task[Any, Any]] = Counter()
+        self.number = itertools.count(1).__next__
+
+    # -- what the model knows ----------------------------------------------------------------------
+
+    @property
+    def live(self) -> frozenset[Group]:
+        return frozenset(desk.seat.group for desk in self.desks if not desk.seat.retired)
+
+    def at(self, *places: str) -> list[Item]:
+        return [item for item in self.items if item.place in places]
+
+    def barred(self, desk: Desk) -> bool:
+        health = desk.health
+        cooling = health.until is not None and (self.now < health.until or health.probe not in (None, desk))
+        return desk.seat.retired or desk.seat.paused or self.paused or cooling
+
+    def may_take(self, desk: Desk, item: Item) -> bool:
+        untried = desk.seat.group not in item.tried
+        return untried or item.opened is not None or item.tried >= self.live
+
+    def goes_before(self, first: Item, second: Item) -> bool:
+        """Whether `first` must be claimed before `second`, by a seat that may take both."""
+        if first.rank != second.rank:
+            return first.rank < second.rank
+        if self.crossed or (first.opened is None) != (second.opened is None):
+            return False
+        if first.opened is None or second.opened is None or first.opened == second.opened:
+            return first.entry < second.entry
+        return first.opened[0] < second.opened[0]
+
+    def opens_at(self) -> float:
+        """When the first worker may be given something, as far as its group goes; infinity for never."""
+        usable = [desk.health for desk in self.desks if not (desk.seat.paused or desk.seat.retired)]
+        return min((max(health.until or self.now, self.now) for health in usable), default=math.inf)
+
+    def is_too_late(self, item: Item) -> bool:
+        return item.deadline is not None and math.inf > self.opens_at() >= item.deadline
+
+    def enter(self, item: Item) -> None:
+        if self.is_too_late(item):
+            item.place = "dead"
+        else:
+            item.place, item.entry, item.entered, item.opened = "queue", self.number(), self.now, None
+
+    def defer(self, item: Item, delay: float) -> None:
+        item.place, item.due, item.opened = "agenda", (self.now + delay, self.number()), None
+
+    def claimed(self, desk: Desk, item: Item) -> None:
+        """Check a claim, and do it in the model."""
+        assert item.place == "queue"
+        assert not self.barred(desk)
+        assert self.may_take(desk, item)
+        first = [i for i in self.at("queue") if self.may_take(desk, i) and self.goes_before(i, item)]
+        assert first == [], f"{first} should have gone before {item}"
+        assert item.task._seat is desk.seat
+        if desk.health.until is not None:
+            assert desk.health.probe is None, "two probes at a time"
+            desk.health.probe = desk
+            assert desk.seat.attentive
+        desk.item, desk.state, desk.started = item, "run", self.now
+        item.place = "run"
+        item.task._phase = TaskState.RUNNING
+
+    def learn_of_fresh_starts(self) -> None:
+        """The scheduler may start a tried set afresh as soon as every live group is in it, or later."""
+        self.step += 1
+        for item in self.at("queue", "agenda", "hand"):
+            record = item.task._record
+            tried = frozenset() if record is None else record.tried
+            if tried != item.tried:
+                assert not tried, f"{item} was not tried by all of {tried}"
+                assert item.tried >= self.live, f"{item} has not been tried by all of {self.live}"
+            if record is not None and record.parole and item.opened is None:
+                assert self.now >= item.entered + AFFINITY_WAIT
+                item.opened = (self.step, item.tried)
+            item.tried = tried
+
+    def due(self) -> bool:
+        """Whether the watchdog has something to do, and has not done it yet."""
+        wakeup = self.scheduler.next_wakeup()
+        return wakeup is not None and wakeup <= self.now
+
+
+def pick(among: list[Any], n: int) -> Any:
+    return among[n % len(among)]

@@ -1,0 +1,238 @@
+"""What the scheduler owes to single cases; test_scheduler_machine.py takes them in any order."""
+
+import pytest
+
+from retrypool.core.retry import RetryPolicy
+from retrypool.core.scheduler import Scheduler
+from retrypool.errors import TaskNotFound
+from retrypool.events import TaskDead
+from retrypool.task import DeadReason, Outcome, TaskState
+
+from .parts import claim, fail, fail_and_retry, make_task, seat_workers, sleep_on, submit
+
+
+def test_tasks_go_by_priority_then_immediate_retries_then_first_in_first_out() -> None:
+    scheduler = Scheduler()
+    seats = seat_workers(scheduler, "A", "B")
+    retried = submit(scheduler, retry=RetryPolicy(immediate=True))
+    assert claim(scheduler, seats["A"]) is retried
+    first, second = submit(scheduler), submit(scheduler)
+    low, high = submit(scheduler, priority=-1), submit(scheduler, priority=1)
+    fail_and_retry(scheduler, seats["A"], retried)
+    order = [claim(scheduler, seats["B"]) for _ in range(5)]
+    assert order == [high, retried, first, second, low]
+
+
+def test_retry_waits_for_a_group_that_has_not_tried() -> None:
+    scheduler = Scheduler()
+    seats = seat_workers(scheduler, "A", "A2", "B")
+    task = submit(scheduler)
+    assert claim(scheduler, seats["A"]) is task
+    fail_and_retry(scheduler, seats["A"], task)
+    assert claim(scheduler, seats["A"]) is None
+    assert claim(scheduler, seats["A2"]) is None
+    assert claim(scheduler, seats["B"]) is task
+
+
+def test_tried_set_starts_afresh_once_every_live_group_is_in_it() -> None:
+    scheduler = Scheduler()
+    seats = seat_workers(scheduler, "A", "B")
+    task = submit(scheduler)
+    for name in "ABAB":
+        assert claim(scheduler, seats[name]) is task
+        fail_and_retry(scheduler, seats[name], task)
+
+
+def test_any_worker_may_after_affinity_wait() -> None:
+    scheduler = Scheduler(affinity_wait=5.0)
+    seats = seat_workers(scheduler, "A", "B")
+    task = submit(scheduler)
+    assert claim(scheduler, seats["A"]) is task
+    fail_and_retry(scheduler, seats["A"], task, now=10.0)
+    assert claim(scheduler, seats["A"], now=10.0) is None
+    assert scheduler.next_wakeup() == 15.0
+    scheduler.advance(14.9)
+    assert claim(scheduler, seats["A"], now=14.9) is None
+    scheduler.advance(15.0)
+    assert claim(scheduler, seats["A"], now=15.0) is task
+
+
+def test_group_that_leaves_lets_the_others_try_again() -> None:
+    """What A has tried waits for B. B goes, so that A is all there is."""
+    scheduler = Scheduler()
+    seats = seat_workers(scheduler, "A", "B")
+    task = submit(scheduler)
+    assert claim(scheduler, seats["A"]) is task
+    fail_and_retry(scheduler, seats["A"], task)
+    assert claim(scheduler, seats["A"]) is None
+    scheduler.retire(seats["B"], now=0.0)
+    assert claim(scheduler, seats["A"]) is task
+
+
+def test_group_of_the_same_name_that_comes_later_has_tried_nothing() -> None:
+    scheduler = Scheduler()
+    seats = seat_workers(scheduler, "A", "B", "C")
+    task = submit(scheduler)
+    assert claim(scheduler, seats["A"]) is task
+    fail_and_retry(scheduler, seats["A"], task)
+    scheduler.retire(seats["A"], now=0.0)
+    scheduler.remove(seats["A"])
+    newcomer = seat_workers(scheduler, "A")["A"]
+    assert claim(scheduler, newcomer) is task
+
+
+@pytest.mark.parametrize("outcome", [Outcome.THROTTLED, Outcome.WITHDRAWN])
+def test_attempt_that_says_nothing_of_the_worker_leaves_it_untried_and_uncharged(outcome: Outcome) -> None:
+    scheduler = Scheduler()
+    seats = seat_workers(scheduler, "A", "B")
+    task = submit(scheduler)
+    assert claim(scheduler, seats["A"]) is task
+    fail(scheduler, seats["A"], task, outcome=outcome)
+    assert task._record is not None
+    assert (task._record.tried, task._record.charged, task._record.entries) == (frozenset(), 0, 1)
+
+
+def test_worker_fault_is_charged_only_if_no_other_group_is_live() -> None:
+    scheduler = Scheduler()
+    seats = seat_workers(scheduler, "A", "B")
+    task = submit(scheduler)
+    assert claim(scheduler, seats["A"]) is task
+    fail(scheduler, seats["A"], task, outcome=Outcome.WORKER_FAULT)
+    assert task._record is not None
+    assert task._record.charged == 0
+    scheduler.retire(seats["B"], now=0.0)
+    fail(scheduler, seats["A"], task, outcome=Outcome.WORKER_FAULT)
+    assert task._record.charged == 1
+
+
+def test_one_task_wakes_one_worker_and_it_is_one_that_may_take_it() -> None:
+    scheduler = Scheduler()
+    seats = seat_workers(scheduler, "A", "A2", "A3", "B")
+    task = submit(scheduler, retry=RetryPolicy(immediate=True))
+    assert claim(scheduler, seats["A"]) is task
+    called = sleep_on(scheduler, seats, "A2", "A3", "B")
+    fail_and_retry(scheduler, seats["A"], task)
+    assert called == ["B"]
+
+
+def test_cancelled_task_is_never_claimed_nor_counted() -> None:
+    scheduler = Scheduler()
+    seat = seat_workers(scheduler, "A")["A"]
+    gone, stays = submit(scheduler), submit(scheduler)
+    assert scheduler.withdraw(gone)
+    scheduler.cancel(gone, "test", 0.0)
+    assert len(scheduler.backlog) == 1
+    assert claim(scheduler, seat) is stays
+    assert claim(scheduler, seat) is None
+    assert gone.state is TaskState.CANCELLED
+
+
+def test_task_that_a_worker_has_in_hand_cannot_be_withdrawn() -> None:
+    scheduler = Scheduler()
+    seat = seat_workers(scheduler, "A")["A"]
+    task = submit(scheduler)
+    task._seat = seat
+    assert not scheduler.withdraw(task)
+    assert not task._withdrawn
+
+
+def test_backlog_counts_while_a_worker_holds_a_cancelled_task() -> None:
+    """Between taking it from the arrivals and writing its name on it, somebody cancels the task.
+
+    `cancel`, `stats` and `wait` count the backlog at such a moment.
+    """
+    scheduler = Scheduler()
+    task = submit(scheduler)
+    assert scheduler.backlog.arrivals.popleft() is task
+    assert scheduler.withdraw(task)
+    assert len(scheduler.backlog) == 0
+    assert scheduler.idle()
+
+
+def test_task_that_starts_afresh_keeps_its_place_in_the_arrivals() -> None:
+    """A finds in the arrivals what only A has tried, and A is all that is left: then A may have it."""
+    scheduler = Scheduler()
+    seats = seat_workers(scheduler, "A", "B")
+    first = submit(scheduler)
+    assert claim(scheduler, seats["A"]) is first
+    fail_and_retry(scheduler, seats["A"], first)
+    later = submit(scheduler, delay=1.0, retry=RetryPolicy(immediate=True))
+    scheduler.retire(seats["B"], now=0.0)
+    scheduler.advance(1.0)
+    assert [claim(scheduler, seats["A"], now=1.0) for _ in range(2)] == [first, later]
+
+
+def test_tasks_that_start_afresh_keep_their_place_among_those_of_their_priority() -> None:
+    scheduler = Scheduler()
+    seats = seat_workers(scheduler, "A", "B")
+    first = submit(scheduler, priority=1)
+    assert claim(scheduler, seats["A"]) is first
+    fail_and_retry(scheduler, seats["A"], first)
+    later = submit(scheduler, priority=1)
+    scheduler.retire(seats["B"], now=0.0)
+    assert [claim(scheduler, seats["A"]) for _ in range(2)] == [first, later]
+
+
+def test_task_whose_deadline_passes_while_it_waits_is_dead_with_its_last_error() -> None:
+    scheduler = Scheduler()
+    seats = seat_workers(scheduler, "A")
+    task = submit(scheduler, deadline=5.0)
+    assert claim(scheduler, seats["A"]) is task
+    fail_and_retry(scheduler, seats["A"], task, now=1.0, delay=10.0)
+    scheduler.advance(5.0)
+    assert task.state is TaskState.DEAD
+    assert scheduler.dead[task.id].reason is DeadReason.DEADLINE
+    assert scheduler.dead[task.id].error is task.errors[-1]
+    assert scheduler.delayed == 0
+    assert [type(event) for event in scheduler.take_happened()] == [TaskDead]
+
+
+def test_task_put_back_after_its_deadline_does_not_wait_any_longer() -> None:
+    """A callback takes its time between the failure and the retry, and the deadline passes meanwhile."""
+    scheduler = Scheduler()
+    seat = seat_workers(scheduler, "A")["A"]
+    task = submit(scheduler, deadline=5.0)
+    assert claim(scheduler, seat) is task
+    fail(scheduler, seat, task, now=4.0)
+    scheduler.advance(5.0)
+    scheduler.retry(task, 0.0, 6.0)
+    scheduler.advance(6.0)
+    assert task.state is TaskState.DEAD
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(0, 0), (2, 2), (None, 3)])
+def test_dead_limit_drops_the_oldest_and_counts_them(limit: int | None, kept: int) -> None:
+    scheduler = Scheduler(dead_limit=limit)
+    tasks = [make_task(scheduler) for _ in range(3)]
+    for task in tasks:
+        scheduler.bury(task, DeadReason.ATTEMPTS, OSError(), 0.0)
+    assert list(scheduler.dead) == [task.id for task in tasks[3 - kept :]]
+    assert (scheduler.died, scheduler.dead_dropped) == (3, 3 - kept)
+
+
+@pytest.mark.parametrize("task_id", [99, "7", None, []])
+def test_pulling_an_unknown_dead_task_says_so(task_id: object) -> None:
+    with pytest.raises(TaskNotFound, match="among the dead tasks"):
+        Scheduler().pull_dead(task_id)  # type: ignore[arg-type]
+
+
+def test_all_that_waits_is_cancelled_in_the_order_of_ids() -> None:
+    scheduler = Scheduler()
+    tasks = [submit(scheduler, **wanted) for wanted in ({}, {"priority": 1}, {"delay": 5.0}, {})]
+    assert scheduler.cancel_waiting("test", 0.0) == tasks
+    assert scheduler.idle()
+    assert scheduler.cancel_waiting("test", 0.0) == []
+
+
+def test_task_cancelled_while_it_was_decided_about_is_not_retried() -> None:
+    scheduler = Scheduler()
+    seat = seat_workers(scheduler, "A")["A"]
+    task = submit(scheduler)
+    assert claim(scheduler, seat) is task
+    fail(scheduler, seat, task)
+    assert task._record is not None
+    assert task._record.deciding
+    task._record.cancelled = True
+    scheduler.retry(task, 0.0, 0.0)
+    assert task.state is TaskState.CANCELLED
+    assert len(scheduler.backlog) == 0
