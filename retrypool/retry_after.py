@@ -26,12 +26,13 @@ def parse_retry_after(value: object, *, now: float | None = None) -> float | Non
     1.5
     """
     items = getattr(value, "items", None)
-    if callable(items):
-        headers = {str(name).lower(): text for name, text in items()}
-        milliseconds = parse_retry_after(headers.get("retry-after-ms"))
-        if milliseconds is not None:
-            return milliseconds / 1000
-        value = headers.get("retry-after")
+    if callable(items):  # HTTP messages have it, and are no Mapping
+        try:
+            headers = {str(name).lower(): text for name, text in items()}
+        except Exception:  # noqa: BLE001 - whatever it is, it says nothing of a time
+            return None
+        milliseconds = str(headers.get("retry-after-ms", "")).removesuffix("ms")
+        value = f"{milliseconds}ms" if milliseconds else headers.get("retry-after")
     if isinstance(value, timedelta):
         return max(0.0, value.total_seconds())
     if isinstance(value, str):

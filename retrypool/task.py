@@ -468,6 +468,10 @@ class Task(Future[R], Generic[T, R]):
 
     @property
     def _state(self) -> str:  # type: ignore[override]
+        # Who finds the task ended registers with nobody; who registers will be told. So it has not ended
+        # here before those who are registered have been told, or they would be told twice.
+        if self._phase in _ENDED and not self._meet().announced:
+            return _FUTURE_STATES[_RUNNING]
         # `wait` counts those that have not ended, and is told of each that ends: so a task has ended for
         # it from the moment when it is told, and not from a little before.
         rendezvous = self._rendezvous

@@ -179,7 +179,7 @@ class ManualAttempt(Generic[T, R]):
         try:
             data = self.task.data
             result = run(self.context, data) if takes_context else run(data)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the task failed of it
             self.fail(error)
         else:
             self.finish(result)

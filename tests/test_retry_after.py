@@ -112,3 +112,31 @@ ANYTHING = st.one_of(
 def test_nothing_makes_it_raise(value: Any, now: float) -> None:
     parsed = parse_retry_after(value, now=now)
     assert parsed is None or (0.0 <= parsed < math.inf)
+
+
+class Broken:
+    """Looks like a mapping of headers, and is none."""
+
+    def items(self) -> list[str]:
+        raise OSError
+
+
+@pytest.mark.parametrize("value", [dict, Broken(), Broken], ids=["dict", "instance", "class"])
+def test_what_only_looks_like_a_mapping_is_none(value: object) -> None:
+    assert parse_retry_after(value) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "parsed"),
+    [
+        ({}, None),
+        ({"Retry-After": "2"}, 2.0),
+        ({"RETRY-AFTER": 2}, 2.0),
+        ({"Retry-After": "2", "retry-after-ms": "1500"}, 1.5),
+        ({"Retry-After": "2", "Retry-After-Ms": "soon"}, 2.0),
+        ({"Retry-After": "Sun, 06 Nov 1994 08:49:37 GMT"}, 60.0),
+        ({1: 2}, None),
+    ],
+)
+def test_mapping_of_headers(headers: dict[object, object], parsed: float | None) -> None:
+    assert parse_retry_after(headers, now=A_MINUTE_BEFORE) == parsed

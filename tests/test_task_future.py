@@ -1,23 +1,12 @@
-"""A task is a `concurrent.futures.Future`: whatever takes one takes it, in whatever order things happen."""
+"""A task is a `concurrent.futures.Future`, in whatever order things happen to it."""
 
-import asyncio
 import gc
 import logging
 import threading
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import (
-    ALL_COMPLETED,
-    FIRST_COMPLETED,
-    FIRST_EXCEPTION,
-    CancelledError,
-    Future,
-    InvalidStateError,
-    ThreadPoolExecutor,
-    as_completed,
-    wait,
-)
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import Any
 
 import pytest
@@ -258,9 +247,7 @@ def test_done_callbacks_are_called_once_in_order(pool: Pool[Any, Any], held: Hel
     assert called == [(0, task, True), (1, task, True), (2, task, True)]
 
 
-def test_done_callback_of_a_task_that_has_ended_is_called_at_once(
-    pool: Pool[Any, Any], held: Held
-) -> None:
+def test_done_callback_of_a_task_that_has_ended_is_called_at_once(pool: Pool[Any, Any], held: Held) -> None:
     task = pool.dispatch("x")
     held.go()
     assert task.result(WITHIN) == "x"
@@ -323,97 +310,3 @@ def test_done_callback_may_dispatch(pool: Pool[Any, Any], held: Held) -> None:
     held.go()
     assert pool.wait(WITHIN)
     assert [each.result(WITHIN) for each in more] == ["y"]
-
-
-# -- concurrent.futures ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("return_when", [ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION])
-def test_wait_takes_tasks_and_plain_futures(pool: Pool[Any, Any], held: Held, return_when: str) -> None:
-    tasks: list[Future[Any]] = [pool.dispatch("x"), pool.dispatch("y")]
-    plain: Future[Any] = Future()
-    waiting = in_threads(1, lambda: wait([*tasks, plain], WITHIN, return_when))[0]
-    held.go()
-    plain.set_result("z")
-    done, not_done = waiting.result(WITHIN)
-    if return_when == FIRST_COMPLETED:
-        assert done
-        assert done | not_done == {*tasks, plain}
-    else:
-        assert (done, not_done) == ({*tasks, plain}, set())
-
-
-def test_wait_ends_with_the_first_task_that_dies(pool: Pool[Any, Any], held: Held) -> None:
-    task, never = pool.dispatch(OSError("down")), Future[Any]()
-    waiting = in_threads(1, lambda: wait([task, never], WITHIN, FIRST_EXCEPTION))[0]
-    held.go()
-    assert waiting.result(WITHIN) == ({task}, {never})
-
-
-def test_wait_counts_a_cancelled_task_as_done(pool: Pool[Any, Any], held: Held) -> None:
-    first = pool.dispatch("first")
-    assert held.started.wait(WITHIN)
-    task = pool.dispatch("x")
-    waiting = in_threads(1, lambda: wait([task], WITHIN))[0]
-    task.cancel()
-    assert waiting.result(WITHIN) == ({task}, set())
-    assert wait([task, first], timeout=0) == ({task}, {first})
-
-
-def test_as_completed_takes_tasks_and_plain_futures(pool: Pool[Any, Any], held: Held) -> None:
-    tasks = [pool.dispatch(number) for number in range(50)]
-    with ThreadPoolExecutor(2) as executor:
-        plain = [executor.submit(int, number) for number in range(50, 100)]
-        held.go()
-        completed = [future.result() for future in as_completed([*tasks, *plain], WITHIN)]
-    assert sorted(completed) == list(range(100))
-
-
-def test_as_completed_yields_each_task_when_it_has_ended() -> None:
-    with Pool([lambda data: data] * 3) as pool:
-        for future in as_completed(pool.dispatch_many(range(300)), WITHIN):
-            assert future.done()
-
-
-# -- asyncio -----------------------------------------------------------------------------------------
-
-
-def test_coroutine_awaits_a_task() -> None:
-    async def awaiting(pool: Pool[Any, Any]) -> object:
-        return await asyncio.wrap_future(pool.dispatch("x"))
-
-    with Pool([str.upper]) as pool:
-        assert asyncio.run(awaiting(pool)) == "X"
-
-
-def test_coroutine_gets_the_error_of_a_dead_task() -> None:
-    async def awaiting(pool: Pool[Any, Any]) -> object:
-        return await asyncio.wrap_future(pool.dispatch("x", retry=ONCE))
-
-    with Pool([int]) as pool, pytest.raises(ValueError, match="invalid literal"):
-        asyncio.run(awaiting(pool))
-
-
-def test_coroutine_that_is_cancelled_cancels_the_task(pool: Pool[Any, Any], held: Held) -> None:
-    async def awaiting(task: Task[Any, Any]) -> None:
-        future = asyncio.wrap_future(task)
-        await asyncio.sleep(0)
-        future.cancel()
-
-    pool.dispatch("first")
-    assert held.started.wait(WITHIN)
-    task = pool.dispatch("x")
-    asyncio.run(awaiting(task))
-    assert task.cancelled()
-
-
-def test_task_that_is_cancelled_cancels_the_coroutine(pool: Pool[Any, Any], held: Held) -> None:
-    async def awaiting(task: Task[Any, Any]) -> None:
-        future = asyncio.wrap_future(task)
-        task.cancel()
-        await future
-
-    pool.dispatch("first")
-    assert held.started.wait(WITHIN)
-    with pytest.raises(asyncio.CancelledError):
-        asyncio.run(awaiting(pool.dispatch("x")))

@@ -36,11 +36,13 @@ class HealthPolicy:
     fault_share: float = 0.5
     sample: int = 20
     witnesses: int = 3
-    ejection: float = 30.0
-    longest_ejection: float = 300.0
+    ejection: Duration = 30.0
+    longest_ejection: Duration = 300.0
     ejected_share: float = 0.5
 
     def __post_init__(self) -> None:
+        for what in ("ejection", "longest_ejection"):
+            object.__setattr__(self, what, seconds(what, getattr(self, what), positive=True))
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -139,7 +141,8 @@ class Group:
     def eject(self, now: float, policy: HealthPolicy) -> float:
         """Give the group nothing until it has had time to recover. Returns until when."""
         self.ejections += 1
-        until = now + min(policy.ejection * self.ejections, policy.longest_ejection)
+        length = seconds("ejection", policy.ejection) * self.ejections
+        until = now + min(length, seconds("longest_ejection", policy.longest_ejection))
         self.until = until if self.until is None else max(self.until, until)
         self.ejected = True
         self.probe = None

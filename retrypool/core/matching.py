@@ -15,7 +15,7 @@ from retrypool.core.health import Group
 from retrypool.core.queue import ARRIVALS, Audience, Backlog, Lane, Rank
 from retrypool.core.seat import Seat
 from retrypool.core.staff import Staff
-from retrypool.task import Record, Task
+from retrypool.task import Record, Task, TaskState
 
 __all__ = ["AnyTask", "Matching"]
 
@@ -66,6 +66,15 @@ class Matching:
         self._rouse()
         return task
 
+    def give_back(self, seat: Seat, task: AnyTask, now: float) -> None:
+        """Undo a claim, before anything came of it."""
+        task._phase = TaskState.QUEUED
+        record = task._record
+        self.staff.settle(seat, -1.0 if record is None else -record.cost, now)
+        self.staff.probe_not_made(seat, now)
+        self._take_back(task, seat, now)
+        self._rouse()
+
     def admits(self, seat: Seat, task: AnyTask) -> bool:
         """Return whether `seat` may run `task`, which it has just taken from the arrivals."""
         record = task._record
@@ -87,6 +96,11 @@ class Matching:
     def attempt_over(self, seat: Seat, scope: Scope | None, now: float) -> None:
         """Let the group of `seat` answer for an attempt; see `Staff.attempt_over`."""
         self.staff.attempt_over(seat, scope, now)
+        self._rouse()
+
+    def probe_not_made(self, seat: Seat, now: float) -> None:
+        """Let another worker of the group make the probe; see `Staff.probe_not_made`."""
+        self.staff.probe_not_made(seat, now)
         self._rouse()
 
     def forgive(self, group: Group, now: float) -> None:
@@ -170,15 +184,15 @@ class Matching:
     # -- claiming --------------------------------------------------------------------------------
 
     def _take_back(self, task: AnyTask, seat: Seat, now: float) -> None:
-        """Undo a worker's taking of a task from the head of the arrivals."""
+        """Undo a worker's taking of a task: it goes back to where it was."""
         task._seat = None
+        record = task._record
         if task._withdrawn:
             self.backlog.ghosts -= 1
-        elif self.admits(seat, task):
+        elif record is None or (record.plain and self.admits(seat, task)):
             self.backlog.arrivals.appendleft(task)
         else:
-            assert task._record is not None
-            self._file(task, task._record, now)
+            self._file(task, record, now)
 
     def _next_for(self, seat: Seat, now: float) -> AnyTask | None:
         """Take the task that is first in order among those that `seat` may run."""
@@ -212,6 +226,7 @@ class Matching:
     def _seat_at(self, seat: Seat, task: AnyTask, now: float) -> None:
         """Let `seat` have `task`, and say whether it may help itself next time."""
         task._seat = seat
+        seat.go = True
         staff = self.staff
         if seat.group.until is not None:
             staff.start_probe(seat)

@@ -111,21 +111,44 @@ class Learner:
     ones tell it better. From then on the rate is set a little below what was found at each refusal, and
     raised by a small step with each call (additive increase, multiplicative decrease: Chiu and Jain,
     1989), so that it follows when what is allowed changes. The less is known, the larger the step.
+
+    Time in which nobody asked for a call says little: what is found then lies between what was accepted
+    in all of the time, and in the rest of it. Calls that came later than they might have are no reason to
+    go faster (RFC 7661). And when there was no refusal for long, there was more to be had all the time.
     """
 
     DECREASE = 0.95  # of the rate that was found, at a refusal
+    UNSURE = 0.7  # of the rate there is, at a refusal that does not tell which one is right
     STEPS = (0.002, 0.05)  # the smallest and the largest step, as a share of the rate that was found
+    CALM = 100  # calls without a refusal after which the steps begin to grow
+    GROWTH = 1.02
+    FASTEST = 1e6  # calls per second
     MEMORY = 60.0  # seconds after which what was counted is forgotten
+    LULL = 1.0  # seconds without a call that may be the time which a call takes
 
-    __slots__ = ("_accepted", "_found", "_full_at", "_rate", "_resumed_at", "_since", "_step")
+    __slots__ = (
+        "_accepted",
+        "_calm",
+        "_full_at",
+        "_idle",
+        "_learnt",
+        "_rate",
+        "_resumed_at",
+        "_since",
+        "_step",
+        "_taken_at",
+    )
 
     def __init__(self) -> None:
         self._rate = math.inf  # calls per second
         self._step = 0.0  # what each call adds to that
-        self._found: float | None = None
+        self._calm = 0  # calls since the last refusal
+        self._learnt = False
         self._full_at = -math.inf  # as in Bucket, with a burst of 1
+        self._taken_at = -math.inf  # the moment of the last call
         self._since: float | None = None  # the refusal from which on is counted
         self._accepted = 0.0  # calls since then, those that were refused taken out again
+        self._idle = 0.0  # seconds since then in which nobody asked for a call
         self._resumed_at = -math.inf  # the end of the pause that the last refusal told
 
     def ready_at(self, now: float) -> float:  # noqa: ARG002 - it knows by itself
@@ -133,16 +156,24 @@ class Learner:
         return self._full_at
 
     def take(self, now: float, cost: float) -> None:
-        """Count a call, and go a little faster."""
+        """Count a call, and go a little faster if it came as early as it might."""
+        late = now - max(self._full_at, self._taken_at, self._resumed_at)
+        if self._since is not None:
+            self._idle += max(0.0, late - self.LULL)
+        self._taken_at = now
         self._accepted += cost
-        if self._rate < math.inf:
+        if self._learnt:
             self._full_at = max(self._full_at, now) + cost / self._rate
-            self._rate += self._step
+            if late * self._rate <= 1:
+                self._rate = min(self._rate + self._step, self.FASTEST)
+                self._calm += 1
+                if self._calm > self.CALM:
+                    self._step *= self.GROWTH
 
     def settle(self, difference: float) -> None:
         """Count some more, or less."""
         self._accepted += difference
-        if self._rate < math.inf:
+        if self._learnt:
             self._full_at += difference / self._rate
 
     def refused(self, now: float, until: float) -> None:
@@ -150,26 +181,36 @@ class Learner:
         news = now >= self._resumed_at
         self._resumed_at = max(self._resumed_at, until)
         if self._since is None:
-            self._since = now
-            self._accepted = 0.0
-        elif news or self._found is not None:
+            self._count_from(now)
+            return
+        if news or self._learnt:
             self._accepted -= 1
         if news and now > self._since and self._accepted >= 1:
-            self._learn(self._accepted, now - self._since)
-            if now - self._since > self.MEMORY:
-                self._since = now
-                self._accepted = 0.0
+            self._learn(now, now - self._since)
 
-    def _learn(self, accepted: float, elapsed: float) -> None:
-        smallest, largest = self.STEPS
-        self._found = accepted / elapsed
-        self._step = self._found * min(largest, max(smallest, 0.1 / accepted))
-        self._rate = self._found * self.DECREASE
+    def _learn(self, now: float, elapsed: float) -> None:
+        in_use = elapsed - self._idle
+        least = self._accepted / elapsed
+        slow = self._calm > self.CALM  # so slow for so long that the server's bucket was full
+        most = self._accepted / in_use if in_use > 0 and not slow else math.inf
+        found = min(most, max(least, self.UNSURE * self._rate))
+        if found < math.inf:
+            smallest, largest = self.STEPS
+            self._learnt = True
+            self._step = found * min(largest, max(smallest, 0.1 / self._accepted))
+            self._rate = found * self.DECREASE
+            self._calm = 0
+        if slow or elapsed > self.MEMORY:
+            self._count_from(now)
+
+    def _count_from(self, now: float) -> None:
+        self._since = now
+        self._accepted = self._idle = 0.0
 
     @property
     def per_second(self) -> float | None:
         """The rate at present; None while nothing was refused twice."""
-        return None if self._rate == math.inf else self._rate
+        return self._rate if self._learnt else None
 
 
 def as_pace(rate: RateOption) -> Pace | None:

@@ -21,6 +21,7 @@ from retrypool.core.health import Group, HealthPolicy
 from retrypool.core.matching import AnyTask, Matching
 from retrypool.core.queue import Audience
 from retrypool.core.rates import Pace
+from retrypool.core.seat import Seat
 from retrypool.core.settings import TaskSettings
 from retrypool.core.staff import Staff
 from retrypool.errors import AttemptTimeout, TaskNotFound
@@ -34,6 +35,8 @@ from retrypool.task import Attempt, DeadReason, DeadTask, Outcome, Record, TaskS
 __all__ = ["Scheduler"]
 
 _ANYBODY = Audience()
+
+CLOSED_BY_FORCE = "the pool was closed by force"
 
 # After these the task may go back to the group: it has not really been tried there. A tuple, because it
 # is searched by identity first.
@@ -56,6 +59,8 @@ class Scheduler(Matching):
         staff = Staff(agenda, self.report, health=health, pace=pace)
         super().__init__(agenda, staff, affinity_wait=affinity_wait)
         self.dead_limit = dead_limit
+        self.over = False  # closed by force: what is put back is cancelled
+        self.undecided = 0  # attempts that were taken over, and whose task's fate is being decided
         self.delayed = 0  # tasks in the agenda, waiting for their moment
         self.dead: dict[int, DeadTask[Any]] = {}  # oldest first
         self.dead_dropped = 0  # those that dead_limit pushed out
@@ -93,8 +98,8 @@ class Scheduler(Matching):
         record = task._record
         assert record is not None
         record.deciding = False
-        if record.cancelled:
-            self.cancel(task, "cancelled", now)
+        if record.cancelled or self.over:
+            self.cancel(task, "cancelled" if record.cancelled else CLOSED_BY_FORCE, now)
             return
         task._seat = None
         self.retried += 1
@@ -163,6 +168,12 @@ class Scheduler(Matching):
         for task in self.agenda.subjects(self._due):
             if not task._withdrawn:
                 yield task
+
+    def _take_back(self, task: AnyTask, seat: Seat, now: float) -> None:
+        if self.over and not task._withdrawn:
+            self.cancel(task, CLOSED_BY_FORCE, now)
+        else:
+            super()._take_back(task, seat, now)
 
     def cancel_waiting(self, reason: str, now: float) -> list[AnyTask]:
         """Cancel every task that waits, and return them in the order of their ids."""
@@ -233,14 +244,18 @@ class Scheduler(Matching):
         becomes idle under the lock. So if the backlog is looked at first, a task that is on its way
         from one to the other is seen in one of them.
         """
-        if len(self.backlog) or self.delayed:
+        if len(self.backlog) or self.delayed or self.undecided:
             return False
         return all(seat.idle or seat.stuck is not None for seat in self.staff)
 
     def is_stranded(self) -> bool:
         """Return whether tasks wait, and no worker is left that could ever take one, as things stand."""
         waits = len(self.backlog) > 0
-        if not (waits or self.delayed) or not all(seat.idle or seat.stuck for seat in self.staff):
+        if (
+            self.undecided
+            or not (waits or self.delayed)
+            or not all(seat.idle or seat.stuck for seat in self.staff)
+        ):
             return False
         usable = [seat for seat in self.staff if self.staff.usable(seat)]
         if not usable:
@@ -304,7 +319,7 @@ class Scheduler(Matching):
         """
         record = task._record
         assert record is not None
-        if not record.plain or self.purse is not None:
+        if not record.plain or self.purse is not None or self.over:
             return False
         record.seq = self.backlog.next_seq()
         record.deciding = False

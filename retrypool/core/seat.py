@@ -27,7 +27,7 @@ class Seat:
     """One worker, as far as scheduling goes. One thread works at a seat at a time."""
 
     # Who may write what:
-    #   direct, attentive, paused, barred_for, unfit, retired, stuck, given_up, standings, timed_out,
+    #   direct, go, attentive, paused, barred_for, unfit, retired, stuck, given_up, standings, timed_out,
     #   lost             under the pool's lock
     #   idle             its own thread: set under the pool's lock, cleared when it wakes and before
     #                    it looks for a task
@@ -42,6 +42,7 @@ class Seat:
         "failed",
         "failures",
         "given_up",
+        "go",
         "group",
         "id",
         "idle",
@@ -77,6 +78,7 @@ class Seat:
         self.wake: Callable[[], None] = _nobody
         self.interrupt: Callable[[Context], bool] = _never
         self.direct = False  # it may take from the arrivals without asking
+        self.go = False  # what it has claimed, or taken by itself, it may begin
         self.attentive = False  # the scheduler wants to hear of its next success
         self.idle = True  # its thread has no task in hand, and is not about to take one
         self.paused = False

@@ -167,8 +167,9 @@ class Staff:
         return self.parked.pop(seat, seat) is None
 
     def _bench(self, seat: Seat) -> None:
-        """Keep `seat` from taking anything without asking."""
+        """Keep `seat` from taking anything without asking, and from beginning what it has just taken."""
         seat.direct = False
+        seat.go = False
         self.parked.pop(seat, None)
 
     def _let_sleepers_in(self, seats: Iterable[Seat], now: float) -> None:
@@ -239,6 +240,13 @@ class Staff:
 
     # -- health ----------------------------------------------------------------------------------
 
+    def probe_not_made(self, seat: Seat, now: float) -> None:
+        """Take notice that `seat` does not make its attempt: if that was the probe, let another try."""
+        seat.attentive = False
+        if seat.group.probe is seat:
+            seat.group.probe = None
+            self._reopen(seat.group, now)
+
     def start_probe(self, seat: Seat) -> None:
         """Let the attempt that `seat` is about to make show whether its group has recovered."""
         seat.group.probe = seat
@@ -276,7 +284,7 @@ class Staff:
             self._reopen(group, now)  # it has told nothing: let another one try
 
     def give_up_probe(self, seat: Seat, now: float) -> None:
-        """Take notice that `seat` will not end the attempt that was to show whether its group has recovered."""
+        """Take notice that `seat` will not end the attempt that its group was to be judged by."""
         group = seat.group
         seat.attentive = False
         if group.probe is seat:

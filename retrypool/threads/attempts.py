@@ -16,6 +16,7 @@ from weakref import ref
 from retrypool.context import CancelToken, Context
 from retrypool.core.blame import Scope
 from retrypool.core.retry import Cancel, Decision, Failure, FailureAction, GiveUp, RetryIn
+from retrypool.core.scheduler import CLOSED_BY_FORCE
 from retrypool.core.seat import Seat
 from retrypool.core.settings import checked_cost
 from retrypool.errors import AttemptTimeout, RetryPoolError
@@ -194,6 +195,8 @@ class Attempts:
         if at_once and not self._is_cancelled(task) and self._scheduler.retry_at_once(task):
             assert seat is not None
             seat.retried += 1
+            if self._scheduler.over:  # read after the task was put back, and set before it is looked for
+                engine.cancel_waiting(task, CLOSED_BY_FORCE)
             if engine.parked and not engine.searching:
                 engine.wake_one()
         else:
@@ -261,7 +264,16 @@ class Attempts:
         except ValueError:
             return False
         seat.stuck = ctx
+        self._scheduler.undecided += 1
         return True
+
+    def _settled(self) -> None:
+        """Take notice that the fate of a task is decided whose attempt was taken over."""
+        engine = self._engine
+        with engine.lock:
+            self._scheduler.undecided -= 1
+            happened = engine.decided()
+        engine.act(happened)
 
     def take_overdue(self, now: float) -> tuple[list[tuple[Seat, Context]], float]:
         """Take over what is out of time; say when the next one will be. Called under the lock."""
@@ -279,15 +291,26 @@ class Attempts:
     def timed_out(self, seat: Seat, ctx: Context, now: float) -> None:
         """Go on with an attempt that was taken over because its time was up."""
         error = AttemptTimeout(*self._time_left(ctx._task, ctx._started))
-        self.failed(seat, ctx, error, now, over=True)
+        try:
+            self.failed(seat, ctx, error, now, over=True)
+        finally:
+            self._settled()
 
     def end(self, seat: Seat, ctx: Context, fate: Fate, reason: str, *, interrupt: bool = False) -> None:
         """End an attempt that was taken over because somebody wants so, and decide its task's fate."""
+        try:
+            self._end(seat, ctx, fate, reason, interrupt=interrupt)
+        finally:
+            self._settled()
+
+    def _end(self, seat: Seat, ctx: Context, fate: Fate, reason: str, *, interrupt: bool) -> None:
         task = ctx._task
         outcome = Outcome.WITHDRAWN if fate == "retry" else Outcome.CANCELLED
         attempt = self._enter(seat, ctx, outcome, self._monotonic(), None)
         self._stop(seat, ctx, reason, interrupt=interrupt)
         self._tell_ended(ctx, attempt)
+        if seat.attentive:
+            self._forget_probe(seat)
         match fate:
             case "retry":
                 self.put_back(task, 0.0)
@@ -297,6 +320,14 @@ class Attempts:
                 errors = task.errors
                 error = errors[-1] if errors else RetryPoolError(reason)
                 self.bury(task, DeadReason.CALLBACK, error)
+
+    def _forget_probe(self, seat: Seat) -> None:
+        """Take notice that an attempt that was a probe has shown nothing."""
+        engine = self._engine
+        with engine.lock:
+            self._scheduler.probe_not_made(seat, self._monotonic())
+            happened = engine.decided()
+        engine.act(happened)
 
     def _stop(self, seat: Seat, ctx: Context, reason: object, *, interrupt: bool) -> None:
         """Tell the code that still runs that nobody waits for it.

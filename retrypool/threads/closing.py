@@ -9,9 +9,10 @@ import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakSet, ref
+from weakref import ref
 
 from retrypool.context import CancelToken, Context
+from retrypool.core.scheduler import CLOSED_BY_FORCE
 from retrypool.errors import CloseTimeout, WrongThread
 from retrypool.events import PoolClosing
 from retrypool.task import Task
@@ -30,14 +31,14 @@ log = logging.getLogger("retrypool")
 T = TypeVar("T")
 R = TypeVar("R")
 
-_BY_FORCE = "the pool was closed by force"
-
-_open: WeakSet[Pool[Any, Any]] = WeakSet()
+# Strong references: a pool that nobody holds any more still has threads, and tasks that were promised to
+# be run. In the order in which they were made.
+_open: dict[Pool[Any, Any], None] = {}
 
 
 def watch_over(pool: Pool[Any, Any]) -> None:
     """See to it that `pool` is drained at exit, and refuses in a forked child."""
-    _open.add(pool)
+    _open[pool] = None
 
 
 def wait(pool: Pool[Any, Any], timeout: float | None) -> bool:
@@ -64,6 +65,7 @@ def close(pool: Pool[Any, Any], timeout: float | None) -> None:
     until = None if timeout is None else time.monotonic() + timeout
     try:
         _shut(pool)
+        pool.resume()
         _drain(pool, timeout, until)
         _dismiss(pool)
         _join(pool, timeout, until)
@@ -81,7 +83,6 @@ def _shut(pool: Pool[Any, Any]) -> None:
         news = not engine.closed
         engine.closed = True
         engine.review_guard()
-        engine.scheduler.staff.resume_all()
         happened = engine.decided()
     if news:
         engine.observers.tell(PoolClosing(engine.monotonic()))
@@ -136,14 +137,14 @@ def _join(pool: Pool[Any, Any], timeout: float | None, until: float | None) -> N
 
 def _over(pool: Pool[Any, Any]) -> None:
     pool._engine.watchdog.stop()
-    _open.discard(pool)
+    _open.pop(pool, None)
 
 
 # -- by force ------------------------------------------------------------------------------------
 
 
 @undisturbed
-def force_close(pool: Pool[T, R], reason: str = _BY_FORCE) -> list[Task[T, R]]:
+def force_close(pool: Pool[T, R], reason: str = CLOSED_BY_FORCE) -> list[Task[T, R]]:
     """Take nothing more, cancel what waits and what runs, and wait for nobody."""
     engine, scheduler = pool._engine, pool._engine.scheduler
     if engine.forked:
@@ -153,6 +154,7 @@ def force_close(pool: Pool[T, R], reason: str = _BY_FORCE) -> list[Task[T, R]]:
     _over(pool)
     attempts = engine.attempts
     with engine.lock:
+        scheduler.over = True  # before the rest: what is in somebody's hands now is cancelled later
         cancelled: list[Task[T, R]] = scheduler.cancel_waiting(reason, engine.monotonic())
         taken = [
             (runner.seat, ctx)
@@ -191,6 +193,7 @@ def _close_at_exit() -> None:
 def _drain_at_exit(pool: Pool[Any, Any]) -> None:
     """Run what was accepted to its end, but don't wait for attempts that do not come to theirs."""
     _shut(pool)
+    pool.resume()
     while True:
         under_way, ended = _progress(pool)
         if _wait_at_exit(pool, pool._exit_timeout):
@@ -282,8 +285,14 @@ def _refuse_if_forked(pool: Pool[Any, Any]) -> None:
 
 def _still_running(pool: Pool[Any, Any], timeout: float | None) -> CloseTimeout:
     assert timeout is not None
-    running = [_busy(runner) for runner in pool._roster if runner.seat.running or runner.seat.stuck]
+    running = [_busy(runner) for runner in pool._roster if _is_alive(runner)]
     return CloseTimeout(timeout, running, pool.stats().waiting)
+
+
+def _is_alive(runner: Runner[Any, Any]) -> bool:
+    """Return whether a runner is worth naming among those that keep a pool from closing."""
+    seat = runner.seat
+    return bool(seat.running) or seat.stuck is not None or (seat.retired and runner.thread.is_alive())
 
 
 def _busy(runner: Runner[Any, Any]) -> str:
@@ -292,4 +301,4 @@ def _busy(runner: Runner[Any, Any]) -> str:
     if stuck is not None:
         return f"{seat.name} (stuck in task {stuck.task_id}, which is over)"
     running = seat.running[-1:]
-    return f"{seat.name} (task {running[0].task_id})" if running else seat.name
+    return f"{seat.name} (task {running[0].task_id})" if running else f"{seat.name} (stopping)"

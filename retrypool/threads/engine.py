@@ -69,6 +69,7 @@ class Engine(Generic[T, R]):
         judge: Judge,
         grace: float = 5.0,
         threaded: bool = True,
+        careful: bool = False,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
@@ -90,6 +91,7 @@ class Engine(Generic[T, R]):
         self.forked = False
         self.overstayed: set[Seat] = set()  # stuck for too long; under `lock`, for the roster to see to
         self.exiting = False  # with the interpreter: no thread can be started any more
+        self.careful = careful  # no task is plain: the pool's own options see to that
         self.guarded = True  # a pool starts without workers
         self.searching = False
         self.talkative = observers.listening or observers.on_success is not None
@@ -133,7 +135,8 @@ class Engine(Generic[T, R]):
     def review_guard(self) -> None:
         """Say anew whether dispatchers have to take the careful way. Called under the lock."""
         self.guarded = (
-            self.closed
+            self.careful
+            or self.closed
             or self.forked
             or self.observers.listening
             or (not self.scheduler.staff.live and not self.wait_for_workers)
@@ -210,9 +213,21 @@ class Engine(Generic[T, R]):
             if refusal := self.refusal():
                 raise refusal
             dead: DeadTask[T] = self.scheduler.pull_dead(task_id)
-            task: Task[T, R] = Task(dead.id, dead.data, dead.settings, self, now)
-            self.scheduler.resurrect(task, dead, now)
-            happened = self.decided()
+        # From here on the dead task is this call's own.
+        task: Task[T, R] = Task(dead.id, dead.data, dead.settings, self, now)
+        try:
+            self.scheduler.prepare(task)
+            if self.observers.listening:
+                self.observers.tell(TaskDispatched(now, task))
+            with self.lock:
+                if refusal := self.refusal(dead.settings):
+                    raise refusal
+                self.scheduler.resurrect(task, dead, now)
+                happened = self.decided()
+        except BaseException:
+            with self.lock:
+                self.scheduler.dead[task_id] = dead
+            raise
         self.act(happened)
         return task
 
@@ -251,13 +266,25 @@ class Engine(Generic[T, R]):
     @undisturbed
     def wake_one(self) -> None:
         """Wake a parked worker for what is in the arrivals. Called without the lock."""
-        self.searching = True
-        try:
-            seat, _ = self.scheduler.staff.parked.popitem()
-        except KeyError:  # others were quicker; whoever they woke has yet to look
-            self.searching = False
-        else:
-            seat.wake()
+        while True:
+            self.searching = True
+            try:
+                seat, _ = self.parked.popitem()
+            except KeyError:  # others were quicker
+                self.searching = False
+                # Somebody may have relied on the flag in between, with a worker parked again.
+                if not (self.arrivals and self.parked):
+                    return
+            else:
+                seat.wake()
+                return
+
+    def give_back(self, seat: Seat, task: Task[T, R]) -> None:
+        """Undo a claim: in the meantime the seat was told to take nothing."""
+        with self.lock:
+            self.scheduler.give_back(seat, task, self.monotonic())
+            happened = self.decided()
+        self.act(happened)
 
     def expect_back(self, seat: Seat, ctx: Context) -> None:
         """See to it that it is noticed if the thread at `seat` does not come back in time."""

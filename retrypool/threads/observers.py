@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from retrypool.callbacks import call_guarded
 from retrypool.core.retry import FailureAction
@@ -87,4 +87,3 @@ def _hearer(listener: Listening) -> Callable[[Event], object]:
     if callable(listener):
         return listener
     raise InvalidType("a listener", listener, "an object with on_event(event), or a function of it")
-

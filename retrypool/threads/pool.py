@@ -131,6 +131,12 @@ class Pool(Staffing[T, R]):
             raise InvalidType("retry_budget", retry_budget, "a Budget")
         if name is not None and not isinstance(name, str):
             raise InvalidType("name", name, "a string")
+        if not isinstance(wait_for_workers, bool):
+            raise InvalidType("wait_for_workers", wait_for_workers, "True or False")
+        if clock is not None and not all(
+            callable(getattr(clock, method, None)) for method in ("monotonic", "time", "acquire")
+        ):
+            raise InvalidType("clock", clock, "a clock, such as retrypool.testing.FakeClock()")
         self._settings = TaskSettings().having(given)
         specs = [as_spec(worker) for worker in _each(workers)]
         self._engine: Engine[T, R] = Engine(
@@ -154,6 +160,7 @@ class Pool(Staffing[T, R]):
             wait_for_workers=wait_for_workers,
             grace=seconds("grace", grace),
             threaded=self._threaded,
+            careful=not self._settings.plain,
         )
         self._roster: Roster[T, R] = Roster(self._engine, max_abandoned=max_abandoned)
         self._exit_timeout = optional_seconds("exit_timeout", exit_timeout)
@@ -216,6 +223,8 @@ class Pool(Staffing[T, R]):
         Checks the options once. If the pool closes in between, it raises as `dispatch` does, and what
         was accepted until then runs.
         """
+        if not isinstance(items, Iterable):
+            raise InvalidType("items", items, "an iterable of data")
         if not options and not self._engine.guarded:
             return [self.dispatch(data) for data in items]
         settings = self._settings.having(options)
@@ -312,14 +321,21 @@ class Pool(Staffing[T, R]):
     def wait_with(self, callback: Callable[[Stats], object], interval: Duration = 1.0) -> bool:
         """Wait as `wait` does, calling `callback(stats)` now, every `interval` seconds, and at the end.
 
-        Stops waiting when it returns False. Returns whether no task waits or runs.
+        Stops waiting when it returns False, and when `wait` would. Returns whether no task waits or runs.
         """
         step = seconds("interval", interval, positive=True)
+        if not callable(callback):
+            raise InvalidType("callback", callback, "a function of the stats")
         while True:
             done = self._is_idle()
             if callback(self.stats()) is False or done:
                 return done
-            closing.wait(self, step)
+            if not closing.wait(self, step) and self._is_stranded():
+                return False
+
+    def _is_stranded(self) -> bool:
+        with self._engine.lock:
+            return self._engine.scheduler.is_stranded()
 
     def _is_idle(self) -> bool:
         with self._engine.lock:

@@ -119,7 +119,9 @@ class Roster(Generic[T, R]):
                 raise refusal
             worker_id = self._next_id()
             name = spec.name or f"worker-{worker_id}"
-            group = scheduler.staff.group(spec.group or name, spec.rate)
+            # A group of its own, also for one that is called as another is.
+            own = name if name not in scheduler.staff.groups else f"{name}-{worker_id}"
+            group = scheduler.staff.group(spec.group or own, spec.rate)
             crew = tuple(
                 Runner(engine, Seat(worker_id, name, group, spec.tags), spec, self._has_left)
                 for _ in range(spec.concurrency)

@@ -170,6 +170,11 @@ class Runner(Generic[T, R]):
                 gate.bar()
             # From here on the attempt may be taken over: whoever gets it out of the box owns it.
             running.append(ctx)
+            # Read after the box was filled; who bars the seat does it the other way about. So once it is
+            # barred, nothing is begun that can't be seen to run already.
+            if not seat.go:
+                self._give_back(ctx)
+                continue
             if expires < watchdog.wakes_at:
                 watchdog.expect(expires)
             if listening:
@@ -228,6 +233,15 @@ class Runner(Generic[T, R]):
                 return None
             self._notice_pause(seat.paused)
             engine.wait_for_call(seat, self._parker)
+
+    def _give_back(self, ctx: Context) -> None:
+        """Put back what was taken and is not to be begun."""
+        try:
+            self.seat.running.pop()
+        except IndexError:
+            self._came_back(ctx)
+        else:
+            self.engine.give_back(self.seat, ctx._task)
 
     # -- attempts that don't succeed -------------------------------------------------------------
 

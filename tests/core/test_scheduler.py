@@ -173,6 +173,22 @@ def test_tasks_that_start_afresh_keep_their_place_among_those_of_their_priority(
     assert [claim(scheduler, seats["A"]) for _ in range(2)] == [first, later]
 
 
+def test_task_that_starts_afresh_goes_before_later_ones_in_other_lanes() -> None:
+    """It comes to the head of a lane that A knows already, and that was behind another one."""
+    scheduler = Scheduler()
+    seats = seat_workers(scheduler, "A", "B", "C")
+    first, mid = submit(scheduler, priority=1), submit(scheduler, priority=1)
+    assert claim(scheduler, seats["A"]) is first
+    assert claim(scheduler, seats["B"]) is mid
+    fail_and_retry(scheduler, seats["A"], first)
+    assert claim(scheduler, seats["B"]) is first
+    fail_and_retry(scheduler, seats["B"], first)  # waits for C
+    fail_and_retry(scheduler, seats["B"], mid)  # waits for A or C
+    late = submit(scheduler, priority=1)
+    scheduler.retire(seats["C"], now=0.0)
+    assert [claim(scheduler, seats["A"]) for _ in range(3)] == [first, mid, late]
+
+
 def test_task_whose_deadline_passes_while_it_waits_is_dead_with_its_last_error() -> None:
     scheduler = Scheduler()
     seats = seat_workers(scheduler, "A")

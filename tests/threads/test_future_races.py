@@ -1,0 +1,150 @@
+"""Who waits for a task meets who ends it, each race forced."""
+
+from concurrent.futures import ALL_COMPLETED, CancelledError, Future, as_completed, wait
+from typing import Any
+
+import pytest
+
+from retrypool import RetryPolicy, Task
+from retrypool import task as task_module
+
+
+def hold_after_the_end(monkeypatch: pytest.MonkeyPatch, ended: Any) -> None:
+    """Hold whoever ends a task between the moment when it has ended and the telling of that."""
+    announce = Task._announce
+
+    def announce_late(self: "Task[Any, Any]") -> None:
+        ended.hold()
+        announce(self)
+
+    monkeypatch.setattr(Task, "_announce", announce_late)
+
+
+def tasks_just_ended(stage: Any, monkeypatch: pytest.MonkeyPatch, how: str, count: int) -> "tuple[Any, Any]":
+    """Return tasks that have ended in the way of `how`, and the gate behind which that is told."""
+    running, ended = stage.gate(), stage.gate()
+
+    def run(data: int) -> int:
+        running.hold()
+        if how == "dead":
+            raise OSError(data)
+        return data
+
+    pool = stage.pool([run] * count, retry=RetryPolicy(attempts=1))
+    tasks = pool.dispatch_many(range(count))
+    stage.until(lambda: all(task.running() for task in tasks))
+    if how == "cancelled":
+        tasks = pool.dispatch_many(range(count))
+    for task in tasks:
+        task.add_done_callback(lambda _: None)  # so that there is somebody to tell
+    hold_after_the_end(monkeypatch, ended)
+    if how == "cancelled":
+        for task in tasks:
+            stage.start(task.cancel)
+    else:
+        running.open()
+    stage.until(lambda: all(task.done() for task in tasks))
+    ended.wait_until_reached()
+    return tasks, ended
+
+
+def told(task: "Task[Any, Any]") -> bool:
+    """Return whether those who wait have been told, which happens under the task's condition."""
+    with task._condition:
+        return not task._rendezvous.callbacks  # type: ignore[union-attr]
+
+
+HOW = pytest.mark.parametrize("how", ["succeeded", "dead", "cancelled"])
+
+
+@HOW
+def test_result_is_there_as_soon_as_the_task_is_done(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Whoever comes between the end and the telling of it does not wait for that."""
+    (task,), _ = tasks_just_ended(stage, monkeypatch, how, 1)
+    assert task.state.value == how
+    if how == "cancelled":
+        with pytest.raises(CancelledError):
+            task.result(timeout=0)
+    else:
+        assert isinstance(task.exception(timeout=0), OSError if how == "dead" else type(None))
+    called: list[object] = []
+    task.add_done_callback(called.append)
+    assert called == [task]
+
+
+@HOW
+def test_wait_is_not_told_twice_of_a_task_that_has_just_ended(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """It has counted the task as done; being told of it once more must not count for another future."""
+    (task,), telling = tasks_just_ended(stage, monkeypatch, how, 1)
+    other: Future[Any] = Future()
+    waiting = stage.start(lambda: wait([task, other], stage.within, ALL_COMPLETED))
+    stage.until(lambda: other._waiters)  # type: ignore[attr-defined]
+    telling.open()
+    stage.until(lambda: told(task))
+    other.set_result("y")
+    assert waiting.result(stage.within) == ({task, other}, set())
+
+
+@HOW
+def test_as_completed_yields_a_task_that_has_just_ended_once(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    tasks, telling = tasks_just_ended(stage, monkeypatch, how, 2)
+    other: Future[Any] = Future()
+    completed = as_completed([*tasks, other], stage.within)
+    first = stage.start(next, completed)
+    stage.until(lambda: other._waiters)  # type: ignore[attr-defined]
+    telling.open()
+    stage.until(lambda: all(told(task) for task in tasks))
+    assert {first.result(stage.within), next(completed)} == set(tasks)
+    other.set_result("y")
+    assert list(completed) == [other]
+
+
+def test_who_meets_a_task_just_before_it_ends_is_told(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has seen that the task has not ended, and says that it waits when that has been told."""
+    meeting, running = stage.gate(), stage.gate()
+
+    class SlowRendezvous(task_module._Rendezvous):
+        __slots__ = ()
+
+        def __init__(self) -> None:
+            super().__init__()
+            meeting.hold()
+
+    monkeypatch.setattr(task_module, "_Rendezvous", SlowRendezvous)
+    pool = stage.pool([lambda data: (running.hold(), data)[1]])
+    task = pool.dispatch("x")
+    running.wait_until_reached()
+    waiting = stage.start(task.result, stage.within)
+    meeting.wait_until_reached()
+    running.open()
+    stage.until(lambda: pool.stats().succeeded)
+    stage.until(lambda: pool._engine.scheduler.staff.parked)
+    meeting.open()
+    assert waiting.result(stage.within) == "x"
+    pool.close(timeout=stage.within)
+
+
+def test_callback_that_is_added_just_before_the_end_is_called_once(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task ends while the callback is entered; either the one who ends it calls it, or the other."""
+    ended, running = stage.gate(), stage.gate()
+    hold_after_the_end(monkeypatch, ended)
+    pool = stage.pool([lambda data: (running.hold(), data)[1]])
+    task = pool.dispatch("x")
+    running.wait_until_reached()
+    called: list[object] = []
+    task.add_done_callback(called.append)
+    running.open()
+    ended.wait_until_reached()
+    task.add_done_callback(called.append)
+    assert len(called) == 1
+    ended.open()
+    pool.close(timeout=stage.within)
+    assert called == [task, task]

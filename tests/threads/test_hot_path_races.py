@@ -1,0 +1,244 @@
+"""The hand-over without a lock, each of its races forced: see Engine, Runner and Scheduler.withdraw."""
+
+from typing import Any
+
+import pytest
+
+from retrypool import Pool, RetryPolicy, TaskState
+
+
+def busy_worker(stage: Any, hooks: Any, **options: Any) -> "tuple[Pool[Any, Any], Any]":
+    """Return a pool whose one worker is held in its first task, and the gate that holds it.
+
+    When it is let go, it takes its next task from the arrivals without asking.
+    """
+    gate = stage.gate()
+
+    def run(data: str) -> str:
+        if data == "first":
+            gate.hold()
+        return data
+
+    pool = stage.pool([run], clock=hooks.clock, **options)
+    pool.dispatch("first")
+    gate.wait_until_reached()
+    return pool, gate
+
+
+def test_task_appended_while_the_worker_looks_for_the_last_time_is_run(stage: Any, hooks: Any) -> None:
+    """The worker is parked, and the dispatcher, which has not looked for parked workers yet, is slow."""
+    slow = stage.gate()
+    pool, first = busy_worker(stage, hooks)
+    hooks.arm("appended", slow.hold)
+    dispatching = stage.start(pool.dispatch, "x")
+    slow.wait_until_reached()
+    first.open()
+    # The worker takes what was appended, though nobody has called it; then it parks.
+    stage.until(lambda: pool.stats().succeeded == 2)
+    slow.open()
+    assert dispatching.result(stage.within).result(stage.within) == "x"
+    pool.close(timeout=stage.within)
+
+
+def test_task_appended_just_after_the_worker_was_parked_is_run(stage: Any, hooks: Any) -> None:
+    """The dispatcher comes between the parking and the last look, which both then know of the task."""
+    pool, first = busy_worker(stage, hooks)
+    dispatched = stage.gate()
+    parking = stage.gate()
+    hooks.arm("parked", parking.hold)
+    first.open()
+    parking.wait_until_reached()
+    hooks.arm("appended", dispatched.hold)
+    dispatching = stage.start(pool.dispatch, "x")
+    dispatched.wait_until_reached()
+    parking.open()
+    dispatched.open()
+    assert dispatching.result(stage.within).result(stage.within) == "x"
+    pool.close(timeout=stage.within)
+
+
+def test_dispatcher_that_is_too_late_to_wake_anybody_keeps_no_other_from_it(stage: Any, hooks: Any) -> None:
+    """It says that it is about to wake a worker, finds none parked, and is slow to take that back.
+
+    Meanwhile the worker has parked again, and another dispatcher leaves the waking to the slow one.
+    """
+    slow, asleep, asleep_again = stage.gate(), stage.gate(), stage.gate()
+    hooks.arm("asleep", asleep.open)
+    pool = stage.pool([lambda data: data], clock=hooks.clock)
+    (thread,) = stage.worker_threads(pool)
+    engine = pool._engine
+    asleep.hold()
+    (seat,) = engine.scheduler.staff.parked
+    waking: list[Any] = []
+
+    def be_overtaken() -> None:
+        """The slow one, who saw the worker parked, comes when it is not, and has cleared the flag."""
+        hooks.arm("nobody parked", slow.hold)
+        waking.append(stage.start(engine.wake_one))
+        slow.wait_until_reached()
+        hooks.arm("asleep", asleep_again.open)
+
+    hooks.clock.call_next(thread.ident, be_overtaken)
+    seat.wake()
+    asleep_again.hold()
+    task = pool.dispatch("x")
+    slow.open()
+    waking[0].result(stage.within)
+    assert task.result(stage.within) == "x"
+    pool.close(timeout=stage.within)
+
+
+@pytest.mark.parametrize("look", ["queue_size", "stats", "wait", "repr"])
+def test_pool_can_be_looked_at_while_a_worker_comes_upon_a_cancelled_task(
+    stage: Any, hooks: Any, look: str
+) -> None:
+    """The worker has taken it out of the arrivals and has not struck it off the count of ghosts."""
+    pool, first = busy_worker(stage, hooks)
+    assert pool.dispatch("cancelled").cancel()
+    taken = stage.gate()
+    hooks.arm("taken", taken.hold)
+    first.open()
+    taken.wait_until_reached()
+    looks = {
+        "queue_size": lambda: pool.queue_size,
+        "stats": lambda: pool.stats().queued,
+        "wait": lambda: int(pool.wait(timeout=0)),
+        "repr": lambda: int(" 0 waiting" not in repr(pool)),
+    }
+    assert looks[look]() == 0
+    taken.open()
+    pool.close(timeout=stage.within)
+
+
+def test_worker_that_parks_while_another_comes_upon_a_cancelled_task_lives(stage: Any, hooks: Any) -> None:
+    """Whoever parks finds out whether the pool is idle, if somebody waits for that."""
+    pool, first = busy_worker(stage, hooks)
+    assert pool.dispatch("cancelled").cancel()
+    waiting = stage.start(pool.wait)
+    stage.until(lambda: pool._engine.waiters)
+    taken = stage.gate()
+    hooks.arm("taken", taken.hold)
+    first.open()
+    taken.wait_until_reached()
+    second = pool.add_worker(lambda data: data)
+    thread = stage.worker_threads(pool)[second]
+    stage.until(lambda: pool._engine.scheduler.staff.parked or not thread.is_alive())
+    taken.open()
+    assert waiting.result(stage.within) is True
+    assert thread.is_alive()
+    pool.close(timeout=stage.within)
+
+
+def test_task_that_a_worker_has_in_hand_cannot_be_cancelled(stage: Any, hooks: Any) -> None:
+    """The worker has written its seat into it; whoever cancels writes, then looks, and draws back."""
+    pool, first = busy_worker(stage, hooks)
+    task = pool.dispatch("x")
+    starting = stage.gate()
+    hooks.hold_before_start(starting)
+    first.open()
+    starting.wait_until_reached()
+    assert task.cancel() is False
+    starting.open()
+    assert task.result(stage.within) == "x"
+    pool.close(timeout=stage.within)
+
+
+def test_task_cancelled_between_the_taking_and_the_look_is_not_run(stage: Any, hooks: Any) -> None:
+    """Popped, but the seat not written yet: whoever cancels is first, and the worker notices."""
+    ran: list[str] = []
+    gate = stage.gate()
+
+    def run(data: str) -> None:
+        ran.append(data)
+        if data == "first":
+            gate.hold()
+
+    pool = stage.pool([run])
+    pool.dispatch("first")
+    gate.wait_until_reached()
+    task, after = pool.dispatch("cancelled"), pool.dispatch("after")
+    taken = stage.gate()
+    hooks.arm("taken", taken.hold)
+    gate.open()
+    taken.wait_until_reached()
+    assert task.cancel() is True
+    taken.open()
+    after.result(stage.within)
+    pool.close(timeout=stage.within)
+    assert ran == ["first", "after"]
+    assert task.cancelled()
+    assert pool.stats().cancelled == 1
+
+
+@pytest.mark.parametrize("pause", ["pool", "worker"])
+def test_nothing_starts_after_pause_has_returned(stage: Any, hooks: Any, pause: str) -> None:
+    """Also not a task that a worker had in hand already."""
+    pool, first = busy_worker(stage, hooks)
+    task = pool.dispatch("x")
+    starting = stage.gate()
+    hooks.hold_before_start(starting)
+    first.open()
+    starting.wait_until_reached()
+    pausing = stage.start(pool.pause if pause == "pool" else lambda: pool.pause_worker(0))
+    stage.until(lambda: pausing.done() or pool._engine.lock.locked())
+    starting.open()
+    pausing.result(stage.within)
+    stage.until(lambda: task.done() or pool.queue_size == 1)
+    assert task.state is TaskState.QUEUED
+    pool.resume()
+    pool.resume_worker(0)
+    assert task.result(stage.within) == "x"
+    pool.close(timeout=stage.within)
+
+
+def test_task_in_the_hands_of_a_worker_that_is_removed_is_run_by_another(stage: Any, hooks: Any) -> None:
+    """It has taken the task and not looked whether it may: it puts it back."""
+    pool, first = busy_worker(stage, hooks)
+    task = pool.dispatch("x")
+    taken = stage.gate()
+    hooks.arm("taken", taken.hold)
+    first.open()
+    taken.wait_until_reached()
+    other = pool.add_worker(str.upper)
+    removing = stage.start(pool.remove_worker, 0)
+    stage.until(lambda: pool.workers()[0].state == "stopping")
+    taken.open()
+    assert task.result(stage.within) == "X"
+    assert task.history[0].worker_id == other
+    removing.result(stage.within)
+    pool.close(timeout=stage.within)
+
+
+def test_pool_waits_for_a_task_that_a_removed_worker_was_about_to_start(stage: Any, hooks: Any) -> None:
+    """Removed without patience, the worker may still run what it has in hand; the task is not lost."""
+    pool, first = busy_worker(stage, hooks, retry=RetryPolicy(attempts=2, delay=0))
+    pool.add_worker(str.upper)
+    pool.pause_worker(1)
+    task = pool.dispatch("x")
+    starting = stage.gate()
+    hooks.hold_before_start(starting)
+    first.open()
+    starting.wait_until_reached()
+    pool.remove_worker(0, timeout=0)
+    pool.resume_worker(1)
+    assert pool.wait(timeout=0) is False
+    starting.open()
+    pool.close(timeout=stage.within)
+    assert task.done()
+
+
+def test_pool_does_not_count_as_idle_while_a_task_goes_from_one_hand_to_the_next(
+    stage: Any, hooks: Any
+) -> None:
+    """It is neither in the arrivals nor seen to run, and still it is waited for."""
+    pool, first = busy_worker(stage, hooks)
+    task = pool.dispatch("x")
+    starting = stage.gate()
+    hooks.hold_before_start(starting)
+    first.open()
+    starting.wait_until_reached()
+    assert pool.wait(timeout=0) is False
+    starting.open()
+    assert pool.wait(timeout=stage.within) is True
+    assert task.done()
+    pool.close(timeout=stage.within)
