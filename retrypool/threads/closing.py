@@ -31,6 +31,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _BY_FORCE = "the pool was closed by force"
+_BEFORE_ITS_TIME = "the pool was closed before its time had come"
 
 _open: WeakSet[Pool[Any, Any]] = WeakSet()
 
@@ -57,13 +58,13 @@ def wait(pool: Pool[Any, Any], timeout: float | None) -> bool:
 # -- in good order -------------------------------------------------------------------------------
 
 
-def close(pool: Pool[Any, Any], timeout: float | None) -> None:
+def close(pool: Pool[Any, Any], timeout: float | None, *, cancel_delayed: bool = False) -> None:
     """Take nothing more, wait for what was accepted, let the workers go."""
     _not_from_a_worker(pool, "close()")
     _refuse_if_forked(pool)
     until = None if timeout is None else time.monotonic() + timeout
     try:
-        _shut(pool)
+        _shut(pool, cancel_delayed=cancel_delayed)
         _drain(pool, timeout, until)
         _dismiss(pool)
         _join(pool, timeout, until)
@@ -75,12 +76,16 @@ def close(pool: Pool[Any, Any], timeout: float | None) -> None:
         raise
 
 
-def _shut(pool: Pool[Any, Any]) -> None:
+def _shut(pool: Pool[Any, Any], *, cancel_delayed: bool = False) -> None:
     engine = pool._engine
     with engine.lock:
         news = not engine.closed
         engine.closed = True
         engine.review_guard()
+        # First of all: from here on nothing comes in, so that there is an end to what has to run.
+        engine.scheduler.timetable.stop()
+        if cancel_delayed:
+            engine.scheduler.cancel_waiting(_BEFORE_ITS_TIME, engine.monotonic(), scheduled=True)
         engine.scheduler.staff.resume_all()
         happened = engine.decided()
     if news:
