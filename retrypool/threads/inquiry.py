@@ -37,7 +37,7 @@ class Inquiry(Generic[T, R]):
         """Return where a task stands: one that has not ended, or one of the last `history_limit` that have.
 
         Raises `TaskNotFound` for any other. Looks through all that waits, twice if it finds nothing, with
-        the pool's lock held: some 10 ms if that is 100,000 tasks.
+        the pool's lock held: some tens of milliseconds if that is 100,000 tasks.
         """
         engine = self._engine
         task = self._find(task_id)
