@@ -20,6 +20,7 @@ from retrypool.errors import (
     Interrupted,
     InvalidType,
     InvalidValue,
+    MissingExtra,
     NoContext,
     NoWorkers,
     PoolClosed,
@@ -37,7 +38,9 @@ from retrypool.events import Listener
 from retrypool.retry_after import parse_retry_after
 from retrypool.task import Attempt, DeadReason, DeadTask, Outcome, Task, TaskState
 from retrypool.threads.pool import Pool
+from retrypool.threads.schedule import Schedule
 from retrypool.threads.stats import Stats
+from retrypool.threads.status import TaskStatus
 from retrypool.worker import Worker, WorkerInfo, WorkerSpec
 
 __version__ = "0.1.0"
@@ -60,6 +63,7 @@ __all__ = [
     "InvalidType",
     "InvalidValue",
     "Listener",
+    "MissingExtra",
     "NoContext",
     "NoWorkers",
     "Outcome",
@@ -70,12 +74,14 @@ __all__ = [
     "RetryIn",
     "RetryPolicy",
     "RetryPoolError",
+    "Schedule",
     "Scope",
     "Stats",
     "StorageError",
     "Task",
     "TaskNotFound",
     "TaskState",
+    "TaskStatus",
     "Throttled",
     "Unrecoverable",
     "Worker",

@@ -17,6 +17,7 @@ __all__ = [
     "Interrupted",
     "InvalidType",
     "InvalidValue",
+    "MissingExtra",
     "NoContext",
     "NoWorkers",
     "PoolClosed",
@@ -66,6 +67,19 @@ class InvalidType(RetryPoolError, TypeError):
     def __str__(self) -> str:
         kind = type(self.value).__name__
         return f"{self.what} is {_shown(self.value)} ({kind}): it must be {self.expected}"
+
+
+class MissingExtra(RetryPoolError, ImportError):
+    """Something was asked for that needs a package which is not installed."""
+
+    def __init__(self, extra: str, package: str, what: str) -> None:
+        super().__init__(extra, package, what)
+        self.extra, self.package, self.what = extra, package, what
+
+    def __str__(self) -> str:
+        return (
+            f'{self.what} needs {self.package}, which is not installed: pip install "retrypool[{self.extra}]"'
+        )
 
 
 class PoolClosed(RetryPoolError, RuntimeError):

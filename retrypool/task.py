@@ -124,6 +124,16 @@ class DeadTask(Generic[T]):
     settings: TaskSettings
 
     @property
+    def tags(self) -> frozenset[str]:
+        """The tags that it was dispatched with."""
+        return self.settings.tags
+
+    @property
+    def metadata(self) -> Mapping[str, object]:
+        """What it was dispatched with for callbacks and listeners to see."""
+        return self.settings.metadata
+
+    @property
     def errors(self) -> list[BaseException]:
         """What the attempts raised, oldest first."""
         return [attempt.error for attempt in self.history if attempt.error is not None]
@@ -289,6 +299,11 @@ class Task(Future[R], Generic[T, R]):
     def options(self) -> Mapping[str, object]:
         """Its options: its own mapping, or else the pool's."""
         return self._settings.options
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags that it was dispatched with, for callbacks and listeners to see."""
+        return self._settings.tags
 
     @property
     def metadata(self) -> Mapping[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, Generic
+from typing import Any, Generic, Literal
 
 from typing_extensions import TypeVar, override
 
@@ -143,9 +143,9 @@ class ManualPool(Pool[T, R]):
         return None if task is None else ManualAttempt(self, seat, task)
 
     @override
-    def close(self, timeout: Duration | None = None) -> None:
+    def close(self, timeout: Duration | None = None, *, delayed: Literal["run", "cancel"] = "run") -> None:
         """Close the pool. There is nothing to wait for: raises `CloseTimeout` if tasks are left."""
-        super().close(0 if timeout is None else timeout)
+        super().close(0 if timeout is None else timeout, delayed=delayed)
 
 
 class ManualAttempt(Generic[T, R]):

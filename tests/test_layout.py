@@ -13,7 +13,7 @@ import pytest
 # folder of retrypool; the modules inside a folder may import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "clock", "callbacks"),
-    ("durations", "retry_after"),
+    ("dates", "durations", "retry_after"),
     ("task",),
     ("events",),
     ("core",),

@@ -12,7 +12,7 @@ from typing import Any
 from retrypool.core.agenda import Agenda
 from retrypool.core.blame import Scope
 from retrypool.core.health import Group
-from retrypool.core.queue import ARRIVALS, Audience, Backlog, Lane, Rank
+from retrypool.core.queue import ARRIVALS, Audience, Backlog, Lane, rank_of, seq_of
 from retrypool.core.seat import Seat
 from retrypool.core.staff import Staff
 from retrypool.task import Record, Task, TaskState
@@ -128,7 +128,7 @@ class Matching:
             record.tried = frozenset()
         if not record.parole:
             audience = audience._replace(tried=record.tried)
-        lane = self.backlog.file(task, record.seq, _rank(task, record), audience, now)
+        lane = self.backlog.file(task, record.seq, rank_of(task), audience, now)
         self.backlog.enlist(lane, self.staff)
         self._time(lane)
 
@@ -214,7 +214,7 @@ class Matching:
             return _popleft(arrivals)
         if lane.rank == ARRIVALS:
             try:
-                lane_first = lane.tasks[0][0] < _seq(arrivals[0])
+                lane_first = lane.tasks[0][0] < seq_of(arrivals[0])
             except IndexError:
                 lane_first = True
         else:
@@ -268,16 +268,6 @@ class Matching:
             with suppress(KeyError):  # dispatchers may be quicker
                 seat, _ = parked.popitem()
                 seat.wake()
-
-
-def _seq(task: AnyTask) -> int:
-    record = task._record
-    return task.id if record is None else record.seq
-
-
-def _rank(task: AnyTask, record: Record) -> Rank:
-    settings = task._settings
-    return (-settings.priority, 0 if record.entries and settings.retry.immediate else 1)
 
 
 def _popleft(arrivals: Any) -> AnyTask | None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from retrypool.core.seat import Seat
     from retrypool.task import Task
 
-__all__ = ["Audience", "Backlog", "Lane", "Standing", "tag_set"]
+__all__ = ["Audience", "Backlog", "Lane", "Standing", "rank_of", "seq_of", "tag_set"]
 
 
 class Audience(NamedTuple):
@@ -53,11 +53,11 @@ def tag_set(what: str, tags: Iterable[str]) -> frozenset[str]:
     """Return `tags` as a set. Raises `InvalidType`, also for a string, which would be a set of letters."""
     if isinstance(tags, str) or not isinstance(tags, Iterable):
         raise InvalidType(what, tags, "a set of strings, such as {'premium'}")
-    names = frozenset(tags)
+    names = list(tags)  # no set yet: what is no string need not be hashable
     for name in names:
         if not isinstance(name, str):
             raise InvalidType(what, name, "a string")
-    return names
+    return frozenset(names)
 
 
 Rank = tuple[int, int]
@@ -70,6 +70,19 @@ Standing = tuple[Place, int, "Lane"]
 """An entry in a seat's heap of lanes: the head's place when it was entered, the lane's number, the lane."""
 
 ARRIVALS: Rank = (0, 1)
+
+
+def seq_of(task: Task[Any, Any]) -> int:
+    """Return the sequence number of a task."""
+    record = task._record
+    return task.id if record is None else record.seq
+
+
+def rank_of(task: Task[Any, Any]) -> Rank:
+    """Return the rank of a task."""
+    record, settings = task._record, task._settings
+    again = record is not None and record.entries
+    return (-settings.priority, 0 if again and settings.retry.immediate else 1)
 
 
 class Lane:
@@ -166,6 +179,21 @@ class Backlog:
                 lane.listed.discard(seat)
             else:
                 heapreplace(standings, (head, number, lane))
+        return None
+
+    def ahead(self, task: Task[Any, Any]) -> int:
+        """Return how many tasks go before `task`, whoever may take them. Costs a look at all of them."""
+        place = (*rank_of(task), seq_of(task))
+        filed = [(*lane.rank, entry[0]) for lane in self.lanes.values() for entry in tuple(lane.tasks)]
+        arrived = [(*ARRIVALS, seq_of(other)) for other in self.arrivals.copy() if not other._withdrawn]
+        return sum(other < place for other in filed + arrived)
+
+    def since(self, task: Task[Any, Any]) -> float | None:
+        """Return since when `task` waits in its lane; None if it is in none."""
+        for lane in self.lanes.values():
+            for _, since, other in lane.tasks:
+                if other is task:
+                    return since
         return None
 
     def take(self, lane: Lane) -> Task[Any, Any]:

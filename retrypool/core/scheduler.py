@@ -15,15 +15,17 @@ from collections.abc import Iterator
 from typing import Any
 from weakref import ref
 
-from retrypool.core.agenda import Agenda
+from retrypool.core.agenda import Agenda, Moment
 from retrypool.core.budget import Budget, Purse
 from retrypool.core.health import Group, HealthPolicy
+from retrypool.core.history import History
 from retrypool.core.matching import AnyTask, Matching
 from retrypool.core.queue import Audience
 from retrypool.core.rates import Pace
 from retrypool.core.seat import Seat
 from retrypool.core.settings import TaskSettings
 from retrypool.core.staff import Staff
+from retrypool.core.timetable import Timetable
 from retrypool.errors import AttemptTimeout, TaskNotFound
 from retrypool.events import (
     Event,
@@ -51,6 +53,7 @@ class Scheduler(Matching):
         *,
         affinity_wait: float = 5.0,
         dead_limit: int | None = None,
+        history_limit: int = 10_000,
         health: HealthPolicy | None = None,
         pace: Pace | None = None,
         budget: Budget | None = None,
@@ -68,6 +71,8 @@ class Scheduler(Matching):
         self.cancelled = 0
         self.retried = 0  # but for those that seats count themselves
         self._happened: list[Event] = []
+        self.timetable = Timetable(agenda, staff, self.report)
+        self.history = History(history_limit)
         self.purse = None if budget is None else Purse(budget)
 
     # -- tasks -----------------------------------------------------------------------------------
@@ -80,13 +85,20 @@ class Scheduler(Matching):
         if not task._settings.plain:
             task._record = self._record(task)
 
-    def submit(self, task: AnyTask, now: float) -> None:
-        """Accept a prepared task that is not plain, or whose pool has something to do for it."""
+    def submit(self, task: AnyTask, now: float, wall: float = 0.0) -> None:
+        """Accept a prepared task that is not plain, or whose pool has something to do for it.
+
+        `wall` is what the wall clock shows; who has no date need not tell.
+        """
         settings = task._settings
         if settings.deadline is not None:
             self.agenda.add(now + settings.deadline, self._deadline, ref(task))
         if settings.delay > 0:
             self._defer(task, TaskState.SCHEDULED, now + settings.delay)
+        elif settings.at is not None and settings.at > wall:
+            task._phase = TaskState.SCHEDULED
+            self.delayed += 1
+            self.agenda.add_date(settings.at, self._due, task, now=now, wall=wall)
         else:
             self._enqueue(task, now)
 
@@ -130,6 +142,7 @@ class Scheduler(Matching):
             del self.dead[next(iter(self.dead))]
             self.dead_dropped += 1
         task._outcome = error
+        self.history.ended(task, TaskState.DEAD, now)
         task._phase = TaskState.DEAD
         self.report(TaskDead(now, task, dead))
 
@@ -138,6 +151,7 @@ class Scheduler(Matching):
         task._seat = None
         self.cancelled += 1
         task._outcome = reason
+        self.history.ended(task, TaskState.CANCELLED, now)
         task._phase = TaskState.CANCELLED
         self.report(TaskCancelled(now, task, reason))
 
@@ -175,12 +189,17 @@ class Scheduler(Matching):
         else:
             super()._take_back(task, seat, now)
 
-    def cancel_waiting(self, reason: str, now: float) -> list[AnyTask]:
-        """Cancel every task that waits, and return them in the order of their ids."""
-        tasks = sorted((task for task in self.waiting() if self.withdraw(task)), key=lambda task: task.id)
+    def cancel_waiting(self, reason: str, now: float, *, scheduled: bool = False) -> list[AnyTask]:
+        """Cancel all tasks that wait, or those that never were due; return them in the order of ids."""
+        chosen = (t for t in self.waiting() if not scheduled or t._phase is TaskState.SCHEDULED)
+        tasks = sorted((task for task in chosen if self.withdraw(task)), key=lambda task: task.id)
         for task in tasks:
             self.cancel(task, reason, now)
         return tasks
+
+    def due(self, task: AnyTask) -> Moment | None:
+        """Return when the delay of a task is over; None if it waits out none."""
+        return self.agenda.moment(self._due, task)
 
     # -- dead tasks ------------------------------------------------------------------------------
 
@@ -191,20 +210,22 @@ class Scheduler(Matching):
         except (KeyError, TypeError):
             raise TaskNotFound(task_id, "among the dead tasks") from None
 
-    def resurrect(self, task: AnyTask, dead: DeadTask[Any], now: float) -> None:
+    def resurrect(self, task: AnyTask, dead: DeadTask[Any], now: float, wall: float = 0.0) -> None:
         """Accept `task`, made from a dead one and prepared: fresh attempts, the old history."""
         record = task._record
         if record is None:
             task._record = record = self._record(task)
         record.history = list(dead.history)
         record.inherited = len(record.history)
-        self.submit(task, now)
+        self.submit(task, now, wall)
 
     # -- time ------------------------------------------------------------------------------------
 
-    def advance(self, now: float) -> None:
-        """Do what is due."""
-        self.agenda.keep(now)
+    def advance(self, now: float, wall: float | None = None) -> None:
+        """Do what is due; what has a date, only if told what the wall clock shows."""
+        if wall is not None:
+            self.timetable.read(now, wall)
+        self.agenda.keep(now, wall)
         self._rouse()
 
     def next_wakeup(self) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from typing_extensions import TypedDict
 
 from retrypool.core.queue import Audience, tag_set
 from retrypool.core.retry import RetryPolicy
+from retrypool.dates import timestamp
 from retrypool.durations import Duration, optional_seconds, seconds
 from retrypool.errors import InvalidType, InvalidValue
 
@@ -45,7 +47,9 @@ class TaskOptions(TypedDict, total=False):
     copy_context: bool  # whether run() sees the context variables of the dispatching thread
     cancel: CancelToken | None  # cancels the task
     delay: Duration  # before it may be claimed first
+    at: datetime | None  # before which it may not be claimed
     options: Mapping[str, object]  # what the worker finds in ctx.options; replaces the pool's whole
+    tags: Iterable[str]  # words that callbacks and listeners find in task.tags
     metadata: Mapping[str, object]  # what callbacks and listeners find in task.metadata
 
 
@@ -68,7 +72,9 @@ class TaskSettings:
     copy_context: bool = False
     cancel: CancelToken | None = None
     delay: float = 0.0
+    at: float | None = None  # seconds since the epoch
     options: Mapping[str, object] = field(default_factory=_nothing)
+    tags: frozenset[str] = frozenset()
     metadata: Mapping[str, object] = field(default_factory=_nothing)
     # Whether a task may go to any worker, now, in the order of dispatch.
     plain: bool = field(init=False)
@@ -84,6 +90,7 @@ class TaskSettings:
         plain = (
             self.priority == 0
             and self.delay == 0
+            and self.at is None
             and self.deadline is None
             and self.cancel is None
             and self.cost == 1.0
@@ -147,6 +154,8 @@ class TaskSettings:
                 known = ", ".join(_CHECKS)
                 raise InvalidType("an option", option, f"one of: {known}")
             checked[option] = check(option, value)
+        if checked.get("at") is not None and checked.get("delay"):
+            raise InvalidValue("at", options["at"], "given without a delay, or the delay without it")
         return replace(self, **checked)
 
 
@@ -223,6 +232,10 @@ def _mapping(what: str, value: object) -> object:
     return value
 
 
+def _date(what: str, value: object) -> object:
+    return None if value is None else timestamp(what, value)
+
+
 _CHECKS = {
     "name": _name,
     "priority": _priority,
@@ -239,7 +252,9 @@ _CHECKS = {
     "copy_context": _flag,
     "cancel": _token,
     "delay": seconds,
+    "at": _date,
     "options": _mapping,
+    "tags": _tags,
     "metadata": _mapping,
 }
 assert set(_CHECKS) == {f.name for f in fields(TaskSettings) if f.init}

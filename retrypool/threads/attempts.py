@@ -22,7 +22,7 @@ from retrypool.core.settings import checked_cost
 from retrypool.errors import AttemptTimeout, RetryPoolError
 from retrypool.events import AttemptEnded, AttemptStarted, TaskRetrying, TaskSucceeded
 from retrypool.retry_after import parse_retry_after
-from retrypool.task import Attempt, DeadReason, Outcome, Task, TaskState
+from retrypool.task import Attempt, DeadReason, Outcome, Record, Task, TaskState
 from retrypool.threads.interrupt import undisturbed
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ class Attempts:
         self._scheduler = engine.scheduler
         self._observers = engine.observers
         self._monotonic = engine.clock.monotonic
+        self.remember = engine.scheduler.history.succeeded
+        # The attempts that are over while their tasks' fate is not decided: nowhere else do these tasks
+        # stand. Adding to a set and discarding from it are atomic, and each attempt is in it once.
+        self.deciding: set[Context] = set()
 
     # -- the way it should go --------------------------------------------------------------------
 
@@ -91,18 +95,22 @@ class Attempts:
         `over` says that it was taken over, and that its code still runs.
         """
         task = ctx._task
-        scope, retry_after = self._judge(task, error)
-        attempt = self._enter(seat, ctx, _outcome(scope, error), ended, error)
-        if over:
-            self._stop(seat, ctx, error, interrupt=task._settings.interrupt_on_timeout)
-        self._tell_ended(ctx, attempt)
-        self._blame(seat, scope, retry_after)
-        action = self._observers.failed(task, error)
-        failure = self._failure(task, attempt, scope, action)
-        if over:
-            _use_up(failure, ended)
-        decision = task._settings.retry.decide(failure, ended)
-        self._carry_out(task, decision, error, None if seat.stuck is ctx else seat)
+        self.deciding.add(ctx)
+        try:
+            scope, retry_after = self._judge(task, error)
+            attempt = self._enter(seat, ctx, _outcome(scope, error), ended, error)
+            if over:
+                self._stop(seat, ctx, error, interrupt=task._settings.interrupt_on_timeout)
+            self._tell_ended(ctx, attempt)
+            self._blame(seat, scope, retry_after)
+            action = self._observers.failed(task, error)
+            failure = self._failure(task, attempt, scope, action)
+            if over:
+                _use_up(failure, ended)
+            decision = task._settings.retry.decide(failure, ended)
+            self._carry_out(task, decision, error, None if seat.stuck is ctx else seat)
+        finally:
+            self.deciding.discard(ctx)
 
     def _judge(self, task: Task[Any, Any], error: BaseException) -> tuple[Scope, object]:
         """Say whose fault an error is."""
@@ -298,9 +306,11 @@ class Attempts:
 
     def end(self, seat: Seat, ctx: Context, fate: Fate, reason: str, *, interrupt: bool = False) -> None:
         """End an attempt that was taken over because somebody wants so, and decide its task's fate."""
+        self.deciding.add(ctx)
         try:
             self._end(seat, ctx, fate, reason, interrupt=interrupt)
         finally:
+            self.deciding.discard(ctx)
             self._settled()
 
     def _end(self, seat: Seat, ctx: Context, fate: Fate, reason: str, *, interrupt: bool) -> None:
@@ -429,6 +439,7 @@ class Attempts:
         task._started = ctx._started
         task._ended = self._monotonic()
         task._outcome = result
+        self.remember(task, task._record or Record(task.id))
         seat.succeeded += 1
         task._phase = TaskState.SUCCEEDED
         task._announce()

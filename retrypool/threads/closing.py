@@ -31,6 +31,8 @@ log = logging.getLogger("retrypool")
 T = TypeVar("T")
 R = TypeVar("R")
 
+_BEFORE_ITS_TIME = "the pool was closed before its time had come"
+
 # Strong references: a pool that nobody holds any more still has threads, and tasks that were promised to
 # be run. In the order in which they were made.
 _open: dict[Pool[Any, Any], None] = {}
@@ -58,13 +60,13 @@ def wait(pool: Pool[Any, Any], timeout: float | None) -> bool:
 # -- in good order -------------------------------------------------------------------------------
 
 
-def close(pool: Pool[Any, Any], timeout: float | None) -> None:
+def close(pool: Pool[Any, Any], timeout: float | None, *, cancel_delayed: bool = False) -> None:
     """Take nothing more, wait for what was accepted, let the workers go."""
     _not_from_a_worker(pool, "close()")
     _refuse_if_forked(pool)
     until = None if timeout is None else time.monotonic() + timeout
     try:
-        _shut(pool)
+        _shut(pool, cancel_delayed=cancel_delayed)
         pool.resume()
         _drain(pool, timeout, until)
         _dismiss(pool)
@@ -77,12 +79,16 @@ def close(pool: Pool[Any, Any], timeout: float | None) -> None:
         raise
 
 
-def _shut(pool: Pool[Any, Any]) -> None:
+def _shut(pool: Pool[Any, Any], *, cancel_delayed: bool = False) -> None:
     engine = pool._engine
     with engine.lock:
         news = not engine.closed
         engine.closed = True
         engine.review_guard()
+        # First of all: from here on nothing comes in, so that there is an end to what has to run.
+        engine.scheduler.timetable.stop()
+        if cancel_delayed:
+            engine.scheduler.cancel_waiting(_BEFORE_ITS_TIME, engine.monotonic(), scheduled=True)
         happened = engine.decided()
     if news:
         engine.observers.tell(PoolClosing(engine.monotonic()))

@@ -20,6 +20,7 @@ from retrypool.core.blame import Judge
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.seat import Seat
 from retrypool.core.settings import TaskSettings
+from retrypool.core.timetable import TickDue
 from retrypool.errors import NoWorkers, PoolClosed, RetryPoolError
 from retrypool.events import Event, TaskDispatched, TaskEvent, WorkerStuck
 from retrypool.task import DeadTask, Task
@@ -119,6 +120,9 @@ class Engine(Generic[T, R]):
                 case Expiry(token=token):
                     token.cancelled  # noqa: B018 - looking at it cancels it
                     continue
+                case TickDue(plan=plan, tick=tick):
+                    plan.owner.fire(tick)
+                    continue
                 case WorkerStuck():
                     self.on_stuck(event)
                 case TaskEvent(task=task) if task.done():
@@ -174,6 +178,7 @@ class Engine(Generic[T, R]):
         if refusal := self.refusal(settings):
             raise refusal
         now = self.monotonic()
+        wall = 0.0 if settings.at is None else self.clock.time()
         task: Task[T, R] = Task(self.scheduler.backlog.next_seq(), data, settings, self, now)
         self.scheduler.prepare(task)
         if self.observers.listening:
@@ -181,7 +186,7 @@ class Engine(Generic[T, R]):
         with self.lock:
             refusal = self.refusal(settings)
             if refusal is None:
-                self.scheduler.submit(task, now)
+                self.scheduler.submit(task, now, wall)
             happened = self.decided()
         self.act(happened)
         if refusal is not None:
@@ -222,7 +227,7 @@ class Engine(Generic[T, R]):
             with self.lock:
                 if refusal := self.refusal(dead.settings):
                     raise refusal
-                self.scheduler.resurrect(task, dead, now)
+                self.scheduler.resurrect(task, dead, now, self.clock.time())
                 happened = self.decided()
         except BaseException:
             with self.lock:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 from weakref import ref
 
 from typing_extensions import TypeVar, Unpack
@@ -25,7 +25,9 @@ from retrypool.errors import InvalidType, InvalidValue
 from retrypool.task import DeadTask, Task
 from retrypool.threads import closing
 from retrypool.threads.engine import Engine
+from retrypool.threads.inquiry import Inquiry
 from retrypool.threads.observers import Listening, Observers
+from retrypool.threads.planning import Planning
 from retrypool.threads.roster import Roster
 from retrypool.threads.staffing import Staffing
 from retrypool.threads.stats import Stats
@@ -41,7 +43,7 @@ _DEFAULT_HEALTH = HealthPolicy()
 _pool_number = itertools.count(1).__next__
 
 
-class Pool(Staffing[T, R]):
+class Pool(Staffing[T, R], Planning[T, R], Inquiry[T, R]):
     """Workers that are not identical, and many tasks to push through them.
 
     `workers` are objects with `run(ctx, data)`, plain functions of the data, or `WorkerSpec`s; each gets
@@ -63,6 +65,7 @@ class Pool(Staffing[T, R]):
     - `affinity_wait`: how long a retry waits for a worker that has not tried it, while there is one
       that can't take it now; default: 5 s.
     - `dead_limit`: how many dead tasks are kept, the oldest being dropped; default: all.
+    - `history_limit`: of how many ended tasks `status` knows, the oldest being forgotten; default: 10,000.
     - `wait_for_workers`: whether tasks are accepted while there is no worker; default: no.
     - `grace`: how long the thread of an attempt that is over may take to come back, before it counts as
       stuck; default: 5 s. A stuck worker that has a factory is replaced, as long as fewer than
@@ -103,6 +106,7 @@ class Pool(Staffing[T, R]):
         retry_budget: Budget | None = None,
         affinity_wait: Duration = 5.0,
         dead_limit: int | None = None,
+        history_limit: int = 10_000,
         wait_for_workers: bool = False,
         grace: Duration = 5.0,
         max_abandoned: int = 16,
@@ -123,6 +127,9 @@ class Pool(Staffing[T, R]):
             given["options"] = options
         _check_count("dead_limit", dead_limit)
         _check_count("max_abandoned", max_abandoned)
+        _check_count("history_limit", history_limit)
+        if history_limit is None:
+            raise InvalidType("history_limit", history_limit, "a whole number")
         if cancel is not None and not isinstance(cancel, CancelToken):
             raise InvalidType("cancel", cancel, "a CancelToken")
         if health is not None and not isinstance(health, HealthPolicy):
@@ -152,6 +159,7 @@ class Pool(Staffing[T, R]):
             scheduler=Scheduler(
                 affinity_wait=seconds("affinity_wait", affinity_wait),
                 dead_limit=dead_limit,
+                history_limit=history_limit,
                 health=health,
                 pace=as_pace(rate),
                 budget=retry_budget,
@@ -186,12 +194,13 @@ class Pool(Staffing[T, R]):
 
         Options, all of them optional, the pool's standing in for what is not said:
 
-        - `name`, `metadata`: for people, callbacks and listeners.
+        - `name`, `tags`, `metadata`: for people, callbacks and listeners.
         - `priority`: higher goes first; default 0.
         - `retry`: a `RetryPolicy`.
         - `timeout`: seconds for one attempt. `time_limit`: of running time, for all attempts.
           `deadline`: from now to the end, waiting included. What is used up makes a dead task.
-        - `delay`: seconds before it may be claimed first.
+        - `delay`: seconds before it may be claimed first. `at`: the same as an aware datetime; one that
+          has passed means now. If the wall clock is set, that is noticed within a minute.
         - `options`: a mapping that the worker finds in `ctx.options`.
         - `interrupt_on_timeout`: raise `Interrupted` in a thread whose attempt ran out of time.
         - `require`: tags that the worker must have; `worker`: the only one that may take it, by id;
@@ -341,15 +350,20 @@ class Pool(Staffing[T, R]):
         with self._engine.lock:
             return self._engine.scheduler.idle()
 
-    def close(self, timeout: Duration | None = None) -> None:
+    def close(self, timeout: Duration | None = None, *, delayed: Literal["run", "cancel"] = "run") -> None:
         """Take no more tasks, run what was accepted to its end, and join the threads.
 
-        Retries and delayed tasks included. A pause of the whole pool is lifted; what no worker can
-        ever take ends cancelled. With a `timeout`, in seconds, raises `CloseTimeout` when that has
-        passed; the pool stays closed to new tasks, and `close` may be called again. May be called more
-        than once and from several threads, but not from a worker's: that raises `WrongThread`.
+        Schedules end first. Retries are run, and so are delayed tasks once their time has come; with
+        `delayed="cancel"`, those of `dispatch(delay=)` and `dispatch(at=)` end cancelled. A pause of the
+        whole pool is lifted; what no worker can ever take ends cancelled. With a `timeout`, in seconds,
+        raises `CloseTimeout` when that has passed; the pool stays closed to new tasks, and `close` may be
+        called again. May be called more than once and from several threads, but not from a worker's: that
+        raises `WrongThread`.
         """
-        closing.close(self, optional_seconds("timeout", timeout))
+        limit = optional_seconds("timeout", timeout)
+        if delayed not in ("run", "cancel"):
+            raise InvalidValue("delayed", delayed, "'run' or 'cancel'")
+        closing.close(self, limit, cancel_delayed=delayed == "cancel")
 
     def force_close(self) -> list[Task[T, R]]:
         """Take no more tasks, cancel and return those that wait, and leave the rest alone.

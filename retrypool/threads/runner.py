@@ -142,6 +142,7 @@ class Runner(Generic[T, R]):
         attempts, watchdog, monotonic = engine.attempts, engine.watchdog, engine.monotonic
         arrivals, running, admits = engine.arrivals, seat.running, engine.scheduler.admits
         listening, talkative = engine.observers.listening, engine.talkative
+        remember = engine.scheduler.history.entries.append
         run, takes_context = run_of(self.worker)
         gate = self._gate
         seat.idle = False
@@ -197,8 +198,12 @@ class Runner(Generic[T, R]):
                     self._came_back(ctx)
                 else:
                     task._started = now
-                    task._ended = monotonic()
+                    task._ended = ended = monotonic()
                     task._outcome = result
+                    if record is None:
+                        remember((task.id, task._dispatched, now, ended))
+                    else:
+                        attempts.remember(task, record)
                     seat.succeeded += 1
                     # The task has ended with this; _rendezvous is read after it, see Task.
                     task._phase = _SUCCEEDED

@@ -114,6 +114,7 @@ class Staffing(Generic[T, R]):
         engine = self._engine
         with engine.lock:
             engine.scheduler.staff.resume_all()
+            engine.scheduler.timetable.catch_up()
             happened = engine.decided()
         engine.act(happened)
 

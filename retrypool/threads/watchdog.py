@@ -108,7 +108,7 @@ class Watchdog:
         engine = self._engine
         with engine.lock:
             now = engine.monotonic()
-            engine.scheduler.advance(now)
+            engine.scheduler.advance(now, engine.clock.time())
             overdue, expiry = engine.attempts.take_overdue(now)
             wakeup = engine.scheduler.next_wakeup()
             engine.settle_waiters()

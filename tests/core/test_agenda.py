@@ -80,7 +80,7 @@ def test_appointments_of_living_tasks_survive_the_sweep() -> None:
     agenda.add(5.0, lambda subject, now: None, alive)
     for _ in range(5_000):
         agenda.add(1.0, print, ended)
-    assert [entry[3] for entry in agenda._heap].count(alive) == 1
+    assert [entry[3] for entry in agenda._timed.entries].count(alive) == 1
 
 
 def test_weak_appointment_does_not_keep_a_task_alive() -> None:

@@ -4,6 +4,7 @@ A `type: ignore` is a promise too: mypy complains when the line it stands on bec
 """
 
 from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
 from typing import assert_type
 
 from retrypool import (
@@ -11,7 +12,9 @@ from retrypool import (
     FailureAction,
     Pool,
     RetryPolicy,
+    Schedule,
     Task,
+    TaskStatus,
     Unrecoverable,
     Worker,
     WorkerSpec,
@@ -60,6 +63,24 @@ def a_task_is_a_standard_future(pool: Pool[str, bytes]) -> None:
 
 def many_at_once(pool: Pool[str, bytes]) -> None:
     assert_type(pool.dispatch_many(["a", "b"]), list[Task[str, bytes]])
+
+
+def later_and_over_and_over(pool: Pool[str, bytes]) -> None:
+    pool.dispatch("page", at=datetime(2026, 3, 1, tzinfo=UTC), tags={"nightly"})
+    schedule = pool.schedule("page", every=60, until=timedelta(hours=1), overlap="queue", priority=1)
+    assert_type(schedule, Schedule[str, bytes])
+    assert_type(schedule.next_run, datetime | None)
+    assert_type(schedule.last_task, Task[str, bytes] | None)
+    assert_type(pool.schedules(), list[Schedule[str, bytes]])
+    pool.schedule(lambda tick: tick.isoformat(), cron="0 2 * * *", tz="Europe/Oslo")
+    pool.schedule("page", every=60, overlap="merge")  # type: ignore[arg-type]
+    pool.schedule(lambda tick: tick.year, every=60)  # type: ignore[arg-type, return-value]
+
+
+def where_a_task_stands(pool: Pool[str, bytes], task: Task[str, bytes]) -> None:
+    assert_type(pool.status(task.id), TaskStatus)
+    assert_type(pool.explain(task), str)
+    assert_type(pool.explain(3), str)
 
 
 def a_policy_is_made_of_values(pool: Pool[str, bytes]) -> None:
