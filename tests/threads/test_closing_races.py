@@ -229,3 +229,27 @@ def test_task_that_is_said_to_be_cancelled_while_its_failure_is_decided_ends_so(
     cancelled = cancelling.result(stage.within)
     pool.close(timeout=stage.within)
     assert task.cancelled() is cancelled
+
+
+@pytest.mark.xfail(reason="the dispatcher takes back a task that was tried")
+def test_task_that_was_tried_before_the_pool_closed_is_accepted(stage: Any, hooks: Any) -> None:
+    """It came in time, though it waits for its retry when the dispatcher looks again."""
+    appended = stage.gate()
+
+    def fail(data: object) -> None:
+        raise OSError(data)
+
+    pool = stage.pool([fail], retry=RetryPolicy(delay=600, max_delay=None, jitter="none"))
+    stage.until(lambda: pool._engine.scheduler.staff.parked)
+    hooks.arm("appended", appended.hold)
+    dispatching = stage.start(pool.dispatch, "x")
+    appended.wait_until_reached()
+    pool._engine.wake_one()
+    stage.until(lambda: pool.stats().delayed)
+    closing = stage.start(pool.close)
+    stage.until(lambda: pool.closed)
+    appended.open()
+    dispatching.exception(stage.within)
+    returned = pool.force_close()
+    closing.result(stage.within)
+    assert returned == [dispatching.result()]

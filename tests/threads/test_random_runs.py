@@ -4,11 +4,12 @@ import random
 import threading
 from collections import Counter
 from concurrent.futures import wait
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from retrypool import DeadReason, FailureAction, RetryPolicy, Task, TaskState, Unrecoverable
+from retrypool import DeadReason, FailureAction, RetryPolicy, Task, TaskState, Unrecoverable, WorkerNotFound
 
 pytestmark = pytest.mark.usefixtures("switching_often")
 
@@ -125,38 +126,46 @@ class Run:
             self.tasks.append(task)
 
     def make_trouble(self) -> None:
-        chance, pool = self.chance, self.pool
         for _ in range(25):
-            match chance.randrange(9):
-                case 0:
-                    pool.add_worker(self.worker())
-                case 1:
-                    leaving = chance.choice(pool.workers()).id
-                    if leaving != self.first:
-                        pool.remove_worker(leaving, timeout=self.leave_within)
-                case 2:
-                    pool.pause_worker(chance.choice(pool.workers()).id)
-                case 3:
-                    pool.resume_worker(chance.choice(pool.workers()).id)
-                case 4:
-                    pool.pause()
-                    pool.wait(timeout=0.001)
-                    pool.resume()
-                case 5:
-                    for task in chance.sample(self.tasks, min(3, len(self.tasks))):
-                        task.cancel()
-                case 6:
-                    for dead in pool.dead_tasks()[:2]:
-                        self.ledger.entries[dead.data[0]] = 0
-                        task = pool.requeue_dead_task(dead.id)
-                        task.add_done_callback(self.count_end)
-                        self.requeued.append(task)
-                case 7:
-                    assert pool.stats().waiting >= 0
-                    assert pool.queue_size >= 0
-                    pool.tasks()
-                case 8:
-                    pool.wait(timeout=0.001)
+            with suppress(WorkerNotFound):  # one that was leaving is gone in the meantime
+                self.make_one_trouble(self.chance, self.pool)
+
+    def make_one_trouble(self, chance: random.Random, pool: Any) -> None:
+        match chance.randrange(9):
+            case 0:
+                pool.add_worker(self.worker())
+            case 1:
+                leaving = chance.choice(pool.workers()).id
+                if leaving != self.first:
+                    pool.remove_worker(leaving, timeout=self.leave_within)
+            case 2:
+                pool.pause_worker(chance.choice(pool.workers()).id)
+            case 3:
+                pool.resume_worker(chance.choice(pool.workers()).id)
+            case 4:
+                pool.pause()
+                pool.wait(timeout=0.001)
+                pool.resume()
+            case 5:
+                for task in chance.sample(self.tasks, min(3, len(self.tasks))):
+                    task.cancel()
+            case 6:
+                for dead in pool.dead_tasks()[:2]:
+                    self.ledger.entries[dead.data[0]] = 0
+                    task = pool.requeue_dead_task(dead.id)
+                    task.add_done_callback(self.count_end)
+                    self.requeued.append(task)
+            case 7:
+                assert pool.stats().waiting >= 0
+                assert pool.queue_size >= 0
+                pool.tasks()
+            case 8:
+                pool.wait(timeout=0.001)
+
+    def resume_all(self) -> None:
+        for worker in self.pool.workers():
+            with suppress(WorkerNotFound):
+                self.pool.resume_worker(worker.id)
 
     def go(self) -> None:
         dispatching = [
@@ -190,8 +199,7 @@ def test_no_task_is_lost_and_none_is_run_twice_at_once(stage: Any, seed: int) ->
     """Workers leave only after their task, so every entry into `run` is an attempt of some task."""
     run = Run(stage, seed, leave_within=stage.within)
     run.go()
-    for worker in run.pool.workers():
-        run.pool.resume_worker(worker.id)
+    run.resume_all()
     run.pool.close(timeout=stage.within)
     run.check()
     if not run.requeued:
@@ -205,8 +213,7 @@ def test_no_task_is_lost_and_none_is_run_twice_at_once(stage: Any, seed: int) ->
 def test_no_task_is_lost_when_workers_are_taken_away_from_them(stage: Any, seed: int) -> None:
     run = Run(stage, seed, leave_within=0.0)
     run.go()
-    for worker in run.pool.workers():
-        run.pool.resume_worker(worker.id)
+    run.resume_all()
     run.pool.close(timeout=stage.within)
     assert [task for task in run.tasks + run.requeued if not task.done()] == []
     assert {run.ended[id(task)] for task in run.tasks + run.requeued} == {1}
