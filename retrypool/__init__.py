@@ -1,5 +1,10 @@
 """Push many items through something slow and flaky, with several workers that are not identical."""
 
+from typing import TYPE_CHECKING
+
+from retrypool.collect.drain import Drain
+from retrypool.collect.group import Group
+from retrypool.collect.results import TaskResult
 from retrypool.context import CancelToken, Context, current_context
 from retrypool.core.blame import Scope
 from retrypool.core.budget import Budget
@@ -43,6 +48,9 @@ from retrypool.threads.stats import Stats
 from retrypool.threads.status import TaskStatus
 from retrypool.worker import Worker, WorkerInfo, WorkerSpec
 
+if TYPE_CHECKING:
+    from retrypool.executor import PoolExecutor
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -55,9 +63,11 @@ __all__ = [
     "Context",
     "DeadReason",
     "DeadTask",
+    "Drain",
     "Failure",
     "FailureAction",
     "GiveUp",
+    "Group",
     "HealthPolicy",
     "Interrupted",
     "InvalidType",
@@ -69,6 +79,7 @@ __all__ = [
     "Outcome",
     "Pool",
     "PoolClosed",
+    "PoolExecutor",
     "QueueFull",
     "Rate",
     "RetryIn",
@@ -80,6 +91,7 @@ __all__ = [
     "StorageError",
     "Task",
     "TaskNotFound",
+    "TaskResult",
     "TaskState",
     "TaskStatus",
     "Throttled",
@@ -98,3 +110,12 @@ __all__ = [
     "parse_retry_after",
     "random_between",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Imported on first use: a program that has no use for executors does not wait for them.
+    if name == "PoolExecutor":
+        from retrypool.executor import PoolExecutor
+
+        return PoolExecutor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,10 +11,11 @@ from weakref import WeakSet
 
 from retrypool.clock import Clock, SystemClock
 from retrypool.durations import Duration, optional_seconds, seconds
-from retrypool.errors import NoContext
+from retrypool.errors import AttemptTimeout, InvalidValue, NoContext
 
 if TYPE_CHECKING:
     from retrypool.core.seat import Seat
+    from retrypool.core.settings import TaskSettings
     from retrypool.task import Task
 
 __all__ = ["CancelToken", "Context", "current_context"]
@@ -187,8 +188,12 @@ class Context:
         "_started",
         "_task",
         "_token",
+        "_withheld",
         "attempt",
     )
+
+    # What the attempt has sent to a drain that wants it only if it succeeds. Set for such attempts alone.
+    _withheld: list[object]
 
     def __init__(
         self, task: Task[Any, Any], seat: Seat, clock: Clock, started: float, expires: float
@@ -250,6 +255,23 @@ class Context:
         """Whether the attempt is over already: nobody waits for what it does."""
         return self._reason is not None
 
+    def send(self, value: object) -> bool:
+        """Put a value into the `Drain` that the task was dispatched with; return whether it was taken.
+
+        What an attempt sends that is over already is dropped, and so is what comes after the drain was
+        closed. A `Drain(commit="success")` gets it once the attempt has succeeded. Raises `InvalidValue`
+        if the task has no drain.
+        """
+        drain = self._task._settings.drain
+        if drain is None:
+            raise InvalidValue("the task's drain", None, "a Drain, given with dispatch(..., drain=...)")
+        if self._reason is not None:
+            return False
+        if drain.withholds:
+            self._withheld.append(value)
+            return not drain.closed
+        return drain.send(value)
+
     @property
     def token(self) -> CancelToken:
         """A token that is cancelled with the attempt, to hand on to what can watch one."""
@@ -279,8 +301,9 @@ class Context:
     def check(self) -> None:
         """Raise if the attempt is over: `AttemptTimeout` if it was for time, else `CancelledError`."""
         reason = self._reason
-        if isinstance(reason, BaseException):
-            raise reason
+        if isinstance(reason, AttemptTimeout):
+            # Another one: this context is in the traceback of what is raised, and has hold of `reason`.
+            raise AttemptTimeout(reason.seconds, reason.limit)
         if reason is not None:
             raise CancelledError(reason)
 
@@ -288,6 +311,17 @@ class Context:
         """Wait `duration` seconds, or raise as `check` does, as soon as the attempt is over."""
         self.token.wait(seconds("duration", duration))
         self.check()
+
+    def _let_go(self) -> None:
+        """Let go of the task, which did not succeed in this attempt.
+
+        Its error's traceback holds the frame of `run`, and that holds this context: without the task
+        in it there is no cycle.
+        """
+        task = self._task
+        if self._cost is None and task._record is not None:
+            self._cost = task._record.cost
+        self._task = _Past(task.id, task._settings)  # type: ignore[assignment]
 
     def _cancel(self, reason: object) -> None:
         """Say that the attempt is over, and why."""
@@ -301,6 +335,27 @@ class Context:
         return f"<Context of task {self.task_id}, attempt {self.attempt}: {state}>"
 
 
+class _Past:
+    """What a context still knows of its task when its attempt is over."""
+
+    __slots__ = ("_settings", "id")
+    _record = None
+
+    def __init__(self, id: int, settings: TaskSettings) -> None:
+        self.id = id
+        self._settings = settings
+
+    @property
+    def name(self) -> str | None:
+        """The name of the task."""
+        return self._settings.name
+
+    @property
+    def options(self) -> Mapping[str, object]:
+        """The options of the task."""
+        return self._settings.options
+
+
 _thread = threading.local()
 
 
@@ -309,13 +364,18 @@ def current_context() -> Context:
 
     For workers that are plain functions. Raises `NoContext` in any other thread.
     """
-    seat: Seat | None = getattr(_thread, "seat", None)
+    seat = seat_here()
     if seat is not None:
         running = seat.running[-1:]
         attempt = running[0] if running else seat.stuck
         if attempt is not None:
             return attempt
     raise NoContext
+
+
+def seat_here() -> Seat | None:
+    """Return the seat that this thread works at, if it does."""
+    return getattr(_thread, "seat", None)
 
 
 def sit_down(seat: Seat | None) -> None:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from typing_extensions import override
 
 from retrypool.callbacks import call_guarded
+from retrypool.rendezvous import Rendezvous as _Rendezvous
+from retrypool.rendezvous import Reporter
 
 if TYPE_CHECKING:
     import contextvars
@@ -167,6 +169,7 @@ class Record:
         "inherited",
         "parole",
         "plain",
+        "roundabout",
         "running_time",
         "seq",
         "suspects",
@@ -195,6 +198,7 @@ class Record:
         self.cancelled = False  # it is to end cancelled instead; set under the pool's lock
         self.context: contextvars.Context | None = None  # what run() is to be called in
         self.parole = False  # whether it may run on a group that has tried it, having waited enough
+        self.roundabout = False  # whether its runs take more than the hot loop does for a plain task
 
     def errors(self) -> list[BaseException]:
         """Return what has been raised since it was dispatched or requeued, oldest first."""
@@ -209,20 +213,9 @@ class TaskOwner(Protocol):
     def settle(self, seat: Seat, ctx: Context, actual: float) -> None: ...
 
 
-class _Rendezvous:
-    """Where those meet who wait for one task: made on first use, never for a task nobody waits on."""
-
-    __slots__ = ("announced", "callbacks", "condition", "waiters")
-
-    def __init__(self) -> None:
-        self.condition = threading.Condition()
-        self.announced = False  # whether those who wait have been told; under `condition`
-        self.callbacks: list[Callable[[Future[Any]], object]] = []
-        self.waiters: list[Any] = []  # those of concurrent.futures.wait and as_completed
-
-
-# Taken only to install a rendezvous, so that two waiters agree on one.
-_install = threading.Lock()
+# Taken to install a rendezvous, so that two waiters agree on one, and to take a reporter out. Reentrant:
+# the garbage collector may run while it is held, and end other tasks.
+_install = threading.RLock()
 
 
 class Task(Future[R], Generic[T, R]):
@@ -240,7 +233,8 @@ class Task(Future[R], Generic[T, R]):
     #                      that puts it back (before it puts it back)
     #   _withdrawn         the scheduler, under the pool's lock (before it looks at _seat)
     #   _record            the owner
-    #   _rendezvous        whoever waits first, under _install (before it looks at _phase)
+    #   _rendezvous        its dispatcher, before anybody else knows the task; then whoever waits
+    #                      first, under _install (before it looks at _phase)
     # `Future.__init__` is not called: these slots stand for all that it would set.
     __slots__ = (
         "_dispatched",
@@ -276,7 +270,7 @@ class Task(Future[R], Generic[T, R]):
         self._seat = None
         self._record = None
         self._withdrawn = False
-        self._rendezvous: _Rendezvous | None = None
+        self._rendezvous: _Rendezvous | Reporter | None = None
 
     # -- what it is ------------------------------------------------------------------------------
 
@@ -433,11 +427,17 @@ class Task(Future[R], Generic[T, R]):
 
     def _meet(self) -> _Rendezvous:
         rendezvous = self._rendezvous
-        if rendezvous is None:
+        if not isinstance(rendezvous, _Rendezvous):
+            rendezvous = _Rendezvous()
             with _install:
-                rendezvous = self._rendezvous
-                if rendezvous is None:
-                    self._rendezvous = rendezvous = _Rendezvous()
+                known = self._rendezvous
+                if known is None or known.__class__ is Reporter:
+                    # There is no call since `known` was read, so nothing else can run on this thread.
+                    self._rendezvous = rendezvous
+                    if isinstance(known, Reporter):
+                        rendezvous.callbacks.append(known.report)
+                elif isinstance(known, _Rendezvous):
+                    rendezvous = known
             if self._phase in _ENDED:
                 self._announce()  # whoever ended it may have looked before there was a rendezvous
         return rendezvous
@@ -453,6 +453,8 @@ class Task(Future[R], Generic[T, R]):
     def _announce(self) -> None:
         """Tell those who wait that the task has ended, unless they know. Called outside locks."""
         rendezvous = self._rendezvous
+        if isinstance(rendezvous, Reporter):
+            rendezvous = self._report()
         if rendezvous is None:
             return
         with rendezvous.condition:
@@ -470,6 +472,17 @@ class Task(Future[R], Generic[T, R]):
             rendezvous.condition.notify_all()
         for callback in callbacks:
             call_guarded("done callback", callback, self)
+
+    def _report(self) -> _Rendezvous | None:
+        """Tell the reporter, unless `_meet` has put a rendezvous in its place, which is returned then."""
+        with _install:
+            known = self._rendezvous
+            if isinstance(known, _Rendezvous):
+                return known
+            self._rendezvous = None
+        if known is not None:
+            call_guarded("reporter", known.report, self)
+        return None
 
     # concurrent.futures reads these three under `_condition`.
 
@@ -490,6 +503,6 @@ class Task(Future[R], Generic[T, R]):
         # `wait` counts those that have not ended, and is told of each that ends: so a task has ended for
         # it from the moment when it is told, and not from a little before.
         rendezvous = self._rendezvous
-        if rendezvous is not None and not rendezvous.announced and self._phase in _ENDED:
+        if isinstance(rendezvous, _Rendezvous) and not rendezvous.announced and self._phase in _ENDED:
             return "RUNNING"
         return _FUTURE_STATES.get(self._phase, "PENDING")

@@ -141,6 +141,8 @@ class Scheduler(Matching):
         if self.dead_limit is not None and len(self.dead) > self.dead_limit:
             del self.dead[next(iter(self.dead))]
             self.dead_dropped += 1
+        if not task._settings.keep_data:
+            task.data = None  # the dead task still has it, to be requeued with
         task._outcome = error
         self.history.ended(task, TaskState.DEAD, now)
         task._phase = TaskState.DEAD
@@ -150,6 +152,8 @@ class Scheduler(Matching):
         """End a task without result or failure."""
         task._seat = None
         self.cancelled += 1
+        if not task._settings.keep_data:
+            task.data = None
         task._outcome = reason
         self.history.ended(task, TaskState.CANCELLED, now)
         task._phase = TaskState.CANCELLED
@@ -359,6 +363,7 @@ class Scheduler(Matching):
             record.cost = settings.cost_of(task.data)
         if settings.copy_context:
             record.context = contextvars.copy_context()
+        record.roundabout = settings.copy_context or settings.wraps_up
         return record
 
     def _and_tried(self, record: Record, group: Group) -> frozenset[Group]:

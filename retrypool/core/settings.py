@@ -18,9 +18,10 @@ from retrypool.durations import Duration, optional_seconds, seconds
 from retrypool.errors import InvalidType, InvalidValue
 
 if TYPE_CHECKING:
+    from retrypool.collect.drain import Drain
     from retrypool.context import CancelToken
 
-__all__ = ["TaskOptions", "TaskSettings", "checked_cost"]
+__all__ = ["MapOptions", "TaskOptions", "TaskSettings", "checked_cost"]
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -29,13 +30,12 @@ def _nothing() -> Mapping[str, object]:
     return _NOTHING
 
 
-class TaskOptions(TypedDict, total=False):
-    """The keyword arguments of `dispatch`. What is left out comes from the pool."""
+class MapOptions(TypedDict, total=False):
+    """The keyword arguments of `map` that are about its tasks. What is left out comes from the pool."""
 
     name: str | None  # shown in errors, events and tables
     priority: int  # higher goes first; 0 by default
     retry: RetryPolicy
-    timeout: Duration | None  # for one attempt
     time_limit: Duration | None  # of running time, over all attempts
     deadline: Duration | None  # from dispatch to the end, waiting included
     interrupt_on_timeout: bool
@@ -48,9 +48,18 @@ class TaskOptions(TypedDict, total=False):
     cancel: CancelToken | None  # cancels the task
     delay: Duration  # before it may be claimed first
     at: datetime | None  # before which it may not be claimed
+    drain: Drain[Any] | None  # where ctx.send() puts what it is given
+    keep_data: bool  # whether the task still has its data when it has ended
+    block_timeout: Duration | None  # how long dispatch may wait for room in the queue
     options: Mapping[str, object]  # what the worker finds in ctx.options; replaces the pool's whole
     tags: Iterable[str]  # words that callbacks and listeners find in task.tags
     metadata: Mapping[str, object]  # what callbacks and listeners find in task.metadata
+
+
+class TaskOptions(MapOptions, total=False):
+    """The keyword arguments of `dispatch`. What is left out comes from the pool."""
+
+    timeout: Duration | None  # for one attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +82,16 @@ class TaskSettings:
     cancel: CancelToken | None = None
     delay: float = 0.0
     at: float | None = None  # seconds since the epoch
+    drain: Drain[Any] | None = None
+    keep_data: bool = True
+    block_timeout: float | None = None
     options: Mapping[str, object] = field(default_factory=_nothing)
     tags: frozenset[str] = frozenset()
     metadata: Mapping[str, object] = field(default_factory=_nothing)
-    # Whether a task may go to any worker, now, in the order of dispatch.
+    # Whether there is more to do at its success than to keep the result: to hand over what it has sent,
+    # or to let go of its data.
+    wraps_up: bool = field(init=False)
+    # Whether a task may go to any worker, now, in the order of dispatch, and is run like all others.
     plain: bool = field(init=False)
     # Whether a retry may go to any worker that has not tried it, in the order of arrival.
     retry_plain: bool = field(init=False)
@@ -87,8 +102,11 @@ class TaskSettings:
     span: float | None = field(init=False)
 
     def __post_init__(self) -> None:
+        wraps_up = not self.keep_data or (self.drain is not None and self.drain.withholds)
+        object.__setattr__(self, "wraps_up", wraps_up)
         plain = (
-            self.priority == 0
+            not wraps_up
+            and self.priority == 0
             and self.delay == 0
             and self.at is None
             and self.deadline is None
@@ -181,6 +199,10 @@ def _limit(what: str, value: Any) -> object:
     return optional_seconds(what, value, positive=True)
 
 
+def _patience(what: str, value: Any) -> object:
+    return optional_seconds(what, value)
+
+
 def _flag(what: str, value: object) -> object:
     if not isinstance(value, bool):
         raise InvalidType(what, value, "True or False")
@@ -226,6 +248,12 @@ def _token(what: str, value: object) -> object:
     return value
 
 
+def _drain(what: str, value: object) -> object:
+    if value is not None and not isinstance(getattr(value, "withholds", None), bool):
+        raise InvalidType(what, value, "a Drain")
+    return value
+
+
 def _mapping(what: str, value: object) -> object:
     if not isinstance(value, Mapping):
         raise InvalidType(what, value, "a mapping, such as a dict")
@@ -253,6 +281,9 @@ _CHECKS = {
     "cancel": _token,
     "delay": seconds,
     "at": _date,
+    "drain": _drain,
+    "keep_data": _flag,
+    "block_timeout": _patience,
     "options": _mapping,
     "tags": _tags,
     "metadata": _mapping,

@@ -37,7 +37,7 @@ Fate = Literal["retry", "drop", "dead"]
 
 
 class Attempts:
-    """What can become of an attempt. All methods but `take_over` are called outside the pool's lock."""
+    """What can become of an attempt. Called outside the pool's lock, but for what says otherwise."""
 
     def __init__(self, engine: Engine[Any, Any]) -> None:
         self._engine = engine
@@ -100,7 +100,10 @@ class Attempts:
             scope, retry_after = self._judge(task, error)
             attempt = self._enter(seat, ctx, _outcome(scope, error), ended, error)
             if over:
-                self._stop(seat, ctx, error, interrupt=task._settings.interrupt_on_timeout)
+                # Another of its kind: the pool has hold of the context for a while, which is no reason to
+                # keep what the task ends with.
+                reason = type(error)(*error.args)
+                self._stop(seat, ctx, reason, interrupt=task._settings.interrupt_on_timeout)
             self._tell_ended(ctx, attempt)
             self._blame(seat, scope, retry_after)
             action = self._observers.failed(task, error)
@@ -111,6 +114,7 @@ class Attempts:
             self._carry_out(task, decision, error, None if seat.stuck is ctx else seat)
         finally:
             self.deciding.discard(ctx)
+        ctx._let_go()
 
     def _judge(self, task: Task[Any, Any], error: BaseException) -> tuple[Scope, object]:
         """Say whose fault an error is."""
@@ -330,6 +334,7 @@ class Attempts:
                 errors = task.errors
                 error = errors[-1] if errors else RetryPoolError(reason)
                 self.bury(task, DeadReason.CALLBACK, error)
+        ctx._let_go()
 
     def _forget_probe(self, seat: Seat) -> None:
         """Take notice that an attempt that was a probe has shown nothing."""
@@ -351,8 +356,13 @@ class Attempts:
         self._engine.expect_back(seat, ctx)
 
     @undisturbed
-    def cancel_task(self, task: Task[Any, Any], reason: str, *, interrupt: bool = False) -> bool:
-        """Cancel a task wherever it is; return False if it has ended, or does so just now."""
+    def cancel_task(
+        self, task: Task[Any, Any], reason: str, *, interrupt: bool = False, patient: bool = True
+    ) -> bool:
+        """Cancel a task wherever it is; return False if it has ended, or does so just now.
+
+        Without patience also if somebody has it in hand, who may be the thread that calls this.
+        """
         engine = self._engine
         while not task.done():
             if engine.cancel_waiting(task, reason):
@@ -368,6 +378,8 @@ class Attempts:
                 record.cancelled = True
                 if record.deciding:
                     return True
+            if not patient:
+                return False
             time.sleep(0)
         return task.cancelled()
 
@@ -427,6 +439,8 @@ class Attempts:
         span = task._settings.span
         expires = self.expiry(task, now) if span is None else now + span
         ctx = Context(task, seat, self._engine.clock, now, expires)
+        if task._settings.wraps_up:
+            ctx._withheld = []
         seat.running.append(ctx)
         self._engine.watchdog.expect(expires)
         if self._observers.listening:
@@ -434,8 +448,13 @@ class Attempts:
         return ctx
 
     def finish(self, seat: Seat, ctx: Context, result: object) -> None:
-        """End a task with a result. The hot loop takes the same steps, without the calls."""
+        """End a task with a result. The hot loop takes the same steps, without the calls.
+
+        But for the first one: what is left to do before anybody can know of the success.
+        """
         task = ctx._task
+        if task._settings.wraps_up:
+            _wrap_up(task, ctx)
         task._started = ctx._started
         task._ended = self._monotonic()
         task._outcome = result
@@ -444,6 +463,20 @@ class Attempts:
         task._phase = TaskState.SUCCEEDED
         task._announce()
         self.succeeded(seat, task)
+
+
+def _wrap_up(task: Task[Any, Any], ctx: Context) -> None:
+    """Hand over what a successful attempt has sent, and let go of what the task does not keep."""
+    settings = task._settings
+    if settings.drain is not None and settings.drain.withholds:
+        settings.drain._extend(ctx._withheld)
+    if not settings.keep_data:
+        task.data = None
+        record = task._record
+        if record is not None and not record.history:
+            if ctx._cost is None:
+                ctx._cost = record.cost
+            task._record = None  # there is nothing in it that is to be told
 
 
 def reason_of(token: CancelToken) -> str:

@@ -15,7 +15,7 @@ from retrypool.context import CancelToken, Context
 from retrypool.core.scheduler import CLOSED_BY_FORCE
 from retrypool.errors import CloseTimeout, WrongThread
 from retrypool.events import PoolClosing
-from retrypool.task import Task
+from retrypool.task import DeadReason, Task
 from retrypool.threads.attempts import reason_of
 from retrypool.threads.interrupt import undisturbed
 from retrypool.threads.roster import Tally
@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from retrypool.threads.pool import Pool
     from retrypool.threads.runner import Runner
 
-__all__ = ["close", "force_close", "give_up", "wait", "watch_over"]
+__all__ = [
+    "break_down",
+    "cancel_waiting",
+    "close",
+    "exiting",
+    "force_close",
+    "give_up",
+    "shut",
+    "wait",
+    "watch_over",
+]
 
 log = logging.getLogger("retrypool")
 
@@ -36,6 +46,7 @@ _BEFORE_ITS_TIME = "the pool was closed before its time had come"
 # Strong references: a pool that nobody holds any more still has threads, and tasks that were promised to
 # be run. In the order in which they were made.
 _open: dict[Pool[Any, Any], None] = {}
+_exiting = False
 
 
 def watch_over(pool: Pool[Any, Any]) -> None:
@@ -66,12 +77,13 @@ def close(pool: Pool[Any, Any], timeout: float | None, *, cancel_delayed: bool =
     _refuse_if_forked(pool)
     until = None if timeout is None else time.monotonic() + timeout
     try:
-        _shut(pool, cancel_delayed=cancel_delayed)
+        shut(pool, cancel_delayed=cancel_delayed)
         pool.resume()
         _drain(pool, timeout, until)
         _dismiss(pool)
         _join(pool, timeout, until)
         _over(pool)
+        pool._engine.end_drains()
         pool._engine.watchdog.join(_left(until))
     except KeyboardInterrupt:
         # One Ctrl-C ends the script: what still waits is not begun any more.
@@ -79,7 +91,8 @@ def close(pool: Pool[Any, Any], timeout: float | None, *, cancel_delayed: bool =
         raise
 
 
-def _shut(pool: Pool[Any, Any], *, cancel_delayed: bool = False) -> None:
+def shut(pool: Pool[Any, Any], *, cancel_delayed: bool = False) -> None:
+    """Take nothing more."""
     engine = pool._engine
     with engine.lock:
         news = not engine.closed
@@ -155,7 +168,7 @@ def force_close(pool: Pool[T, R], reason: str = CLOSED_BY_FORCE) -> list[Task[T,
     engine, scheduler = pool._engine, pool._engine.scheduler
     if engine.forked:
         return []
-    _shut(pool)
+    shut(pool)
     # First of all, so that ending the attempts starts no watchdog only to stop it again.
     _over(pool)
     attempts = engine.attempts
@@ -173,7 +186,32 @@ def force_close(pool: Pool[T, R], reason: str = CLOSED_BY_FORCE) -> list[Task[T,
     for seat, ctx in taken:
         attempts.end(seat, ctx, "drop", reason)
     _dismiss(pool)
+    engine.end_drains()
     return cancelled
+
+
+def cancel_waiting(pool: Pool[Any, Any], reason: str) -> None:
+    """Take nothing more, and cancel what waits. What runs, runs to its end."""
+    engine = pool._engine
+    shut(pool)
+    with engine.lock:
+        engine.scheduler.cancel_waiting(reason, engine.monotonic())
+        happened = engine.decided()
+    engine.act(happened)
+
+
+def break_down(pool: Pool[Any, Any], error: BaseException) -> None:
+    """Take nothing more, and let what waits end with `error`. What runs, runs to its end."""
+    engine, scheduler = pool._engine, pool._engine.scheduler
+    shut(pool)
+    with engine.lock:
+        now = engine.monotonic()
+        for task in sorted(scheduler.waiting(), key=lambda task: task.id):
+            if scheduler.withdraw(task):
+                scheduler.bury(task, DeadReason.CALLBACK, error, now)
+        happened = engine.decided()
+    engine.act(happened)
+    _dismiss(pool)
 
 
 def give_up(pool_ref: ref[Pool[Any, Any]], token: CancelToken) -> None:
@@ -186,8 +224,15 @@ def give_up(pool_ref: ref[Pool[Any, Any]], token: CancelToken) -> None:
 # -- with the interpreter ------------------------------------------------------------------------
 
 
+def exiting() -> bool:
+    """Return whether the interpreter is on its way out."""
+    return _exiting
+
+
 def _close_at_exit() -> None:
     """Drain what is open, unless a Ctrl-C ends the script."""
+    global _exiting  # noqa: PLW0603 - there is one interpreter
+    _exiting = True
     for pool in list(_open):
         pool._engine.exiting = True
         if isinstance(getattr(sys, "last_value", None), KeyboardInterrupt) or not pool._engine.threaded:
@@ -198,7 +243,7 @@ def _close_at_exit() -> None:
 
 def _drain_at_exit(pool: Pool[Any, Any]) -> None:
     """Run what was accepted to its end, but don't wait for attempts that do not come to theirs."""
-    _shut(pool)
+    shut(pool)
     pool.resume()
     while True:
         under_way, ended = _progress(pool)

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from retrypool.clock import Clock
-from retrypool.context import CancelToken, Context
+from retrypool.collect.drain import Drain
+from retrypool.context import CancelToken, Context, seat_here
 from retrypool.core.blame import Judge
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.seat import Seat
@@ -23,11 +27,13 @@ from retrypool.core.settings import TaskSettings
 from retrypool.core.timetable import TickDue
 from retrypool.errors import NoWorkers, PoolClosed, RetryPoolError
 from retrypool.events import Event, TaskDispatched, TaskEvent, WorkerStuck
+from retrypool.rendezvous import Reporter
 from retrypool.task import DeadTask, Task
 from retrypool.threads.attempts import Attempts
 from retrypool.threads.interrupt import undisturbed
 from retrypool.threads.observers import Observers
 from retrypool.threads.parking import Parker
+from retrypool.threads.room import Room
 from retrypool.threads.watchdog import Watchdog
 
 __all__ = ["Engine"]
@@ -53,6 +59,8 @@ class Engine(Generic[T, R]):
     # Who may touch what:
     #   scheduler            under `lock`, but for what its own text excepts
     #   closed, forked, exiting   set once, under `lock`; read without it
+    #   kept, drains         under `lock`
+    #   unwanted             anybody appends; whoever calls `act` takes out
     #   guarded              written under `lock`. Dispatchers read it after they have appended a task
     #                        to the arrivals, and take the task back if it is set by then
     #   searching            anybody, at any time: a hint that a worker was just woken and will look
@@ -69,6 +77,9 @@ class Engine(Generic[T, R]):
         wait_for_workers: bool,
         judge: Judge,
         grace: float = 5.0,
+        max_queue: int | None = None,
+        patient: bool = True,
+        keep_results: bool = False,
         threaded: bool = True,
         careful: bool = False,
         chance: Callable[[], float] = random.random,
@@ -84,9 +95,16 @@ class Engine(Generic[T, R]):
         self.on_stuck: Callable[[WorkerStuck], None] = _leave_alone  # given by the roster
         self.chance = chance
         self.arrivals = scheduler.backlog.arrivals
+        # What workers take from without asking. If the queue is bounded that is nothing: they claim
+        # under the lock, so that what waits is counted exactly.
+        self.unlocked = self.arrivals if max_queue is None else deque[Task[Any, Any]]()
+        self.kept: dict[int, Task[T, R]] | None = {} if keep_results else None
+        self.drains: set[Drain[Any]] = set()  # those that end when this pool does
+        self.unwanted: deque[Task[Any, Any]] = deque()  # what is to be cancelled soon
         self.parked = scheduler.staff.parked
         self.lock = threading.Lock()
         self.settled = threading.Condition(self.lock)  # no task waits or runs, or none ever can
+        self.room = None if max_queue is None else Room(self, max_queue, patient=patient)
         self.waiters = 0  # threads that wait for `settled`
         self.closed = False
         self.forked = False
@@ -103,6 +121,12 @@ class Engine(Generic[T, R]):
     def __repr__(self) -> str:
         return f"<{self.name}>"
 
+    @property
+    def here(self) -> bool:
+        """Whether the calling thread is one of the workers'."""
+        seat = seat_here()
+        return seat is not None and seat in self.scheduler.staff.seats
+
     # -- deciding and acting ---------------------------------------------------------------------
 
     def decided(self) -> list[Event]:
@@ -111,6 +135,8 @@ class Engine(Generic[T, R]):
         if wakeup is not None:
             self.watchdog.expect(wakeup)
         self.settle_waiters()
+        if self.room is not None:
+            self.room.call()
         return self.scheduler.take_happened()
 
     def act(self, happened: list[Event]) -> None:
@@ -128,6 +154,8 @@ class Engine(Generic[T, R]):
                 case TaskEvent(task=task) if task.done():
                     task._announce()
             self.observers.tell(event)
+        if self.unwanted:
+            self._cancel_unwanted()
 
     def settle_waiters(self) -> None:
         """Wake those who wait for the last task to end, if there is nothing left to wait for."""
@@ -143,6 +171,8 @@ class Engine(Generic[T, R]):
             or self.closed
             or self.forked
             or self.observers.listening
+            or self.room is not None
+            or self.kept is not None
             or (not self.scheduler.staff.live and not self.wait_for_workers)
         )
 
@@ -172,20 +202,60 @@ class Engine(Generic[T, R]):
 
     # -- the way in ------------------------------------------------------------------------------
 
+    def entrance(self, settings: TaskSettings, reporter: Reporter | None = None) -> Callable[[T], Task[T, R]]:
+        """Return a function that dispatches with these settings, as quickly as that can be done.
+
+        `reporter` hears of the end of each of the tasks.
+        """
+        if not settings.plain or settings.drain is not None:
+            return partial(self.dispatch, settings=settings, reporter=reporter)
+        next_id, arrive, monotonic = self.scheduler.backlog.next_seq, self.arrivals.append, self.monotonic
+        parked = self.parked
+
+        def dispatch(data: T) -> Task[T, R]:
+            # The steps of Pool.dispatch, in the same order.
+            if self.guarded:
+                return self.dispatch(data, settings, reporter)
+            task: Task[T, R] = Task(next_id(), data, settings, self, monotonic())
+            task._rendezvous = reporter
+            arrive(task)
+            if self.guarded:
+                self.look_again(task)
+            if parked and not self.searching:
+                self.wake_one()
+            return task
+
+        return dispatch
+
     @undisturbed
-    def dispatch(self, data: T, settings: TaskSettings) -> Task[T, R]:
+    def dispatch(self, data: T, settings: TaskSettings, reporter: Reporter | None = None) -> Task[T, R]:
         """Accept a task, the careful way."""
         if refusal := self.refusal(settings):
             raise refusal
+        room = self.room
+        if room is not None:
+            room.reserve(settings)
         now = self.monotonic()
         wall = 0.0 if settings.at is None else self.clock.time()
         task: Task[T, R] = Task(self.scheduler.backlog.next_seq(), data, settings, self, now)
-        self.scheduler.prepare(task)
-        if self.observers.listening:
-            self.observers.tell(TaskDispatched(now, task))
+        task._rendezvous = reporter
+        try:
+            self.scheduler.prepare(task)
+            if self.observers.listening:
+                self.observers.tell(TaskDispatched(now, task))
+        except BaseException:  # a cost function that raises, a Ctrl-C
+            if room is not None:
+                room.give_back()
+            raise
         with self.lock:
             refusal = self.refusal(settings)
+            if room is not None:
+                room.taken -= 1  # by the task itself from here on
             if refusal is None:
+                if settings.drain is not None:
+                    self._lead_to(settings.drain)
+                if self.kept is not None:
+                    self.kept[task.id] = task
                 self.scheduler.submit(task, now, wall)
             happened = self.decided()
         self.act(happened)
@@ -194,6 +264,20 @@ class Engine(Generic[T, R]):
         if settings.cancel is not None:
             self.attempts.obey(settings.cancel, task)
         return task
+
+    def _lead_to(self, drain: Drain[Any]) -> None:
+        """Take notice that `drain` gets values from this pool. Called under the lock."""
+        if drain not in self.drains:
+            self.drains.add(drain)
+            drain._open_source(self)
+
+    @undisturbed
+    def end_drains(self) -> None:
+        """Tell the drains that no more comes from this pool."""
+        with self.lock:
+            drains, self.drains = self.drains, set()
+        for drain in drains:
+            drain._end_source(self)
 
     @undisturbed
     def look_again(self, task: Task[T, R]) -> None:
@@ -227,6 +311,8 @@ class Engine(Generic[T, R]):
             with self.lock:
                 if refusal := self.refusal(dead.settings):
                     raise refusal
+                if self.kept is not None:
+                    self.kept[task.id] = task
                 self.scheduler.resurrect(task, dead, now, self.clock.time())
                 happened = self.decided()
         except BaseException:
@@ -246,6 +332,36 @@ class Engine(Generic[T, R]):
             happened = self.decided()
         self.act(happened)
         return found or task.cancelled()
+
+    @undisturbed
+    def give_up(self, tasks: Iterable[Task[Any, Any]]) -> None:
+        """Cancel what nobody waits for any more. Also called by the garbage collector, on any thread.
+
+        That thread may be in the middle of something with the lock held, and would wait for itself for
+        ever. So it waits for a moment only, which does for a lock that others hold; else it leaves the
+        tasks to whoever holds the lock, who looks for them once it has left it (`act`).
+        """
+        if self.lock.acquire(timeout=0.05):
+            self.lock.release()
+            self._cancel_all(tasks, patient=not self.here)
+        else:
+            self.unwanted.extend(tasks)
+
+    def _cancel_unwanted(self) -> None:
+        """Cancel what was left to whoever comes by. Perhaps a worker, on its way to one of the tasks."""
+        tasks = []
+        with suppress(IndexError):
+            while True:
+                tasks.append(self.unwanted.popleft())
+        self._cancel_all(tasks, patient=False)
+
+    def _cancel_all(self, tasks: Iterable[Task[Any, Any]], *, patient: bool) -> None:
+        left = []
+        for task in tuple(tasks):
+            self.attempts.cancel_task(task, "nobody waits for its result", patient=patient)
+            if not task.done():
+                left.append(task)  # it is in somebody's hands: another time
+        self.unwanted.extend(left)
 
     def follow(self, token: CancelToken, callback: Callable[[CancelToken], object]) -> Callable[[], None]:
         """Have `callback(token)` called when `token` is cancelled, also if that is for its time.

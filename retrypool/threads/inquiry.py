@@ -105,11 +105,13 @@ class Inquiry(Generic[T, R]):
             attempts = [*seat.running, *([seat.stuck] if seat.stuck is not None else [])]
             all_seen = all_seen and bool(attempts or seat.idle)
             for ctx in attempts:
-                if ctx.task_id == task_id:
-                    return ctx._task, True
+                if ctx.task_id == task_id and isinstance(task := ctx._task, Task):
+                    return task, True
         for ctx in engine.attempts.deciding.copy():
             if ctx.task_id == task_id:
-                return ctx._task, True
+                if isinstance(task := ctx._task, Task):
+                    return task, True
+                all_seen = False  # it has just gone on from there
         return None, all_seen
 
     def _status_of(self, task: Task[Any, Any]) -> TaskStatus:

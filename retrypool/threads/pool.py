@@ -25,6 +25,7 @@ from retrypool.errors import InvalidType, InvalidValue
 from retrypool.task import DeadTask, Task
 from retrypool.threads import closing
 from retrypool.threads.engine import Engine
+from retrypool.threads.gathering import Gathering
 from retrypool.threads.inquiry import Inquiry
 from retrypool.threads.observers import Listening, Observers
 from retrypool.threads.planning import Planning
@@ -43,7 +44,7 @@ _DEFAULT_HEALTH = HealthPolicy()
 _pool_number = itertools.count(1).__next__
 
 
-class Pool(Staffing[T, R], Planning[T, R], Inquiry[T, R]):
+class Pool(Gathering[T, R], Staffing[T, R], Planning[T, R], Inquiry[T, R]):
     """Workers that are not identical, and many tasks to push through them.
 
     `workers` are objects with `run(ctx, data)`, plain functions of the data, or `WorkerSpec`s; each gets
@@ -66,6 +67,12 @@ class Pool(Staffing[T, R], Planning[T, R], Inquiry[T, R]):
       that can't take it now; default: 5 s.
     - `dead_limit`: how many dead tasks are kept, the oldest being dropped; default: all.
     - `history_limit`: of how many ended tasks `status` knows, the oldest being forgotten; default: 10,000.
+    - `max_queue`: how many tasks may wait, delayed ones included; default: any number. A `dispatch` that
+      finds the queue full waits for room (`on_full="block"`) or raises `QueueFull` (`on_full="raise"`);
+      `block_timeout` says it for one task. Retries take no notice. A worker, or a callback on a worker's
+      thread, never waits unless it gives a `block_timeout`: it would wait for itself. Workers take tasks
+      under the lock then, which costs some microseconds for each.
+    - `keep_results`: whether `results()` tells of every task, which keeps them all; default: no.
     - `wait_for_workers`: whether tasks are accepted while there is no worker; default: no.
     - `grace`: how long the thread of an attempt that is over may take to come back, before it counts as
       stuck; default: 5 s. A stuck worker that has a factory is replaced, as long as fewer than
@@ -107,6 +114,9 @@ class Pool(Staffing[T, R], Planning[T, R], Inquiry[T, R]):
         affinity_wait: Duration = 5.0,
         dead_limit: int | None = None,
         history_limit: int = 10_000,
+        max_queue: int | None = None,
+        on_full: Literal["block", "raise"] = "block",
+        keep_results: bool = False,
         wait_for_workers: bool = False,
         grace: Duration = 5.0,
         max_abandoned: int = 16,
@@ -130,6 +140,11 @@ class Pool(Staffing[T, R], Planning[T, R], Inquiry[T, R]):
         _check_count("history_limit", history_limit)
         if history_limit is None:
             raise InvalidType("history_limit", history_limit, "a whole number")
+        _check_count("max_queue", max_queue, least=1)
+        if on_full not in ("block", "raise"):
+            raise InvalidValue("on_full", on_full, "'block' or 'raise'")
+        if not isinstance(keep_results, bool):
+            raise InvalidType("keep_results", keep_results, "True or False")
         if cancel is not None and not isinstance(cancel, CancelToken):
             raise InvalidType("cancel", cancel, "a CancelToken")
         if health is not None and not isinstance(health, HealthPolicy):
@@ -167,6 +182,9 @@ class Pool(Staffing[T, R], Planning[T, R], Inquiry[T, R]):
             judge=as_judge(blame),
             wait_for_workers=wait_for_workers,
             grace=seconds("grace", grace),
+            max_queue=max_queue,
+            patient=on_full == "block",
+            keep_results=keep_results,
             threaded=self._threaded,
             careful=not self._settings.plain,
         )
@@ -209,9 +227,13 @@ class Pool(Staffing[T, R], Planning[T, R], Inquiry[T, R]):
         - `cost`: how many calls it counts as, where calls are paced: a number or a function of the data.
         - `copy_context`: let `run` see the context variables of this thread as they are now.
         - `cancel`: a `CancelToken` that cancels the task, also while it runs.
+        - `drain`: a `Drain` for what `run` gives to `ctx.send`.
+        - `keep_data`: False to let go of the data when the task ends: `task.data` is None then. A dead
+          task has it still.
+        - `block_timeout`: seconds to wait for room in a bounded queue; default: as `on_full` says.
 
-        Raises `PoolClosed`, `NoWorkers`, and `InvalidType` or `InvalidValue` for an option that makes
-        no sense; the task is not accepted then. A task without options takes no lock.
+        Raises `PoolClosed`, `NoWorkers`, `QueueFull`, and `InvalidType` or `InvalidValue` for an option
+        that makes no sense; the task is not accepted then. A task without options takes no lock.
         """
         engine = self._engine
         if options or engine.guarded:
@@ -234,10 +256,8 @@ class Pool(Staffing[T, R], Planning[T, R], Inquiry[T, R]):
         """
         if not isinstance(items, Iterable):
             raise InvalidType("items", items, "an iterable of data")
-        if not options and not self._engine.guarded:
-            return [self.dispatch(data) for data in items]
-        settings = self._settings.having(options)
-        return [self._engine.dispatch(data, settings) for data in items]
+        dispatch = self._engine.entrance(self._settings.having(options) if options else self._settings)
+        return [dispatch(data) for data in items]
 
     def cancel_task(self, task: Task[T, R], *, interrupt: bool = False) -> bool:
         """Cancel a task, also one that runs; return whether it is cancelled.
@@ -257,6 +277,8 @@ class Pool(Staffing[T, R], Planning[T, R], Inquiry[T, R]):
         engine = self._engine
         with engine.lock:
             running = [ctx._task for runner in self._roster for ctx in runner.seat.running[:]]
+            # An attempt that has just failed has let go of its task.
+            running = [task for task in running if isinstance(task, Task)]
             return running + list(engine.scheduler.waiting())
 
     @property
@@ -406,11 +428,11 @@ class Pool(Staffing[T, R], Planning[T, R], Inquiry[T, R]):
         )
 
 
-def _check_count(what: str, value: object) -> None:
+def _check_count(what: str, value: object, least: int = 0) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
         raise InvalidType(what, value, "a whole number")
-    if value is not None and value < 0:
-        raise InvalidValue(what, value, "0 or more")
+    if value is not None and value < least:
+        raise InvalidValue(what, value, f"{least} or more")
 
 
 def _each(workers: Iterable[Any]) -> Iterable[Any]:

@@ -6,20 +6,17 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from retrypool.callbacks import call_guarded
 from retrypool.context import Context, sit_down
 from retrypool.core.seat import Seat
 from retrypool.errors import Interrupted
-from retrypool.task import Task, TaskState
+from retrypool.task import Record, Task, TaskState
 from retrypool.threads.engine import Engine
 from retrypool.threads.interrupt import Gate
 from retrypool.threads.parking import Parker
 from retrypool.worker import WorkerSpec, hook, run_of
-
-if TYPE_CHECKING:
-    import contextvars
 
 __all__ = ["Runner"]
 
@@ -140,7 +137,7 @@ class Runner(Generic[T, R]):
         """
         engine, seat, clock = self.engine, self.seat, self.engine.clock
         attempts, watchdog, monotonic = engine.attempts, engine.watchdog, engine.monotonic
-        arrivals, running, admits = engine.arrivals, seat.running, engine.scheduler.admits
+        arrivals, running, admits = engine.unlocked, seat.running, engine.scheduler.admits
         listening, talkative = engine.observers.listening, engine.talkative
         remember = engine.scheduler.history.entries.append
         run, takes_context = run_of(self.worker)
@@ -185,8 +182,8 @@ class Runner(Generic[T, R]):
                     self._came_back(ctx)
                     continue
             try:
-                if (record := task._record) is not None and record.context is not None:
-                    result = self._run_in(record.context, ctx)
+                if (record := task._record) is not None and record.roundabout:
+                    result = self._run_roundabout(task, record, ctx)
                 else:
                     result = run(ctx, task.data) if takes_context else run(task.data)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the task failed of it
@@ -214,16 +211,37 @@ class Runner(Generic[T, R]):
             # Hold on to nothing while waiting for the next one.
             task = record = ctx = result = None  # type: ignore[assignment]
 
-    def _run_in(self, context: contextvars.Context, ctx: Context) -> R:
-        """Run the worker with the context variables that the dispatcher had.
-
-        In a copy: an attempt that is over may still be running in the context itself.
-        """
+    def _run_roundabout(self, task: Task[T, R], record: Record, ctx: Context) -> R:
+        """Run what the hot loop does not simply run, and see to what its success brings with it."""
+        wraps_up = task._settings.wraps_up
+        if wraps_up:
+            ctx._withheld = []
         run, takes_context = run_of(self.worker)
-        data = ctx._task.data
+        data, context = task.data, record.context
+        # The frame of `run` holds this one, and an error's traceback that: so nothing here may lead back
+        # to the error.
+        del task, record
+        # An ended task may have dropped its data. This is asked after the data was read: whoever ends
+        # the task cancels the context first.
+        ctx.check()
         arguments = (ctx, data) if takes_context else (data,)
-        result: R = context.copy().run(run, *arguments)
+        if context is None:
+            result: R = run(*arguments)
+        else:
+            # In a copy: an attempt that is over may still be running in the context itself.
+            result = context.copy().run(run, *arguments)
+        if wraps_up:
+            self._finish(ctx, result)
         return result
+
+    def _finish(self, ctx: Context, result: R) -> None:
+        """End a task before the hot loop does, which will find its box empty, as after a take-over."""
+        try:
+            self.seat.running.pop()
+        except IndexError:
+            pass
+        else:
+            self.engine.attempts.finish(self.seat, ctx, result)
 
     def _next(self, handed: Task[T, R] | None = None) -> Task[T, R] | None:
         """Return the next task, waiting for it; None when the worker is to leave or to be made anew."""

@@ -3,17 +3,21 @@
 A `type: ignore` is a promise too: mypy complains when the line it stands on becomes correct.
 """
 
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from datetime import UTC, datetime, timedelta
 from typing import assert_type
 
 from retrypool import (
     Context,
+    Drain,
     FailureAction,
+    Group,
     Pool,
+    PoolExecutor,
     RetryPolicy,
     Schedule,
     Task,
+    TaskResult,
     TaskStatus,
     Unrecoverable,
     Worker,
@@ -59,6 +63,45 @@ def a_worker_may_be_described() -> None:
 def a_task_is_a_standard_future(pool: Pool[str, bytes]) -> None:
     future: Future[bytes] = pool.dispatch("page")
     assert_type(future.result(), bytes)
+
+
+def results_come_as_the_worker_returns_them(pool: Pool[str, bytes]) -> None:
+    for page in pool.map(["a", "b"], window=10):
+        assert_type(page, bytes)
+    for page_or_error in pool.map(["a"], return_exceptions=True, ordered=False):
+        assert_type(page_or_error, bytes | BaseException)
+    for task in pool.as_completed(pool.dispatch_many(["a"])):
+        assert_type(task, Task[str, bytes])
+    assert_type(pool.results(), list[TaskResult[str, bytes]])
+    assert_type(pool.errors(), list[BaseException])
+
+
+def a_group_dispatches_as_its_pool_does(pool: Pool[str, bytes]) -> None:
+    with pool.group(on_error="cancel", priority=1) as group:
+        assert_type(group, Group[str, bytes])
+        assert_type(group.dispatch("page"), Task[str, bytes])
+    assert_type(group.results()[0].value, bytes | None)
+    pool.group(on_error="retry")  # type: ignore[arg-type]
+    group.dispatch(3)  # type: ignore[arg-type]
+
+
+def a_drain_knows_its_values(pool: Pool[str, bytes]) -> None:
+    drain: Drain[int] = Drain(commit="success")
+    pool.dispatch("page", drain=drain, keep_data=False, block_timeout=1)
+    assert_type(drain.drain(), list[int])
+    for value in drain:
+        assert_type(value, int)
+    drain.send("page")  # type: ignore[arg-type]
+
+
+def an_executor_is_a_standard_one(pool: Pool[str, bytes]) -> None:
+    executor: Executor = PoolExecutor(4)
+    assert_type(PoolExecutor(4).submit(pow, 2, 3), Future[int])
+    assert_type(PoolExecutor(4).submit(fetch, "page"), Future[bytes])
+    PoolExecutor(4).submit(fetch, 3)  # type: ignore[arg-type]
+    executor = pool.as_executor()
+    Pool([fetch], max_queue=10, on_full="raise", keep_results=True)
+    Pool([fetch], on_full="drop")  # type: ignore[arg-type]
 
 
 def many_at_once(pool: Pool[str, bytes]) -> None:

@@ -1,0 +1,401 @@
+"""A pool behind the interface of `concurrent.futures.Executor`."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import operator
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from concurrent.futures.thread import BrokenThreadPool
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from typing_extensions import override
+
+from retrypool.core.retry import FailureAction, RetryPolicy
+from retrypool.core.settings import TaskSettings
+from retrypool.durations import Duration
+from retrypool.errors import InvalidType, InvalidValue, PoolClosed, Throttled, WorkerFault, WrongThread
+from retrypool.rendezvous import Reporter
+from retrypool.task import Task
+from retrypool.threads import closing
+from retrypool.threads.engine import Engine
+from retrypool.threads.pool import Pool
+
+__all__ = ["Call", "PoolExecutor", "PoolView"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Whoever listens for trouble in executors listens there.
+log = logging.getLogger("concurrent.futures")
+
+_ONCE = RetryPolicy(attempts=1)
+_AFTER_SHUTDOWN = "cannot schedule new futures after shutdown"
+
+_executor_number = itertools.count().__next__
+
+
+class Call(Generic[R]):
+    """A function and its arguments: what the workers of an executor's pool get as data."""
+
+    __slots__ = ("_args", "_fn", "_kwargs")
+
+    def __init__(self, fn: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._fn = fn
+        self._args = args
+        self._kwargs = kwargs
+
+    def __call__(self) -> R:
+        """Call the function and return what it returns."""
+        return self._fn(*self._args, **self._kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Call of {self._fn!r}>"
+
+
+class _LastCall(Call[R]):
+    """A call that is made once, and lets go of the function and its arguments when it is."""
+
+    __slots__ = ()
+
+    @override
+    def __call__(self) -> R:
+        fn, args, kwargs = self._fn, self._args, self._kwargs
+        del self._fn, self._args, self._kwargs
+        try:
+            return fn(*args, **kwargs)
+        except (Throttled, WorkerFault):  # these are not charged: there may be another attempt
+            self._fn, self._args, self._kwargs = fn, args, kwargs
+            raise
+
+    @override
+    def __repr__(self) -> str:
+        return super().__repr__() if hasattr(self, "_fn") else "<Call that was made>"
+
+
+class _Mapping(Executor):
+    """What both executors below have in common: `map`."""
+
+    @override
+    def map(
+        self,
+        fn: Callable[..., R],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[R]:
+        """Return an iterator over the results of `fn` for each of the items, in their order.
+
+        Submits all of them at once, or with a `buffersize` so many, and the next one when a result was
+        consumed. `timeout` is in seconds from this call, for each result; `TimeoutError` is raised when
+        it has passed. `chunksize` means nothing for threads. What is left when the iteration ends
+        early is cancelled, unless it runs.
+        """
+        if buffersize is not None:
+            if isinstance(buffersize, bool) or not isinstance(buffersize, int):
+                raise InvalidType("buffersize", buffersize, "an integer or None")
+            if buffersize < 1:
+                raise InvalidValue("buffersize", buffersize, "None or > 0")
+        until = None if timeout is None else time.monotonic() + timeout
+        arguments = zip(*iterables)  # noqa: B905 - as the built-in map does
+        first = arguments if buffersize is None else islice(arguments, buffersize)
+        tasks = deque(self.submit(fn, *each) for each in first)
+        # The generator must not keep an executor alive that nobody else needs.
+        rest = iter(()) if buffersize is None else arguments
+        return _results(tasks, until, weakref.ref(self), fn, rest)
+
+
+def _results(
+    tasks: deque[Future[R]],
+    until: float | None,
+    executor_ref: weakref.ref[Executor],
+    fn: Callable[..., R],
+    rest: Iterator[tuple[Any, ...]],
+) -> Generator[R, None, None]:
+    try:
+        while tasks:
+            # The first stays among the tasks while it is waited for, to be cancelled with the others.
+            tasks[0].exception(None if until is None else max(0.0, until - time.monotonic()))
+            executor = executor_ref()
+            if executor is not None and (arguments := next(rest, None)) is not None:
+                tasks.append(executor.submit(fn, *arguments))
+            executor = arguments = None
+            yield tasks.popleft().result()
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+class PoolView(_Mapping):
+    """A pool as an executor, for whoever takes one. Made by `Pool.as_executor`, which says more."""
+
+    # All under _changed. A call is counted in _unfinished before it is dispatched, and until its task
+    # has ended. `dispatch` may wait for room in the queue, so it is called without the lock.
+    def __init__(self, engine: Engine[Any, Any], settings: TaskSettings) -> None:
+        self._engine = engine
+        self._dispatch = engine.entrance(settings, Reporter(self._ended))
+        self._changed = threading.Condition()
+        self._pending: set[Task[Any, Any]] = set()
+        self._unfinished = 0
+        self._shut = False
+
+    @override
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Have `fn(*args, **kwargs)` called by a worker of the pool, and return its future.
+
+        Raises `RuntimeError` after `shutdown`, and what `dispatch` raises.
+        """
+        with self._changed:
+            if self._shut:
+                raise RuntimeError(_AFTER_SHUTDOWN)
+            self._unfinished += 1
+        try:
+            task: Task[Any, R] = self._dispatch(Call(fn, args, kwargs))
+        except BaseException:
+            self._ended(None)
+            raise
+        with self._changed:
+            if not task.done():
+                self._pending.add(task)
+        return task
+
+    @override
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; the pool stays open.
+
+        Waits for those that were submitted here, unless `wait` is False, and cancels those that are not
+        running yet with `cancel_futures`. Raises `WrongThread` if it would wait in a worker of the pool.
+        """
+        with self._changed:
+            self._shut = True
+            pending = list(self._pending) if cancel_futures else []
+        for task in pending:
+            task.cancel()
+        if wait:
+            if self._engine.here:
+                raise WrongThread("shutdown()")
+            with self._changed:
+                self._changed.wait_for(lambda: not self._unfinished)
+
+    def _ended(self, task: Task[Any, Any] | None) -> None:
+        with self._changed:
+            if task is not None:
+                self._pending.discard(task)
+            self._unfinished -= 1
+            if self._shut and not self._unfinished:
+                self._changed.notify_all()
+
+    def __repr__(self) -> str:
+        return f"<PoolView of {self._engine.name}: {self._unfinished} calls unfinished>"
+
+
+class PoolExecutor(_Mapping):
+    """A `concurrent.futures.Executor` that stands in for `ThreadPoolExecutor`, and can do more.
+
+    `max_workers`, `thread_name_prefix`, `initializer` and `initargs` are those of
+    `ThreadPoolExecutor`. `retry` is a `RetryPolicy` for all calls (default: a call is made once), and
+    `timeout` the seconds that one attempt may take (default: any time); its future then ends with
+    `AttemptTimeout`, and a thread that does not come back is replaced.
+
+    The futures are tasks: `history`, `errors` and `duration` tell of their attempts. All threads start
+    with the first call. What was submitted runs to its end when the `with` block is left, by an exception
+    too, and when the interpreter exits, as is usual for executors; only a Ctrl-C gives it up. Raises
+    `InvalidType` or `InvalidValue`.
+
+    >>> with PoolExecutor(4) as executor:
+    ...     list(executor.map(pow, [2, 3], [5, 2]))
+    [32, 9]
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        thread_name_prefix: str = "",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: Duration | None = None,
+    ) -> None:
+        if max_workers is None:
+            count = getattr(os, "process_cpu_count", os.cpu_count)  # 3.13 has the former
+            max_workers = min(32, (count() or 1) + 4)
+        if isinstance(max_workers, bool) or not isinstance(max_workers, int):
+            raise InvalidType("max_workers", max_workers, "a whole number")
+        if max_workers < 1:
+            # The last words are those that callers of executors know.
+            raise InvalidValue("max_workers", max_workers, "1 or more: max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise InvalidType("initializer", initializer, "a function")
+        settings = TaskSettings(retry=_ONCE)
+        given: dict[str, Any] = (
+            {"timeout": timeout} if retry is None else {"retry": retry, "timeout": timeout}
+        )
+        settings = settings.having(given)
+        self._max_workers = max_workers
+        self._policy, self._timeout = settings.retry, settings.timeout
+        self._call: type[Call[Any]] = _LastCall if settings.retry.attempts == 1 else Call
+        self._crew = _Crew(
+            thread_name_prefix or f"PoolExecutor-{_executor_number()}", initializer, tuple(initargs)
+        )
+        self._lock = threading.Lock()  # around the following two; both are also read without it
+        self._pool: Pool[Callable[[], Any], Any] | None = None
+        self._shut = False
+
+    @override
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Have `fn(*args, **kwargs)` called by a worker, and return its future.
+
+        Raises `RuntimeError` after `shutdown`, and `BrokenExecutor` once an initializer has failed.
+        """
+        if self._shut or self._crew.broken:
+            raise self._refusal()
+        call: Call[R] = self._call(fn, args, kwargs)
+        pool = self._pool
+        try:
+            return self._start(call) if pool is None else pool.dispatch(call)
+        except PoolClosed as refused:
+            raise self._refusal(str(refused)) from None
+
+    @override
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls, and wait until those that were taken have ended and the threads with them.
+
+        Unless `wait` is False: then that goes on by itself, and at the latest the interpreter waits for
+        it at its exit. `cancel_futures` cancels those that are not running yet.
+        """
+        with self._lock:
+            self._shut = True
+            pool = self._pool
+        if pool is None:
+            return
+        with suppress(PoolClosed):  # in a forked child there is nothing to close
+            if cancel_futures:
+                closing.cancel_waiting(pool, "the executor was shut down")
+            if wait:
+                pool.close()
+            else:
+                _close_later(pool)
+
+    @override
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and self._pool is not None:
+            self._shut = True
+            self._pool.force_close()
+            return False
+        return super().__exit__(kind, error, traceback)
+
+    @property
+    def _broken(self) -> str:
+        return self._crew.broken
+
+    def _refusal(self, why: str = _AFTER_SHUTDOWN) -> RuntimeError:
+        """Return what `submit` raises, in the words that callers of executors know."""
+        if self._crew.broken:
+            return BrokenThreadPool(self._crew.broken)
+        return RuntimeError(_AFTER_SHUTDOWN if self._shut else why)
+
+    def _start(self, call: Call[R]) -> Future[R]:
+        """Make the first call: the pool, the task, and then the threads, which find it there."""
+        with self._lock:
+            if self._shut:
+                raise self._refusal()
+            if closing.exiting():
+                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+            if self._pool is not None:  # another thread was quicker
+                return self._pool.dispatch(call)
+            crew = self._crew
+            pool: Pool[Callable[[], Any], Any] = Pool(
+                retry=self._policy,
+                timeout=self._timeout,
+                dead_limit=0,  # the futures tell; nobody asks the pool
+                on_failure=crew.judge if crew.initializer is not None else None,
+                wait_for_workers=True,
+                exit_timeout=None,
+                name=crew.prefix,
+            )
+            crew.pool = weakref.ref(pool)
+            weakref.finalize(self, _abandon, pool).atexit = False
+            self._pool = pool
+            task = pool.dispatch(call)
+            with suppress(PoolClosed):  # an initializer has failed already
+                for number in range(self._max_workers):
+                    pool.add_worker(factory=partial(crew.begin, number), name=str(number))
+            return task
+
+    def __repr__(self) -> str:
+        return f"<PoolExecutor {self._crew.prefix}: {self._max_workers} workers>"
+
+
+class _Crew:
+    """What the threads of a `PoolExecutor` share. It does not know the executor, which may go first."""
+
+    def __init__(
+        self, prefix: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+    ) -> None:
+        self.prefix = prefix
+        self.initializer = initializer
+        self.broken = ""  # why there are no more calls
+        self.pool: weakref.ref[Pool[Any, Any]] | None = None  # set before there are threads
+        self._initargs = initargs
+
+    def begin(self, number: int) -> Callable[[Callable[[], Any]], Any]:
+        """Prepare a thread, and return its worker. In the thread."""
+        threading.current_thread().name = f"{self.prefix}_{number}"
+        if self.initializer is not None:
+            try:
+                self.initializer(*self._initargs)
+            except BaseException:
+                log.critical("Exception in initializer:", exc_info=True)
+                self._break()
+        return operator.call
+
+    def judge(self, _task: object, _error: BaseException) -> FailureAction | None:
+        """Let nothing be tried again when there is nobody left to do it."""
+        return FailureAction.DEAD if self.broken else None
+
+    def _break(self) -> None:
+        self.broken = "an initializer failed: the executor takes no more calls"
+        pool = None if self.pool is None else self.pool()
+        if pool is not None:
+            closing.break_down(pool, BrokenThreadPool(self.broken))
+
+
+def _close_later(pool: Pool[Any, Any]) -> None:
+    """Close a pool on a thread of its own. If there can't be one any more, the exit does it."""
+    closing.shut(pool)
+    with suppress(RuntimeError):
+        threading.Thread(
+            target=_close, args=(pool,), name=f"{pool._engine.name}-closing", daemon=True
+        ).start()
+
+
+def _close(pool: Pool[Any, Any]) -> None:
+    with suppress(PoolClosed):
+        pool.close()
+
+
+def _abandon(pool: Pool[Any, Any]) -> None:
+    """Let the threads of an executor end that was dropped without `shutdown`, after what they have to do.
+
+    The garbage collector may call this anywhere, also in a thread that holds a lock. So it takes none:
+    a task goes the way that needs none, and does the rest on a thread of the pool.
+    """
+    if not pool._engine.guarded:
+        pool.dispatch(partial(_close_later, pool))
