@@ -169,6 +169,11 @@ class CancelToken:
         return f"<CancelToken {state}>"
 
 
+def reason_of(token: CancelToken) -> str:
+    """Return what is to be said of what ends because `token` was cancelled."""
+    return "cancelled" if token.reason is None else str(token.reason)
+
+
 class Context:
     """One attempt, as the worker that makes it sees it: the first argument of `run`.
 

@@ -15,10 +15,13 @@ __all__ = ["Rendezvous", "Reporter"]
 class Rendezvous:
     """Where those meet who wait for one task: made on first use, never for a task nobody waits on."""
 
-    __slots__ = ("announced", "callbacks", "condition", "waiters")
+    __slots__ = ("announced", "callbacks", "condition", "lock", "waiters")
 
     def __init__(self) -> None:
-        self.condition = threading.Condition()
+        # `with condition` enters through a function of Python's own, and an interrupt that strikes in
+        # there, once the lock is taken, leaves it taken for good. `with lock` has no such place.
+        self.lock = threading.RLock()
+        self.condition = threading.Condition(self.lock)
         self.announced = False  # whether those who wait have been told; under `condition`
         self.callbacks: list[Callable[[Any], object]] = []
         self.waiters: list[Any] = []  # those of concurrent.futures.wait and as_completed

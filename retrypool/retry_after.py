@@ -32,7 +32,10 @@ def parse_retry_after(value: object, *, now: float | None = None) -> float | Non
         except Exception:  # noqa: BLE001 - whatever it is, it says nothing of a time
             return None
         milliseconds = str(headers.get("retry-after-ms", "")).removesuffix("ms")
-        value = f"{milliseconds}ms" if milliseconds else headers.get("retry-after")
+        exact = _parse_text(f"{milliseconds}ms", now)
+        if exact is not None:
+            return exact
+        value = headers.get("retry-after")
     if isinstance(value, timedelta):
         return max(0.0, value.total_seconds())
     if isinstance(value, str):

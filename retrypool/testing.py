@@ -14,7 +14,7 @@ from retrypool.context import Context, sit_down
 from retrypool.core.seat import Seat
 from retrypool.durations import Duration, seconds
 from retrypool.errors import InvalidValue
-from retrypool.task import Task
+from retrypool.task import Task, TaskState
 from retrypool.threads.pool import Pool
 from retrypool.worker import AnyWorker, WorkerSpec, run_of
 
@@ -157,7 +157,23 @@ class ManualAttempt(Generic[T, R]):
         self._pool = pool
         self._engine = pool._engine
         self._seat = seat
-        self.context: Context = self._engine.attempts.begin(seat, task)
+        self.context = self._begin(seat, task)
+
+    def _begin(self, seat: Seat, task: Task[T, R]) -> Context:
+        """Begin the attempt, in the steps that a worker thread takes."""
+        engine, settings = self._engine, task._settings
+        task._phase = TaskState.RUNNING
+        now = engine.monotonic()
+        span = settings.span
+        expires = engine.attempts.expiry(task, now) if span is None else now + span
+        ctx = Context(task, seat, engine.clock, now, expires)
+        if settings.wraps_up:
+            ctx._withheld = []
+        seat.running.append(ctx)
+        engine.watchdog.expect(expires)
+        if engine.observers.listening:
+            engine.attempts.started(ctx)
+        return ctx
 
     def finish(self, result: R) -> None:
         """End the attempt with a result. If it is over already, nothing comes of that."""

@@ -14,6 +14,7 @@ import pytest
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "clock", "callbacks", "rendezvous"),
     ("dates", "durations", "retry_after"),
+    ("attempt",),
     ("task",),
     ("events",),
     ("core", "collect"),

@@ -80,7 +80,7 @@ class Staff:
         group.leave(seat)
         if not group.seats:
             del self.groups[group.name]
-        self.give_up_probe(seat, now)
+        self.probe_not_made(seat, now)
         self._review(group)
 
     def _review(self, group: Group) -> None:
@@ -282,14 +282,6 @@ class Staff:
             self._opened(group, now)
         else:
             self._reopen(group, now)  # it has told nothing: let another one try
-
-    def give_up_probe(self, seat: Seat, now: float) -> None:
-        """Take notice that `seat` will not end the attempt that its group was to be judged by."""
-        group = seat.group
-        seat.attentive = False
-        if group.probe is seat:
-            group.probe = None
-            self._reopen(group, now)
 
     def _opened(self, group: Group, now: float) -> None:
         self._report(GroupOpened(now, group.name))

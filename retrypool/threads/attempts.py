@@ -13,7 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
 
-from retrypool.context import CancelToken, Context
+from retrypool.context import CancelToken, Context, reason_of
 from retrypool.core.blame import Scope
 from retrypool.core.retry import Cancel, Decision, Failure, FailureAction, GiveUp, RetryIn
 from retrypool.core.scheduler import CLOSED_BY_FORCE
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("retrypool")
 
-__all__ = ["Attempts", "Fate", "reason_of"]
+__all__ = ["Attempts", "Fate"]
 
 Fate = Literal["retry", "drop", "dead"]
 """What becomes of a task whose attempt is ended from outside."""
@@ -432,21 +432,6 @@ class Attempts:
 
     # -- by hand ---------------------------------------------------------------------------------
 
-    def begin(self, seat: Seat, task: Task[Any, Any]) -> Context:
-        """Begin an attempt. The hot loop takes the same steps, without the calls."""
-        task._phase = TaskState.RUNNING
-        now = self._monotonic()
-        span = task._settings.span
-        expires = self.expiry(task, now) if span is None else now + span
-        ctx = Context(task, seat, self._engine.clock, now, expires)
-        if task._settings.wraps_up:
-            ctx._withheld = []
-        seat.running.append(ctx)
-        self._engine.watchdog.expect(expires)
-        if self._observers.listening:
-            self.started(ctx)
-        return ctx
-
     def finish(self, seat: Seat, ctx: Context, result: object) -> None:
         """End a task with a result. The hot loop takes the same steps, without the calls.
 
@@ -477,11 +462,6 @@ def _wrap_up(task: Task[Any, Any], ctx: Context) -> None:
             if ctx._cost is None:
                 ctx._cost = record.cost
             task._record = None  # there is nothing in it that is to be told
-
-
-def reason_of(token: CancelToken) -> str:
-    """Return what is to be said of what ends because `token` was cancelled."""
-    return "cancelled" if token.reason is None else str(token.reason)
 
 
 def _use_up(failure: Failure, now: float) -> None:

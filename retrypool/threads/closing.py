@@ -11,12 +11,11 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
-from retrypool.context import CancelToken, Context
+from retrypool.context import CancelToken, Context, reason_of
 from retrypool.core.scheduler import CLOSED_BY_FORCE
 from retrypool.errors import CloseTimeout, WrongThread
 from retrypool.events import PoolClosing
 from retrypool.task import DeadReason, Task
-from retrypool.threads.attempts import reason_of
 from retrypool.threads.interrupt import undisturbed
 from retrypool.threads.roster import Tally
 

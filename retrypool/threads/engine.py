@@ -141,6 +141,9 @@ class Engine(Generic[T, R]):
 
     def act(self, happened: list[Event]) -> None:
         """Tell whom it concerns. Called outside the lock."""
+        for event in happened:  # those who wait for a task first: listeners may take their time
+            if isinstance(event, TaskEvent) and event.task.done():
+                event.task._announce()
         for event in happened:
             match event:
                 case Expiry(token=token):
@@ -151,8 +154,6 @@ class Engine(Generic[T, R]):
                     continue
                 case WorkerStuck():
                     self.on_stuck(event)
-                case TaskEvent(task=task) if task.done():
-                    task._announce()
             self.observers.tell(event)
         if self.unwanted:
             self._cancel_unwanted()
@@ -283,11 +284,11 @@ class Engine(Generic[T, R]):
     def look_again(self, task: Task[T, R]) -> None:
         """Take a task back that was appended while the pool ceased to take any, and say why.
 
-        If a worker has it already, it came in time.
+        If a worker has it already, or has tried it, it came in time.
         """
         with self.lock:
             refusal = self.refusal()
-            if refusal is not None and not self.scheduler.withdraw(task):
+            if refusal is not None and (task.attempts or not self.scheduler.withdraw(task)):
                 refusal = None
             happened = self.decided()
         self.act(happened)

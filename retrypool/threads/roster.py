@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar, get_args
 
-from retrypool.context import CancelToken
+from retrypool.context import CancelToken, reason_of
 from retrypool.core.seat import Seat
 from retrypool.errors import InvalidValue, WorkerNotFound
 from retrypool.events import (
@@ -24,7 +24,7 @@ from retrypool.events import (
     WorkerResumed,
     WorkerStuck,
 )
-from retrypool.threads.attempts import Fate, reason_of
+from retrypool.threads.attempts import Fate
 from retrypool.threads.engine import Engine
 from retrypool.threads.interrupt import undisturbed
 from retrypool.threads.runner import Runner

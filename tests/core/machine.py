@@ -203,7 +203,8 @@ class Machine(Stepping):
 
     def cool(self, desk: Desk, retry_after: float | None) -> None:
         health = desk.health
-        health.throttles += 1
+        if health.until is None or self.now >= health.until or health.throttles == 0:
+            health.throttles += 1  # what was under way when it began to cool is told the same thing again
         end = self.now + (cool_down(health.throttles) if retry_after is None else retry_after)
         health.until = max(end, health.until or end)
         health.probe = None

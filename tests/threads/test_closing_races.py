@@ -231,7 +231,6 @@ def test_task_that_is_said_to_be_cancelled_while_its_failure_is_decided_ends_so(
     assert task.cancelled() is cancelled
 
 
-@pytest.mark.xfail(reason="the dispatcher takes back a task that was tried")
 def test_task_that_was_tried_before_the_pool_closed_is_accepted(stage: Any, hooks: Any) -> None:
     """It came in time, though it waits for its retry when the dispatcher looks again."""
     appended = stage.gate()
