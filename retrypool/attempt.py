@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -100,6 +101,9 @@ class DeadTask(Generic[T]):
         return sum(attempt.duration for attempt in self.history)
 
 
+_NOBODY: Mapping[Group, int] = MappingProxyType({})
+
+
 class Record:
     """What makes a task more than plain: its failures, and whom it may not or must not run on.
 
@@ -139,7 +143,7 @@ class Record:
         self.cost = 1.0  # how many calls it counts as, where calls are paced
         # Groups that failed it, each with how many successes it had then: who has had none since when
         # the task succeeds elsewhere, is suspect.
-        self.suspects: tuple[tuple[Group, int], ...] = ()
+        self.suspects: Mapping[Group, int] = _NOBODY
         self.victims: frozenset[Group] = frozenset()  # groups that took the blame for it
         self.running_time = 0.0
         # Its attempt is over, and its owner finds out what becomes of it; set and cleared by the owner.

@@ -127,16 +127,18 @@ class ManualPool(Pool[T, R]):
         `InvalidValue` for a worker that is busy.
         """
         if worker_id is not None:
-            return self._claim(self._roster.find(worker_id)[0].seat)
+            seats = [runner.seat for runner in self._roster.find(worker_id)]
+            return self._claim(next((seat for seat in seats if _is_free(seat)), seats[0]))
         for runner in self._roster:
-            free = not runner.seat.running and runner.seat.stuck is None
-            if free and (attempt := self._claim(runner.seat)):
+            if _is_free(runner.seat) and (attempt := self._claim(runner.seat)):
                 return attempt
         return None
 
     def _claim(self, seat: Seat) -> ManualAttempt[T, R] | None:
-        if seat.running or seat.stuck is not None:
+        if not _is_free(seat):
             raise InvalidValue("the worker", seat.id, "one that runs nothing")
+        if seat.unfit:  # a thread would make its worker anew now
+            next(runner for runner in self._roster if runner.seat is seat).restart()
         self._engine.scheduler.staff.unpark(seat)
         seat.idle = False
         task: Task[T, R] | None = self._engine.claim(seat)
@@ -146,6 +148,10 @@ class ManualPool(Pool[T, R]):
     def close(self, timeout: Duration | None = None, *, delayed: Literal["run", "cancel"] = "run") -> None:
         """Close the pool. There is nothing to wait for: raises `CloseTimeout` if tasks are left."""
         super().close(0 if timeout is None else timeout, delayed=delayed)
+
+
+def _is_free(seat: Seat) -> bool:
+    return not seat.running and seat.stuck is None
 
 
 class ManualAttempt(Generic[T, R]):

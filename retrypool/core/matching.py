@@ -32,6 +32,8 @@ class Matching:
         self.staff = staff
         self.backlog = Backlog()
         self.affinity_wait = affinity_wait
+        self.counts_firsts = False  # whether all claims come this way, so that they can be counted
+        self.firsts = 0  # claims of tasks that nobody has tried, while that is counted
 
     # -- tasks in, tasks out ---------------------------------------------------------------------
 
@@ -70,6 +72,7 @@ class Matching:
         """Undo a claim, before anything came of it."""
         task._phase = TaskState.QUEUED
         record = task._record
+        self.firsts -= record is None or not record.entries
         self.staff.settle(seat, -1.0 if record is None else -record.cost, now)
         self.staff.probe_not_made(seat, now)
         self._take_back(task, seat, now)
@@ -137,7 +140,8 @@ class Matching:
         live = self.staff.live
         if audience == _ANYBODY:
             return live
-        return frozenset(seat.group for seat in self.staff if audience.suits(seat)) & live
+        fit = (seat for seat in self.staff if self.staff.present(seat) and audience.suits(seat))
+        return frozenset(seat.group for seat in fit)
 
     def _time(self, lane: Lane) -> None:
         """See to it that no task of `lane` waits longer than `affinity_wait` for an untried worker."""
@@ -231,12 +235,13 @@ class Matching:
         if seat.group.until is not None:
             staff.start_probe(seat)
         seat.direct = self._may_be_direct(seat)
+        record = task._record
+        self.firsts += record is None or not record.entries
         if seat.group.pace is not None or staff.pace is not None:
-            record = task._record
             staff.charge(seat, 1.0 if record is None else record.cost, now)
 
     def _may_be_direct(self, seat: Seat) -> bool:
-        if not self.staff.may_help_itself(seat):
+        if self.counts_firsts or not self.staff.may_help_itself(seat):
             return False
         lane = self.backlog.best(seat)
         return lane is None or lane.rank > ARRIVALS

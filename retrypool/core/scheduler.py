@@ -74,6 +74,7 @@ class Scheduler(Matching):
         self.timetable = Timetable(agenda, staff, self.report)
         self.history = History(history_limit)
         self.purse = None if budget is None else Purse(budget)
+        self.counts_firsts = budget is not None
 
     # -- tasks -----------------------------------------------------------------------------------
 
@@ -116,7 +117,7 @@ class Scheduler(Matching):
         task._seat = None
         self.retried += 1
         if self.purse is not None:
-            delay = max(delay, self.purse.spend(now, self._first_attempts()))
+            delay = max(delay, self.purse.spend(now, self.firsts))
         if delay > 0:
             self._defer(task, TaskState.RETRYING, now + delay)
         else:
@@ -256,7 +257,7 @@ class Scheduler(Matching):
         """Take notice that a task has succeeded that groups failed which have done nothing right since."""
         record = task._record
         assert record is not None
-        for group, successes in record.suspects:
+        for group, successes in record.suspects.items():
             if group in self.staff.live and group.successes() == successes:
                 self.staff.witness(group, now)
 
@@ -311,13 +312,14 @@ class Scheduler(Matching):
             return record
         if outcome is Outcome.WORKER_FAULT and self.staff.live - group.alone:
             record.uncharged += 1
-            record.victims = record.victims | group.alone
+            if group.seems_well():  # one that is ill is no witness
+                record.victims = record.victims | group.alone
         elif outcome is Outcome.EXCUSED:
             record.uncharged += 1
         else:
             record.charged += 1
             if self.staff.health is not None:
-                record.suspects = (*record.suspects, (group, group.successes()))
+                record.suspects = {**record.suspects, group: group.successes()}
         record.tried = self._and_tried(record, group)
         return record
 
@@ -330,7 +332,7 @@ class Scheduler(Matching):
         """Return whether `cleared` has anything to say of a task that has succeeded."""
         record = task._record
         if record is not None:
-            for group, successes in record.suspects:
+            for group, successes in record.suspects.items():
                 if group.successes() == successes:
                     return True
         return False
@@ -372,11 +374,6 @@ class Scheduler(Matching):
         union = tried | group.alone if tried else group.alone
         return frozenset() if union >= self.staff.live else union
 
-    def _first_attempts(self) -> int:
-        seats = self.staff.seats
-        attempts = sum(seat.succeeded + seat.failed + seat.timed_out for seat in seats)
-        return attempts - self.retried - sum(seat.retried for seat in seats)
-
     def _defer(self, task: AnyTask, phase: TaskState, when: float) -> None:
         task._phase = phase
         self.delayed += 1
@@ -407,11 +404,10 @@ class Scheduler(Matching):
         return math.inf > opens_at >= task._dispatched + deadline
 
     def _expire_the_late(self, now: float) -> None:
-        if self.staff.opens_at(self.staff, now) > now:
-            for task_ref in self.agenda.subjects(self._deadline):
-                task = task_ref()
-                if task is not None and self._is_too_late(task, now) and self.withdraw(task):
-                    self._expire(task, now)
+        for task_ref in self.agenda.subjects(self._deadline):
+            task = task_ref()
+            if task is not None and self._is_too_late(task, now) and self.withdraw(task):
+                self._expire(task, now)
 
     def _deadline(self, task_ref: ref[AnyTask], now: float) -> None:
         """The deadline of a task has come. If it runs, its attempt ends by itself, at this moment."""

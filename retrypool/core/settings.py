@@ -220,7 +220,7 @@ def _worker_id(what: str, value: object) -> object:
 
 
 def _excluded(what: str, value: Any) -> object:
-    if isinstance(value, (str, int)):
+    if isinstance(value, (str, int)) or not isinstance(value, Iterable):
         raise InvalidType(what, value, "a set of worker ids and group names, such as {3, 'token-a'}")
     names = frozenset(value)
     for name in names:

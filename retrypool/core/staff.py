@@ -142,6 +142,10 @@ class Staff:
             or not self._may_call(seat, now)
         )
 
+    def present(self, seat: Seat) -> bool:
+        """Return whether `seat` could be given something, now or later."""
+        return not (seat.retired or seat.barred_for is not None)
+
     def usable(self, seat: Seat) -> bool:
         """Return whether `seat` will be given something again if only one waits long enough."""
         return not (seat.paused or seat.retired or seat.given_up or seat.barred_for is not None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from math import inf
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
 
@@ -120,7 +121,10 @@ class Attempts:
         """Say whose fault an error is."""
         try:
             scope, retry_after = self._engine.judge(error)
-        except Exception:
+        except BaseException as wrong:
+            # As with a pool's callbacks: a Ctrl-C is meant for the program.
+            if isinstance(wrong, KeyboardInterrupt) and current_thread() is main_thread():
+                raise
             log.exception("blame raised for %r: it blames the task", error)
             return Scope.TASK, None
         if scope is Scope.GROUP and self._scheduler.is_culprit(task):

@@ -197,7 +197,7 @@ class Engine(Generic[T, R]):
         if settings is not None and settings.picky:
             # Workers come and go under the lock; without it, this is a look at a copy.
             seats = tuple(staff)
-            if not any(seat.group in staff.live and settings.audience.suits(seat) for seat in seats):
+            if not any(staff.present(seat) and settings.audience.suits(seat) for seat in seats):
                 return NoWorkers(self.name, settings.wants)
         return None
 

@@ -197,8 +197,12 @@ class Pool(Gathering[T, R], Staffing[T, R], Planning[T, R], Inquiry[T, R]):
         self._monotonic = self._engine.monotonic
         if self._threaded:
             closing.watch_over(self)
-        for spec in specs:
-            self._roster.add(spec)
+        try:
+            for spec in specs:
+                self._roster.add(spec)
+        except BaseException:
+            self.force_close()
+            raise
         if cancel is not None:
             self._engine.follow(cancel, partial(closing.give_up, ref(self)))
 
@@ -315,7 +319,7 @@ class Pool(Gathering[T, R], Staffing[T, R], Planning[T, R], Inquiry[T, R]):
                 failures=tally.failed + tally.timed_out,
                 dead=len(scheduler.dead),
                 dead_dropped=scheduler.dead_dropped,
-                workers=sum(not seat.retired for seat in seats),
+                workers=len({seat.id for seat in seats if not seat.retired}),
                 abandoned=roster.abandoned,
             )
 

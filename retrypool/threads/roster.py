@@ -213,13 +213,15 @@ class Roster(Generic[T, R]):
             engine.review_guard()
             runner.gone = True
             self._abandoned.discard(runner)
+            # A worker has left once all its threads have.
+            last = all(one.gone for one in self._crews.get(seat.id, ()))
             if runner.dismissed:
                 self._forget(runner)
             happened = engine.decided()
         engine.act(happened)
-        if runner.error is None:
+        if runner.error is None and last:
             self._tell(WorkerRemoved, seat)
-        else:
+        elif runner.error is not None:
             now = engine.monotonic()
             engine.observers.tell(WorkerFailed(now, seat.id, seat.name, seat.group.name, runner.error))
 

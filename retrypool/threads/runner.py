@@ -111,14 +111,14 @@ class Runner(Generic[T, R]):
                         self._serve()
                         if self.seat.retired:
                             return True
-                        if not self._restart():
+                        if not self.restart():
                             return False
                     except Interrupted:  # it came too late to hit what it was meant for
                         continue
             except Interrupted:  # and a second one hit the thread on its way back into the loop
                 continue
 
-    def _restart(self) -> bool:
+    def restart(self) -> bool:
         """Stop the worker and start it again, or a new one if there is something to make it from."""
         with self.engine.lock:
             # First of all: if this is asked for again meanwhile, it is done again.

@@ -46,7 +46,7 @@ def _state(crew: Sequence[Runner[Any, Any]], now: float) -> str:
         "starting": not any(runner.ready for runner in crew),
         "parked": seats[0].barred_for is not None,
         "paused": seats[0].paused,
-        "probing": group.probe in seats,
+        "probing": group.probe is not None,
         "ejected": group.ejected and group.until is not None,
         "cooling": group.shut(now),
     }

@@ -1,0 +1,18 @@
+"""Benchmarks: one question per file, peers beside us in the same run. See README.md."""
+
+QUESTIONS = (
+    "throughput",
+    "retries",
+    "timeouts",
+    "lateness",
+    "io",
+    "latency",
+    "fleet",
+    "map",
+    "growth",
+    "claims",
+    "memory",
+    "startup",
+    "interrupts",
+)
+"""Every file that asks one, in the order in which they are asked."""

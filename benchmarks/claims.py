@@ -1,0 +1,123 @@
+"""Does a claim cost more, the more tasks wait and the more groups have tried them?"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from time import process_time
+from typing import Any
+
+from .harness import Contest, Row, scaled, within
+
+BACKLOGS = (1_000, 100_000)
+CLAIMS = 200
+"""Claims at a time. Then as many tasks are put back, so that the backlog stays as long as it was."""
+TIMES = 10
+GROUPS = 200
+TRIED_SETS = 1_000
+
+Built = tuple[Any, list[Any]]
+
+
+def scheduler_with(groups: int) -> Built:
+    """A scheduler and one seat for each group, without threads."""
+    from retrypool.core.scheduler import Scheduler
+    from retrypool.core.seat import Seat
+
+    scheduler = Scheduler(affinity_wait=1e9)
+    seats = []
+    for number in range(groups):
+        seat = Seat(number, f"worker-{number}", scheduler.staff.group(f"group-{number}", None))
+        scheduler.add(seat)
+        seat.idle = False
+        seats.append(seat)
+    return scheduler, seats
+
+
+def fill(scheduler: Any, tried: list[frozenset[Any]], count: int) -> None:
+    """Let so many tasks wait, which groups have tried by turns as `tried` says."""
+    from retrypool.core.settings import TaskSettings
+    from retrypool.task import Record, Task
+
+    settings, owner = TaskSettings(), object()
+    for number in range(count):
+        task: Any = Task(scheduler.backlog.next_seq(), None, settings, owner, 0.0)  # type: ignore[arg-type]
+        task._record = record = Record(task.id)
+        record.plain = False
+        record.tried = tried[number % len(tried)]
+        scheduler.enqueue(task, 0.0)
+
+
+def all_tried(backlog: int) -> Built:
+    """The one that claims has tried all of it, the other none."""
+    scheduler, seats = scheduler_with(2)
+    fill(scheduler, [seats[0].group.alone], backlog)
+    return scheduler, seats[:1]
+
+
+def many_sets(backlog: int) -> Built:
+    """Many distinct sets of groups, none with the one that claims in it."""
+    scheduler, seats = scheduler_with(64)
+    fill(scheduler, sets_of([seat.group for seat in seats[1:]], TRIED_SETS), backlog)
+    return scheduler, seats[:1]
+
+
+def many_groups(backlog: int) -> Built:
+    """Each task tried by one of many groups, which claim by turns."""
+    scheduler, seats = scheduler_with(GROUPS)
+    fill(scheduler, [seat.group.alone for seat in seats], backlog)
+    return scheduler, seats
+
+
+def many_of_both(backlog: int) -> Built:
+    scheduler, seats = scheduler_with(GROUPS)
+    fill(scheduler, sets_of([seat.group for seat in seats], TRIED_SETS), backlog)
+    return scheduler, seats
+
+
+def sets_of(groups: list[Any], count: int) -> list[frozenset[Any]]:
+    pairs = itertools.combinations(groups, 2)
+    return [frozenset(pair) for pair in itertools.islice(pairs, count)]
+
+
+def claiming(build: Callable[[int], Built]) -> Callable[[int], float]:
+    """CPU microseconds per claim; what is put back is put back outside the measurement."""
+
+    def measure(backlog: int) -> float:
+        scheduler, seats = build(backlog)
+        claims = min(CLAIMS, max(1, backlog // 2))
+        turns = list(itertools.islice(itertools.cycle(seats), claims))
+        total = 0.0
+        for _ in range(TIMES):
+            taken = []
+            start = process_time()
+            for seat in turns:
+                seat.idle = False
+                taken.append(scheduler.claim(seat, 0.0))
+            total += process_time() - start
+            for task in taken:
+                if task is not None:
+                    task._seat = None
+                    scheduler.enqueue(task, 0.0)
+        return total / TIMES / claims * 1e6
+
+    return measure
+
+
+def contests(scale: float = 1) -> list[Contest]:
+    short, long = (scaled(backlog, scale, least=10) for backlog in BACKLOGS)
+    found = []
+    for setting, build in (
+        ("the group has tried all of it", all_tried),
+        (f"{TRIED_SETS:,} distinct tried sets", many_sets),
+        (f"{GROUPS} groups", many_groups),
+        (f"{TRIED_SETS:,} distinct tried sets and {GROUPS} groups", many_of_both),
+    ):
+        labels = f"{short:,} waiting", f"{long:,} waiting"
+        rows = [
+            Row(label, claiming(build), backlog, "retrypool")
+            for label, backlog in zip(labels, (short, long), strict=True)
+        ]
+        goals = (within(1.5, labels[0], row=labels[1]),)
+        found.append(Contest(setting, "CPU µs/claim", rows, goals, labels[0], most_rounds=3))
+    return found

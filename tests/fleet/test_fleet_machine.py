@@ -1,0 +1,78 @@
+"""Whatever happens to a fleet: nobody is called too early, too often or too fast, and nobody starves."""
+
+from hypothesis import settings
+from hypothesis.stateful import invariant
+
+from retrypool.core.seat import Seat
+
+from .machine import Fleet
+
+
+class FleetMachine(Fleet):
+    """What must hold once all workers that were called have looked for a task."""
+
+    @invariant()
+    def some_group_is_not_ejected(self) -> None:
+        if self.pool is not None:
+            live = self.pool._engine.scheduler.staff.live
+            assert not live or not all(group.ejected for group in live)
+
+    @invariant()
+    def nobody_sleeps_who_could_work(self) -> None:
+        """Unless the clock has something to do first: there is a moment at which it will be called."""
+        if self.pool is None:
+            return
+        scheduler = self.pool._engine.scheduler
+        wakeup = scheduler.next_wakeup()
+        assert wakeup is None or wakeup > self.now
+        for seat in self.seats():
+            if self.may_work(seat):
+                left = [task for task in scheduler.backlog if self.is_for(seat, task)]
+                assert not left, f"{seat} sleeps on {left}"
+
+    def may_work(self, seat: Seat) -> bool:
+        assert self.pool is not None
+        staff = self.pool._engine.scheduler.staff
+        if seat.running or seat.stuck is not None or seat.retired or seat.paused or staff.paused:
+            return False
+        book = self.books[seat.group.name]
+        if seat.barred_for is not None or self.now < book.cools_until:
+            return False
+        if book.half_open and (seat.group.shut(self.now) or any(p in self.running for p in book.probes)):
+            return False
+        paces = [pace for pace in (seat.group.pace, staff.pace) if pace is not None]
+        return all(pace.ready_at(self.now) <= self.now for pace in paces)
+
+    @staticmethod
+    def is_for(seat: Seat, task: object) -> bool:
+        record, settings = task._record, task._settings  # type: ignore[attr-defined]
+        if not settings.audience.suits(seat):
+            return False
+        return record is None or record.parole or seat.group not in record.tried
+
+    def teardown(self) -> None:
+        """Every task comes to its end, once its workers may work and succeed."""
+        if self.pool is None:
+            return
+        self.pool.resume()
+        for worker in self.pool.workers():
+            self.pool.resume_worker(worker.id)
+        self.join(None, 1)
+        self.join(None, 1)
+        for _ in range(2000):
+            while self.stuck:
+                self.come_back(0)
+            while self.running:
+                self.succeed(0)
+            self.nobody_sleeps_who_could_work()
+            if not self.pool.tasks():
+                break
+            wakeup = self.pool._engine.scheduler.next_wakeup()
+            assert wakeup is not None, "nothing will ever happen again"
+            self.let_time_pass(max(wakeup - self.now, 0.001))
+        assert self.pool.tasks() == []
+        assert self.pool.dead_tasks() == []
+
+
+TestFleet = FleetMachine.TestCase
+TestFleet.settings = settings(max_examples=60, stateful_step_count=40)

@@ -1,0 +1,35 @@
+"""What `explain` says of a task that waits for a fleet, and when."""
+
+from retrypool import Rate, Throttled
+
+from .parts import claimed, fleet
+
+
+def test_it_says_when_the_first_cooling_group_opens() -> None:
+    pool = fleet("a", "b")
+    task = pool.dispatch(1)
+    claimed(pool, 0).fail(Throttled(retry_after=100))
+    claimed(pool, 1).fail(Throttled(retry_after=40))
+    words = pool.explain(task)
+    assert "cooling" in words
+    assert "40" in words or ":" in words
+
+
+def test_it_says_that_a_pace_is_waited_for() -> None:
+    pool = fleet("a", rate=Rate(1, per=10))
+    pool.dispatch(1)
+    task = pool.dispatch(2)
+    claimed(pool).finish(None)
+    assert "rate" in pool.explain(task) or "pace" in pool.explain(task)
+
+
+def test_it_says_that_no_worker_meets_the_requirement() -> None:
+    pool = fleet("a")
+    assert "gold" in pool.explain(pool.dispatch(1, require={"gold"}, wait_for_worker=True))
+
+
+def test_it_says_that_the_worker_it_is_for_is_parked() -> None:
+    pool = fleet("a", "b")
+    task = pool.dispatch(1, worker=0)
+    pool.park_worker(0, "revoked")
+    assert "parked" in pool.explain(task)

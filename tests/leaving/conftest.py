@@ -1,0 +1,112 @@
+"""Scripts that are run by a Python of their own, and sent real signals."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+#: Seconds after which a script counts as hung. Only a test that fails waits this long.
+PATIENCE = 40.0
+
+PRELUDE = """
+import os, signal, sys, threading, time
+from retrypool import *
+
+def say(*words):
+    sys.stdout.write(" ".join(map(str, words)) + "\\n")
+    sys.stdout.flush()
+
+def hang(data):
+    say("hanging")
+    time.sleep(3600)
+"""
+
+
+@dataclass
+class Ended:
+    """What a script has come to."""
+
+    returncode: int
+    out: list[str]
+    err: str
+
+
+class Script:
+    """A running script."""
+
+    def __init__(self, source: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PRELUDE + textwrap.dedent(source)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell that runs something in the background makes it ignore Ctrl-C.
+            preexec_fn=_hear_ctrl_c if os.name == "posix" else None,  # noqa: PLW1509
+        )
+        self._kill = threading.Timer(PATIENCE, self.process.kill)
+        self._kill.start()
+        self.out: list[str] = []
+
+    def wait_for(self, words: str) -> None:
+        """Wait until the script has said this."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.out.append(line.rstrip())
+            if self.out[-1] == words:
+                return
+        raise AssertionError(f"it never said {words!r}: {self.out}, {self.end().err}")
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C, once."""
+        self.process.send_signal(signal.SIGINT)
+
+    def end(self) -> Ended:
+        """Wait for the end of the script."""
+        out, err = self.process.communicate()
+        self._kill.cancel()
+        self._kill.join()
+        assert self.process.returncode != -signal.SIGKILL, f"it hung: {self.out}, {out}, {err}"
+        return Ended(self.process.returncode, self.out + out.splitlines(), err)
+
+    def clear(self) -> None:
+        self._kill.cancel()
+        self._kill.join()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+
+def _hear_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[[str], Script]]:
+    scripts: list[Script] = []
+
+    def start(source: str) -> Script:
+        scripts.append(Script(source))
+        return scripts[-1]
+
+    yield start
+    for script in scripts:
+        script.clear()
+
+
+@pytest.fixture
+def run_all(run: Any) -> Callable[[dict[str, str]], dict[str, Ended]]:
+    """Run scripts side by side, and return how each has ended."""
+
+    def run_them(sources: dict[str, str]) -> dict[str, Ended]:
+        scripts = {name: run(source) for name, source in sources.items()}
+        return {name: script.end() for name, script in scripts.items()}
+
+    return run_them
