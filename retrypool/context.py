@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -87,7 +88,8 @@ class CancelToken:
             callbacks, self._callbacks = list(self._callbacks.values()), {}
             self._waiters = []
         for lock in waiters:
-            lock.release()
+            with suppress(RuntimeError):  # its time was over at this very moment, and the clock was quicker
+                lock.release()
         for child in children:
             child.cancel(reason)
         for callback in callbacks:

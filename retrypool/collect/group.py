@@ -126,7 +126,8 @@ class Group(Generic[T, R]):
             self._cancel_all()
 
     def _cancel_all(self) -> None:
-        for task in list(self._tasks):
+        # The newest first: so those that wait are gone before a worker that is freed can take one.
+        for task in reversed(list(self._tasks)):
             self._cancel(task)
 
     def _cancel(self, task: Task[T, R]) -> None:

@@ -15,6 +15,9 @@ keep it out of there:
 5. Inside `run` the thread may call its pool, or be in a listener that hears of the start. Meanwhile the
    gate is barred, and what is raised then strikes as the call returns. Barring it is a point at which
    whatever was raised before has struck.
+6. It may strike in a finalizer or a weak reference's callback that happens to run in the thread. CPython
+   drops what is raised there, and the code runs on. So if the thread has not come back after `grace`,
+   it is raised once more.
 """
 
 from __future__ import annotations
@@ -85,8 +88,16 @@ class Gate:
         with self._lock:
             self.barred = False
             deferred, self._deferred = self._deferred, None
-        if deferred is not None and self._seat.stuck is deferred:
-            raise Interrupted
+            if deferred is None or self._seat.stuck is not deferred:
+                return
+            self._raised = deferred
+        raise Interrupted
+
+    def repeat(self) -> None:
+        """Raise once more what was raised in the attempt that the thread is still in."""
+        raised = self._raised
+        if raised is not None:
+            self.interrupt(raised)
 
     def absorb(self, ctx: Context) -> bool:
         """See to it that nothing is raised for `ctx` any more; return whether anything was.

@@ -301,8 +301,10 @@ class Roster(Generic[T, R]):
         with engine.lock:
             overstayed, engine.overstayed = engine.overstayed, set()
         for runner in self:
-            if runner.seat in overstayed and not (runner.can_be_remade and self._replace(runner)):
-                self._give_up(runner.seat)
+            if runner.seat in overstayed:
+                runner.interrupt_again()
+                if not (runner.can_be_remade and self._replace(runner)):
+                    self._give_up(runner.seat)
 
     def _give_up(self, seat: Seat) -> None:
         """Don't count on a runner any more, until it comes back."""

@@ -72,6 +72,10 @@ class Runner(Generic[T, R]):
         """What its worker is to be made of, the next time."""
         return self.replacement or replace(self.spec, worker=None)
 
+    def interrupt_again(self) -> None:
+        """Interrupt the thread once more, if it was interrupted and has not come back since."""
+        self._gate.repeat()
+
     # -- the life of the thread ------------------------------------------------------------------
 
     def _live(self) -> None:

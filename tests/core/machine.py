@@ -205,15 +205,15 @@ class Machine(Stepping):
         health = desk.health
         if health.until is None or self.now >= health.until or health.throttles == 0:
             health.throttles += 1  # what was under way when it began to cool is told the same thing again
-        end = self.now + (cool_down(health.throttles) if retry_after is None else retry_after)
+        untold = retry_after is None or (retry_after == 0 and health.throttles > 1)
+        end = self.now + (cool_down(health.throttles) if untold else retry_after)
         health.until = max(end, health.until or end)
         health.probe = None
         self.scheduler.cool(desk.seat.group, retry_after, self.now)
         assert desk.seat.group.until == health.until
-        if self.opens_at() > self.now:
-            for item in self.at("queue", "agenda", "hand"):
-                if self.is_too_late(item) and item.task._seat is None:
-                    item.place = "dead"
+        for item in self.at("queue", "agenda", "hand"):
+            if self.is_too_late(item) and item.task._seat is None:
+                item.place = "dead"
 
     def decide(self, item: Item, fate: str, delay: float, *, in_hand: bool) -> None:
         task, scheduler = item.task, self.scheduler

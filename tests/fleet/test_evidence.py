@@ -5,7 +5,7 @@ from typing import Any
 from retrypool import RetryPolicy, Unrecoverable, WorkerFault
 from retrypool.testing import ManualPool
 
-from .parts import AT_ONCE, STUBBORN, claimed, fleet, outcomes, states
+from .parts import STUBBORN, claimed, fleet, outcomes, states
 
 
 def fails_on_first_and_succeeds_on_second(pool: ManualPool[Any, Any], times: int) -> None:
@@ -87,8 +87,6 @@ def test_task_that_failed_on_three_healthy_groups_is_the_culprit() -> None:
 
 
 def test_culprit_does_not_make_groups_ill() -> None:
-    pool = fleet(*"abcdef", retry=AT_ONCE, health=None)
-    assert pool._engine.scheduler.staff.health is None
     pool = fleet(*"abcdef", retry=STUBBORN)
     pool.dispatch("poison")
     for _ in range(10):

@@ -75,4 +75,4 @@ class FleetMachine(Fleet):
 
 
 TestFleet = FleetMachine.TestCase
-TestFleet.settings = settings(max_examples=60, stateful_step_count=40)
+TestFleet.settings = settings(max_examples=150, stateful_step_count=40)

@@ -10,7 +10,6 @@ from retrypool import (
     NoWorkers,
     Pool,
     Rate,
-    RetryPolicy,
     TaskState,
     Throttled,
     WorkerSpec,
@@ -18,7 +17,7 @@ from retrypool import (
 from retrypool.events import WorkerAdded, WorkerRemoved
 from retrypool.testing import ManualPool
 
-from .parts import AT_ONCE, STUBBORN, claim_all, claimed, echo, fleet, heard, outcomes, states
+from .parts import AT_ONCE, STUBBORN, claim_all, claimed, echo, fleet, heard, outcomes
 
 # -- concurrency -----------------------------------------------------------------------------------
 
@@ -209,7 +208,7 @@ def test_pool_that_waits_for_workers_waits_for_any_kind() -> None:
     assert len(claim_all(pool)) == 1
 
 
-def test_cleared_task_for_missing_workers_is_cancelled_with_a_reason_when_the_pool_closes() -> None:
+def test_task_that_nobody_can_take_is_cancelled_with_a_reason_when_the_pool_closes() -> None:
     with Pool([echo]) as pool:
         waits = pool.dispatch(1, require={"gold"}, wait_for_worker=True)
         pinned = pool.dispatch(2, worker=7, wait_for_worker=True)
@@ -300,59 +299,3 @@ def test_tags_are_a_set_of_strings() -> None:
     with pytest.raises(InvalidType, match="tags"):
         WorkerSpec(echo, tags="gold")
     assert WorkerSpec(echo, tags=["gold", "gold"]).tags == {"gold"}
-
-
-# -- parking and replacing -------------------------------------------------------------------------
-
-
-def test_parked_worker_is_given_nothing_until_it_is_resumed() -> None:
-    pool = fleet("a", "b")
-    pool.park_worker(0, "revoked")
-    pool.dispatch(1)
-    assert pool.claim(0) is None
-    assert [(worker.state, worker.reason) for worker in pool.workers()] == [
-        ("parked", "revoked"),
-        ("active", None),
-    ]
-    pool.resume_worker(0)
-    assert pool.claim(0) is not None
-    assert states(pool)["a"] == "active"
-
-
-def test_no_task_waits_for_a_parked_group() -> None:
-    pool = fleet("a", "b", retry=STUBBORN)
-    pool.dispatch(1)
-    claimed(pool, 0).fail(OSError())
-    pool.park_worker(1, "revoked")
-    assert pool.claim(0) is not None
-
-
-def test_pool_whose_workers_are_all_parked_takes_nothing() -> None:
-    pool = fleet("a")
-    pool.park_worker(0, "revoked")
-    with pytest.raises(NoWorkers):
-        pool.dispatch(1)
-
-
-def test_replaced_worker_works_with_the_new_resource() -> None:
-    """In a pool that is stepped by hand too, where no thread makes it anew."""
-    pool: ManualPool[str, str] = ManualPool([str.upper, str.upper], retry=RetryPolicy(attempts=1))
-    pool.park_worker(0, "revoked")
-    pool.replace_worker(0, str.lower)
-    task = pool.dispatch("Word", worker=0)
-    claimed(pool, 0).run()
-    assert task.result() == "word"
-
-
-def test_replacing_forgets_what_is_known_against_the_group() -> None:
-    pool = fleet("a", "b")
-    pool.dispatch(1)
-    claimed(pool, 0).fail(Throttled(retry_after=600))
-    pool.replace_worker(0, echo)
-    assert states(pool)["a"] != "cooling"
-
-
-@pytest.mark.parametrize("reason", [None, 5, OSError("401")])
-def test_reason_for_parking_is_a_string(reason: Any) -> None:
-    with pytest.raises(InvalidType, match="reason"):
-        fleet("a").park_worker(0, reason)

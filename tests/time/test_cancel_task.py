@@ -69,11 +69,14 @@ def test_task_of_another_pool_is_left_alone():
 def test_running_task_is_interrupted_if_asked_for(play):
     seen: list[str] = []
 
+    def spin_on() -> None:
+        seen.append("spinning")
+        while True:
+            pass
+
     def spin(data: object) -> None:
         try:
-            seen.append("spinning")
-            while True:
-                pass
+            spin_on()
         except Interrupted:
             seen.append("struck")
             raise

@@ -98,6 +98,30 @@ def test_wait_ends_with_its_timeout_or_the_time_of_the_token(play):
     assert plain._waiters == []
 
 
+def test_token_that_is_cancelled_as_the_time_of_a_wait_is_over(play):
+    """The clock has woken whoever waits, and he has not yet said that he does not wait any more."""
+    clock, woken = FakeClock(), []
+
+    class Slow(FakeClock):
+        def acquire(self, lock: Any, timeout: float | None) -> bool:
+            got = super().acquire(lock, timeout)
+            woken.append(got)
+            token.cancel()
+            return got
+
+    clock = Slow()
+    token = CancelToken(clock=clock)
+    waiting = play.start(token.wait, 5)
+    play.until(lambda: clock._sleepers)
+    with clock._lock:
+        clock._now = 5.0
+        for sleeper in clock._sleepers:
+            sleeper.late = True
+            sleeper.lock.release()
+        token.cancel("at the same moment")
+    assert waiting.result(play.within) is True
+
+
 def test_callback_is_called_once_or_now_or_not_any_more():
     token, told = CancelToken(), []
     token.on_cancel(lambda token: told.append("early"))

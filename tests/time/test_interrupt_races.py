@@ -1,5 +1,6 @@
 """Where an interrupt can strike, each place forced."""
 
+import gc
 import sys
 import threading
 from typing import Any
@@ -117,6 +118,8 @@ def test_interrupts_that_strike_on_the_way_back_do_no_harm(play, monkeypatch, ca
 def test_interrupts_in_a_storm_from_one_operator_do_not_kill_the_thread(play, caplog):
     """As often as a thread can be hit, at every place where it can be."""
     before = sys.getswitchinterval()
+    gc.collect()
+    gc.disable()  # what strikes a finalizer is dropped, and not what this is about
     sys.setswitchinterval(1e-6)
     try:
         pool = play.pool([_spin_until_cancelled], retry=play.once)
@@ -129,6 +132,7 @@ def test_interrupts_in_a_storm_from_one_operator_do_not_kill_the_thread(play, ca
                 pool.interrupt_worker(worker, task="drop", force=True)
     finally:
         sys.setswitchinterval(before)
+        gc.enable()
     play.until(lambda: pool.workers()[0].state != "stuck")
     assert pool.dispatch("x").result(play.within) == "x"
     assert thread_of(pool) is thread
@@ -309,6 +313,57 @@ def test_on_success_may_close_by_force(play):
     pool = play.pool([str] * 2, on_success=on_success)
     assert pool.dispatch("first").result(play.within) == "first"
     play.until(lambda: refused)
+
+
+def test_interrupt_that_strikes_a_finalizer_is_raised_once_more(play, monkeypatch):
+    """CPython drops what is raised in one, and the code runs on."""
+    dropped: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", dropped.append)
+    finalizing: list[bool] = []
+
+    class Resource:
+        def __del__(self) -> None:
+            finalizing.append(True)
+            while not dropped:
+                pass
+
+    def finalize_and_spin(data: object) -> object:
+        if data == "spin":
+            Resource()
+            while True:
+                pass
+        return data
+
+    pool = play.pool([finalize_and_spin], retry=play.once, grace=0.02)
+    task = pool.dispatch("spin")
+    play.until(lambda: finalizing)
+    assert pool.cancel_task(task, interrupt=True)
+    assert pool.dispatch("x").result(play.within) == "x"
+    assert [each.exc_type for each in dropped] == [Interrupted]
+
+
+def test_interrupt_that_strikes_as_a_call_of_the_pool_returns_counts_as_one(play):
+    """The resource may be half-used then, and is made anew."""
+    made: list[int] = []
+
+    def use_the_pool(data: object) -> object:
+        while data == "spin":
+            pool.queue_size  # noqa: B018 - it is looked at for as long as it lasts
+            pool.dispatch("y", delay=3600).cancel()
+        return data
+
+    def make() -> Any:
+        made.append(1)
+        return use_the_pool
+
+    pool = play.pool([WorkerSpec(factory=make)], retry=play.once)
+    for n in range(1, 20):
+        task = pool.dispatch("spin")
+        play.until(task.running)
+        assert pool.cancel_task(task, interrupt=True)
+        assert pool.dispatch("x").result(play.within) == "x"
+        assert len(made) in {n, n + 1}
+        made[:] = [1] * (n + 1)
 
 
 def test_interrupt_that_was_swallowed_counts_as_one(play):

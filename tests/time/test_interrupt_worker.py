@@ -42,13 +42,17 @@ class Spinner:
     def on_pause(self) -> None:
         self.calls.append("pause")
 
+    def spin(self, ctx: Any) -> None:
+        """Not in the `try` itself: what strikes as a loop jumps back may miss the block around the loop."""
+        self.spinning = True
+        while not self.released.is_set() and not (self.obedient and (ctx.cancelled or ctx.stopping)):
+            pass
+
     def run(self, ctx: Any, data: object) -> object:
         if data != "spin":
             return data
         try:
-            self.spinning = True
-            while not self.released.is_set() and not (self.obedient and (ctx.cancelled or ctx.stopping)):
-                pass
+            self.spin(ctx)
         except Interrupted:
             self.struck += 1
             raise
@@ -64,9 +68,11 @@ def test_each_combination_does_what_it_says(play, fate, then, force):
     play.until(lambda: spinner.spinning)
     assert pool.interrupt_worker(worker, task=fate, then=then, force=force)
 
+    # The thread.
+    if force:
+        play.until(lambda: spinner.struck == 1)
     # The task.
     if fate == "retry":
-        play.until(lambda: task.state is not TaskState.RUNNING or spinner.calls.count("start") > 1)
         assert task.history[0].outcome is Outcome.WITHDRAWN
         spinner.released.set()
         pool.add_worker(str)
@@ -77,9 +83,6 @@ def test_each_combination_does_what_it_says(play, fate, then, force):
     else:
         assert task.state is TaskState.DEAD
         assert pool.dead_tasks()[0].reason is DeadReason.CALLBACK
-    # The thread.
-    if force:
-        play.until(lambda: spinner.struck == 1)
     # The worker.
     match then:
         case "keep":
