@@ -81,6 +81,7 @@ class Group:
         "sample_mark",
         "seats",
         "success_mark",
+        "suspected",
         "throttles",
         "until",
     )
@@ -104,6 +105,7 @@ class Group:
         self.sample_mark = 0  # its attempts when the sample was begun
         self.evidence = 0  # tasks that it failed and others did not, in a row
         self.evidence_mark = 0  # its successes when that was last counted
+        self.suspected: float | None = None  # since when there is evidence enough
 
     # -- shut and open ---------------------------------------------------------------------------
 
@@ -220,20 +222,48 @@ class Group:
             self.faults = 0
         return False
 
-    def witness(self, policy: HealthPolicy) -> bool:
-        """Count a task that it failed and another group did not; return whether it is ill now."""
+    def is_news(self, failure: tuple[int, float]) -> bool:
+        """Return whether it says anything of the group that a task has succeeded which it failed.
+
+        `failure` is how many successes it had when it failed the task, and when it had begun it. Once
+        there is evidence enough, only what it began later adds to it. Needs no lock.
+        """
+        successes, began = failure
+        if self.successes() != successes:
+            return False
+        since = self.suspected
+        return since is None or self.evidence_mark != successes or began >= since
+
+    def witness(self, policy: HealthPolicy, began: float, now: float) -> bool:
+        """Count a task that it failed, begun at `began`, and another group did not; return whether it is ill.
+
+        It may be in the middle of such work, and be about to succeed with it just as the others do. So it
+        is only ill if it is at rest, or fails yet another one in the same way.
+        """
         successes = self.successes()
         if successes != self.evidence_mark:
             self.evidence_mark = successes
             self.evidence = 0
+            self.suspected = None
         self.evidence += 1
-        return self.evidence >= policy.witnesses
+        if self.evidence >= policy.witnesses and self.suspected is None:
+            self.suspected = now
+        return self.is_ill_at_rest() or (self.suspected is not None and began >= self.suspected)
+
+    def is_ill_at_rest(self) -> bool:
+        """Return whether there is evidence enough against it, and it does nothing that could refute it."""
+        return (
+            self.suspected is not None
+            and self.successes() == self.evidence_mark
+            and all(seat.idle or seat.stuck is not None for seat in self.seats)
+        )
 
     def _attempts(self) -> int:
         return sum(seat.succeeded + seat.failed + seat.timed_out for seat in self.seats)
 
     def _forget_faults(self) -> None:
         self.faults = self.faults_in_a_row = self.evidence = 0
+        self.suspected = None
         self.sample_mark = self._attempts()
 
     def __repr__(self) -> str:

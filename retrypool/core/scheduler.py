@@ -257,9 +257,9 @@ class Scheduler(Matching):
         """Take notice that a task has succeeded that groups failed which have done nothing right since."""
         record = task._record
         assert record is not None
-        for group, successes in record.suspects.items():
-            if group in self.staff.live and group.successes() == successes:
-                self.staff.witness(group, now)
+        for group, failure in record.suspects.items():
+            if group in self.staff.live and group.is_news(failure):
+                self.staff.witness(group, failure[1], now)
 
     # -- counting --------------------------------------------------------------------------------
 
@@ -319,7 +319,8 @@ class Scheduler(Matching):
         else:
             record.charged += 1
             if self.staff.health is not None:
-                record.suspects = {**record.suspects, group: group.successes()}
+                # Anew, not in place: `is_suspicious` may be looking at it.
+                record.suspects = {**record.suspects, group: (group.successes(), attempt.started)}
         record.tried = self._and_tried(record, group)
         return record
 
@@ -332,8 +333,8 @@ class Scheduler(Matching):
         """Return whether `cleared` has anything to say of a task that has succeeded."""
         record = task._record
         if record is not None:
-            for group, successes in record.suspects.items():
-                if group.successes() == successes:
+            for group, failure in record.suspects.items():
+                if group.is_news(failure):
                     return True
         return False
 

@@ -160,6 +160,9 @@ class Staff:
     def park(self, seat: Seat, now: float) -> None:
         """Let `seat` wait: among the parked, if it may be given something, else to be called later."""
         seat.idle = True
+        group = seat.group
+        if group.suspected is not None and not group.ejected and group.is_ill_at_rest():
+            self._eject(group, now)
         if not self.barred(seat, now):
             self.parked[seat] = None
         else:
@@ -308,9 +311,9 @@ class Staff:
         if was_shut:
             self._opened(group, now)
 
-    def witness(self, group: Group, now: float) -> None:
-        """Take notice of a task that `group` failed, and that another group did not."""
-        if self.health is not None and not group.ejected and group.witness(self.health):
+    def witness(self, group: Group, began: float, now: float) -> None:
+        """Take notice of a task that `group` failed, begun at `began`, and that another group did not."""
+        if self.health is not None and not group.ejected and group.witness(self.health, began, now):
             self._eject(group, now)
 
     def _eject(self, group: Group, now: float) -> None:

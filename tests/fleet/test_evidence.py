@@ -3,7 +3,7 @@
 from typing import Any
 
 from retrypool import RetryPolicy, Unrecoverable, WorkerFault
-from retrypool.testing import ManualPool
+from retrypool.testing import FakeClock, ManualAttempt, ManualPool
 
 from .parts import STUBBORN, claimed, fleet, outcomes, states
 
@@ -41,6 +41,53 @@ def test_success_between_the_failure_and_the_others_success_clears_it_too() -> N
         claimed(pool, 0).finish(number)
         claimed(pool, 1).finish("and not by the second")
     assert states(pool)["a"] == "active"
+
+
+def suspected_at_work(clock: FakeClock) -> tuple[ManualPool[Any, Any], ManualAttempt[Any, Any]]:
+    """The first group has failed three tasks that then succeeded elsewhere, and is busy with another."""
+    pool = fleet("a", "b", clock=clock)
+    tasks = [pool.dispatch(number) for number in range(3)]
+    for _ in tasks:
+        claimed(pool, 0).fail(OSError())
+    pool.dispatch("under way")
+    under_way = claimed(pool, 0)
+    clock.advance(1)
+    for _ in tasks:
+        claimed(pool, 1).finish("well")
+    assert states(pool)["a"] == "active"
+    return pool, under_way
+
+
+def test_group_at_work_is_not_ejected_before_that_has_told_something() -> None:
+    """In a burst each fails many and then succeeds with many: who was slower must not be blamed."""
+    pool, under_way = suspected_at_work(FakeClock())
+    under_way.finish("well")
+    assert states(pool)["a"] == "active"
+    fails_on_first_and_succeeds_on_second(pool, 2)
+    assert states(pool)["a"] == "active"
+
+
+def test_group_at_work_is_ejected_once_it_rests() -> None:
+    pool, under_way = suspected_at_work(FakeClock())
+    under_way.fail(OSError())
+    assert pool.claim(0) is None
+    assert states(pool)["a"] == "ejected"
+
+
+def test_group_at_work_is_ejected_once_it_fails_what_it_has_begun_since() -> None:
+    clock = FakeClock()
+    pool, under_way = suspected_at_work(clock)
+    pool.dispatch("begun since")
+    under_way.fail(OSError())
+    later = claimed(pool, 0)
+    clock.advance(1)
+    claimed(pool, 1).finish("under way at the time: no news")
+    assert states(pool)["a"] == "active"
+    pool.dispatch("the next")
+    later.fail(OSError())
+    claimed(pool, 0)
+    claimed(pool, 1).finish("begun since")
+    assert states(pool)["a"] == "ejected"
 
 
 def test_one_task_is_one_witness_however_often_it_was_failed() -> None:
