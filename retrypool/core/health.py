@@ -127,15 +127,11 @@ class Group:
     def cool(self, now: float, retry_after: float | None) -> float:
         """Give the group nothing for so long; None: 1 s, doubled with each time in a row, up to 60 s.
 
-        So it is for 0 s from the second time in a row on.
-
         A cool-down is never cut short by a later, shorter one. What calls are told that were under way
         when it began does not count as another time. Returns its end.
         """
         if not self.shut(now) or self.throttles == 0:
             self.throttles += 1
-        if retry_after == 0 and self.throttles > 1:
-            retry_after = None  # it was not true the last time, or was a date by another clock
         until = now + (cool_down(self.throttles) if retry_after is None else retry_after)
         self.cools_until = max(self.cools_until, until)
         self.until = until if self.until is None else max(self.until, until)

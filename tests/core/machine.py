@@ -205,8 +205,7 @@ class Machine(Stepping):
         health = desk.health
         if health.until is None or self.now >= health.until or health.throttles == 0:
             health.throttles += 1  # what was under way when it began to cool is told the same thing again
-        untold = retry_after is None or (retry_after == 0 and health.throttles > 1)
-        end = self.now + (cool_down(health.throttles) if untold else retry_after)
+        end = self.now + (cool_down(health.throttles) if retry_after is None else retry_after)
         health.until = max(end, health.until or end)
         health.probe = None
         self.scheduler.cool(desk.seat.group, retry_after, self.now)
