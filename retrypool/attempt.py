@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     import contextvars
@@ -44,8 +43,7 @@ class DeadReason(StrEnum):
     POLICY_ERROR = "policy_error"  # `retry_if` or a delay function raised
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One run of a task on one worker. Times are seconds on the pool's clock."""
 
     number: int  # 1 is the first
@@ -101,9 +99,6 @@ class DeadTask(Generic[T]):
         return sum(attempt.duration for attempt in self.history)
 
 
-_NOBODY: Mapping[Group, tuple[int, float]] = MappingProxyType({})
-
-
 class Record:
     """What makes a task more than plain: its failures, and whom it may not or must not run on.
 
@@ -131,9 +126,9 @@ class Record:
         "victims",
     )
 
-    def __init__(self, seq: int) -> None:
+    def __init__(self, seq: int, plain: bool = True) -> None:
         self.seq = seq  # its place in the order of claims, first in first out
-        self.plain = True  # whether any worker that has not tried it may take it from the arrivals
+        self.plain = plain  # whether any worker that has not tried it may take it from the arrivals
         self.tried: frozenset[Group] = frozenset()  # groups that have failed it
         self.history: list[Attempt] = []  # the attempts that did not succeed
         self.inherited = 0  # how many of them are from before it was requeued
@@ -143,7 +138,7 @@ class Record:
         self.cost = 1.0  # how many calls it counts as, where calls are paced
         # Groups that failed it, each with how many successes it had then and when it had begun: who has
         # had none since when the task succeeds elsewhere, is suspect.
-        self.suspects: Mapping[Group, tuple[int, float]] = _NOBODY
+        self.suspects: dict[Group, tuple[int, float]] | None = None
         self.victims: frozenset[Group] = frozenset()  # groups that took the blame for it
         self.running_time = 0.0
         # Its attempt is over, and its owner finds out what becomes of it; set and cleared by the owner.

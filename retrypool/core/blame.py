@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 
-from retrypool.errors import InvalidType, InvalidValue, Throttled, Unrecoverable, WorkerFault
+from retrypool.attempt import Outcome
+from retrypool.errors import AttemptTimeout, InvalidType, InvalidValue, Throttled, Unrecoverable, WorkerFault
 
-__all__ = ["BlameOption", "Judge", "Scope", "Verdict", "as_judge", "scope_of"]
+__all__ = ["BlameOption", "Judge", "Scope", "Verdict", "as_judge", "outcome_of", "scope_of"]
 
 
 class Scope(StrEnum):
@@ -29,18 +30,20 @@ BlameOption = Callable[[BaseException], Verdict] | Mapping[type[BaseException], 
 Judge = Callable[[BaseException], tuple[Scope, object]]
 """Returns whose fault an error is, and what it says of the time to wait."""
 
-_STANDS_FOR: Mapping[object, Scope] = {
+_STANDS_FOR: Mapping[type[Exception], Scope] = {
     Throttled: Scope.THROTTLED,
     WorkerFault: Scope.GROUP,
     Unrecoverable: Scope.UNRECOVERABLE,
 }
 
 
+_SPEAKS_FOR_ITSELF = tuple(_STANDS_FOR)
+
+
 def scope_of(error: BaseException) -> Scope:
     """Return whose fault an error is, by its type alone."""
-    for kind, scope in _STANDS_FOR.items():
-        if isinstance(error, kind):  # type: ignore[arg-type]
-            return scope
+    if isinstance(error, _SPEAKS_FOR_ITSELF):
+        return next(scope for kind, scope in _STANDS_FOR.items() if isinstance(error, kind))
     return Scope.TASK
 
 
@@ -68,8 +71,26 @@ def as_judge(blame: BlameOption) -> Judge:
     raise InvalidType("blame", blame, "a function of the error, or a mapping of types to scopes")
 
 
+def outcome_of(scope: Scope, error: BaseException) -> Outcome:
+    """Return how an attempt ended that raised `error`."""
+    if scope is not Scope.TASK and scope in _OUTCOMES:
+        return _OUTCOMES[scope]
+    return Outcome.TIMED_OUT if isinstance(error, AttemptTimeout) else Outcome.FAILED
+
+
+_OUTCOMES = {
+    Scope.THROTTLED: Outcome.THROTTLED,
+    Scope.GROUP: Outcome.WORKER_FAULT,
+    Scope.NOBODY: Outcome.EXCUSED,
+}
+
+_ITS_TASK = (Scope.TASK, None)
+
+
 def _by_itself(error: BaseException) -> tuple[Scope, object]:
-    return scope_of(error), getattr(error, "retry_after", None)
+    if isinstance(error, _SPEAKS_FOR_ITSELF):
+        return scope_of(error), getattr(error, "retry_after", None)
+    return _ITS_TASK
 
 
 def _read(verdict: Verdict, error: BaseException) -> tuple[Scope, object]:

@@ -21,7 +21,7 @@ Delay = Callable[["Failure"], float]
 
 
 @dataclass(frozen=True, slots=True)
-class _Fixed:
+class Fixed:
     delay: float
 
     def __call__(self, _failure: Failure) -> float:
@@ -91,7 +91,7 @@ class _Sum:
 
 def fixed(delay: Duration) -> Delay:
     """Return a delay that is always the same."""
-    return _Fixed(seconds("delay", delay))
+    return Fixed(seconds("delay", delay))
 
 
 def linear(step: Duration) -> Delay:

@@ -127,12 +127,12 @@ class Matching:
     def _file(self, task: AnyTask, record: Record, now: float) -> None:
         """Put a task into the lane that it belongs to."""
         audience = task._settings.audience
-        if record.tried >= self._live_for(audience):
+        if record.tried and record.tried >= self._live_for(audience):
             record.tried = frozenset()
-        if not record.parole:
-            audience = audience._replace(tried=record.tried)
+        if record.tried and not record.parole:
+            audience = Audience(record.tried, *audience[1:])
         lane = self.backlog.file(task, record.seq, rank_of(task), audience, now)
-        self.backlog.enlist(lane, self.staff)
+        self.backlog.show(lane, self.staff)
         self._time(lane)
 
     def _live_for(self, audience: Audience) -> frozenset[Group]:

@@ -88,7 +88,7 @@ def rank_of(task: Task[Any, Any]) -> Rank:
 class Lane:
     """Tasks of one rank and one audience, in the order of their sequence numbers."""
 
-    __slots__ = ("audience", "listed", "number", "rank", "tasks", "timed")
+    __slots__ = ("audience", "listed", "number", "rank", "shown", "tasks", "timed")
 
     def __init__(self, number: int, rank: Rank, audience: Audience) -> None:
         self.number = number
@@ -98,6 +98,7 @@ class Lane:
         # afresh, or has waited long enough for an untried worker, comes back to the place that it had.
         self.tasks: list[tuple[int, float, Task[Any, Any]]] = []
         self.listed: set[Seat] = set()  # the seats in whose heap it is
+        self.shown = False  # whether these are all that may take from it
         self.timed = False  # whether the agenda holds the end of its head's wait for an untried worker
 
     def __repr__(self) -> str:
@@ -137,7 +138,17 @@ class Backlog:
         heappush(lane.tasks, (seq, now, task))
         if lane.tasks[0][0] == seq:
             lane.listed.clear()  # its head has moved forward: seats have to be shown it anew
+            lane.shown = False
         return lane
+
+    def show(self, lane: Lane, seats: Iterable[Seat]) -> None:
+        """Show `lane` to all who may take from it. `seats` are all that there are.
+
+        New seats look at all lanes by themselves (`review`).
+        """
+        if not lane.shown:
+            self.enlist(lane, seats)
+            lane.shown = True
 
     def enlist(self, lane: Lane, seats: Iterable[Seat]) -> None:
         """Show `lane` to those of `seats` who may take from it.

@@ -10,9 +10,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from retrypool.core.blame import Scope, scope_of
-from retrypool.core.delays import Delay, Exponential, as_delay, exponential
+from retrypool.core.delays import Delay, Exponential, Fixed, as_delay, exponential
 from retrypool.durations import Duration, optional_seconds
-from retrypool.errors import InvalidType, InvalidValue
+from retrypool.errors import AttemptTimeout, InvalidType, InvalidValue
 from retrypool.task import DeadReason
 
 if TYPE_CHECKING:
@@ -107,6 +107,14 @@ class Failure:
         self.action = action
         self.random = random
 
+    def use_up(self, now: float) -> None:
+        """Let the limit that an attempt was over for be used up, whatever rounding makes of the sums."""
+        assert isinstance(self.error, AttemptTimeout)
+        if self.error.limit == "time limit" and self.time_limit is not None:
+            self.running_time = max(self.running_time, self.time_limit)
+        elif self.error.limit == "deadline" and self.deadline is not None:
+            self.deadline = min(self.deadline, now)
+
     def __repr__(self) -> str:
         return f"<Failure of attempt {self.attempt}: {self.error!r}>"
 
@@ -139,6 +147,7 @@ RetryIf = Callable[[BaseException], bool] | type[BaseException] | tuple[type[Bas
 Jitter = Literal["full", "equal", "none"]
 
 _AT_ONCE = RetryIn(0.0)
+_TASK = Scope.TASK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +188,7 @@ class RetryPolicy:
     _cap: float = field(init=False, repr=False, compare=False)
     _jitter: Jitter = field(init=False, repr=False, compare=False)
     _matches: Callable[[BaseException], bool] = field(init=False, repr=False, compare=False)
+    _constant: RetryIn | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_attempts("attempts", self.attempts)
@@ -203,6 +213,23 @@ class RetryPolicy:
         keep(self, "_matches", _matcher(self.retry_if))
         usual = "full" if isinstance(delay, Exponential) else "none"
         keep(self, "_jitter", self.jitter or usual)
+        keep(self, "_constant", self._find_constant())
+
+    def _find_constant(self) -> RetryIn | None:
+        """Return the decision for whatever a task has failed of, if there is but one until it gives up."""
+        if self.retry_if is not None or self.attempts_for:
+            return None
+        if self.immediate:
+            return _AT_ONCE
+        if isinstance(self._delay, Fixed) and (self._jitter == "none" or self._delay.delay == 0):
+            return RetryIn(min(self._delay.delay, self._cap))
+        return None
+
+    def decide_by_count(self, scope: Scope, charged: int, uncharged: int) -> RetryIn | None:
+        """Say the same as `decide` of a task without limits, if that takes nothing but to count; or None."""
+        if scope is _TASK and charged < self.attempts and uncharged < UNCHARGED:
+            return self._constant
+        return None
 
     def decide(self, failure: Failure, now: float) -> Decision:
         """Say what becomes of the task: `RetryIn` or `GiveUp` (or `Cancel`). Never raises, never waits.
@@ -221,13 +248,8 @@ class RetryPolicy:
         try:
             if not self._matches(error):
                 return GiveUp(DeadReason.NOT_RETRYABLE)
-            match failure.action:
-                case FailureAction.DEAD:
-                    return GiveUp(DeadReason.CALLBACK)
-                case FailureAction.DROP:
-                    return Cancel("dropped by on_failure")
-                case FailureAction.RETRY:
-                    return RetryIn(self._wait(failure))
+            if failure.action is not None:
+                return self._obey(failure.action, failure)
             if self._used_up(failure):
                 return GiveUp(DeadReason.ATTEMPTS)
             return self._in_time(RetryIn(self._wait(failure)), failure, now)
@@ -235,6 +257,15 @@ class RetryPolicy:
             if broken is not error:
                 broken.__cause__ = error
             return GiveUp(DeadReason.POLICY_ERROR, broken)
+
+    def _obey(self, action: FailureAction, failure: Failure) -> Decision:
+        match action:
+            case FailureAction.DEAD:
+                return GiveUp(DeadReason.CALLBACK)
+            case FailureAction.DROP:
+                return Cancel("dropped by on_failure")
+            case FailureAction.RETRY:
+                return RetryIn(self._wait(failure))
 
     def _used_up(self, failure: Failure) -> bool:
         for kind, limit in self.attempts_for.items():

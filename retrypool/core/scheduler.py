@@ -257,6 +257,7 @@ class Scheduler(Matching):
         """Take notice that a task has succeeded that groups failed which have done nothing right since."""
         record = task._record
         assert record is not None
+        assert record.suspects is not None
         for group, failure in record.suspects.items():
             if group in self.staff.live and group.is_news(failure):
                 self.staff.witness(group, failure[1], now)
@@ -319,8 +320,11 @@ class Scheduler(Matching):
         else:
             record.charged += 1
             if self.staff.health is not None:
-                # Anew, not in place: `is_suspicious` may be looking at it.
-                record.suspects = {**record.suspects, group: (group.successes(), attempt.started)}
+                suspect = (group.successes(), attempt.started)
+                if record.suspects is None:
+                    record.suspects = {group: suspect}
+                else:
+                    record.suspects[group] = suspect
         record.tried = self._and_tried(record, group)
         return record
 
@@ -332,7 +336,7 @@ class Scheduler(Matching):
     def is_suspicious(self, task: AnyTask) -> bool:
         """Return whether `cleared` has anything to say of a task that has succeeded."""
         record = task._record
-        if record is not None:
+        if record is not None and record.suspects is not None:
             for group, failure in record.suspects.items():
                 if group.is_news(failure):
                     return True
@@ -360,13 +364,13 @@ class Scheduler(Matching):
 
     def _record(self, task: AnyTask) -> Record:
         settings: TaskSettings = task._settings
-        record = Record(task.id)
-        record.plain = settings.retry_plain
+        record = Record(task.id, settings.retry_plain)
         if settings.cost != 1.0:
             record.cost = settings.cost_of(task.data)
         if settings.copy_context:
             record.context = contextvars.copy_context()
-        record.roundabout = settings.copy_context or settings.wraps_up
+        if settings.copy_context or settings.wraps_up:
+            record.roundabout = True
         return record
 
     def _and_tried(self, record: Record, group: Group) -> frozenset[Group]:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
 
 from retrypool.context import CancelToken, Context, reason_of
-from retrypool.core.blame import Scope
-from retrypool.core.retry import Cancel, Decision, Failure, FailureAction, GiveUp, RetryIn
+from retrypool.core.blame import Scope, outcome_of
+from retrypool.core.retry import Decision, Failure, FailureAction, GiveUp, RetryIn
 from retrypool.core.scheduler import CLOSED_BY_FORCE
 from retrypool.core.seat import Seat
 from retrypool.core.settings import checked_cost
@@ -25,6 +25,7 @@ from retrypool.events import AttemptEnded, AttemptStarted, TaskRetrying, TaskSuc
 from retrypool.retry_after import parse_retry_after
 from retrypool.task import Attempt, DeadReason, Outcome, Record, Task, TaskState
 from retrypool.threads.interrupt import undisturbed
+from retrypool.threads.spinning import spin_while_held
 
 if TYPE_CHECKING:
     from retrypool.threads.engine import Engine
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("retrypool")
 
 __all__ = ["Attempts", "Fate"]
+
+_CONCERNS_GROUP = (Scope.THROTTLED, Scope.GROUP)
 
 Fate = Literal["retry", "drop", "dead"]
 """What becomes of a task whose attempt is ended from outside."""
@@ -77,6 +80,7 @@ class Attempts:
     def _tell_health(self, seat: Seat, task: Task[Any, Any]) -> None:
         """Let a success speak for its group, and against those that failed the task before."""
         engine = self._engine
+        spin_while_held(engine.lock)
         with engine.lock:
             now = self._monotonic()
             if seat.attentive:
@@ -96,22 +100,22 @@ class Attempts:
         `over` says that it was taken over, and that its code still runs.
         """
         task = ctx._task
+        observers = self._observers
         self.deciding.add(ctx)
         try:
             scope, retry_after = self._judge(task, error)
-            attempt = self._enter(seat, ctx, _outcome(scope, error), ended, error)
+            attempt = self._enter(seat, ctx, outcome_of(scope, error), ended, error)
             if over:
                 # Another of its kind: the pool has hold of the context for a while, which is no reason to
                 # keep what the task ends with.
                 reason = type(error)(*error.args)
                 self._stop(seat, ctx, reason, interrupt=task._settings.interrupt_on_timeout)
-            self._tell_ended(ctx, attempt)
-            self._blame(seat, scope, retry_after)
-            action = self._observers.failed(task, error)
-            failure = self._failure(task, attempt, scope, action)
-            if over:
-                _use_up(failure, ended)
-            decision = task._settings.retry.decide(failure, ended)
+            if observers.listening:
+                observers.tell(AttemptEnded(ended, task, attempt))
+            if seat.attentive or scope in _CONCERNS_GROUP:
+                self._blame(seat, scope, retry_after)
+            action = None if observers.on_failure is None else observers.failed(task, error)
+            decision = self._decide(task, attempt, scope, action, over=over)
             self._carry_out(task, decision, error, None if seat.stuck is ctx else seat)
         finally:
             self.deciding.discard(ctx)
@@ -145,15 +149,10 @@ class Attempts:
         self._scheduler.tried(ctx._task, attempt, group)
         return attempt
 
-    def _tell_ended(self, ctx: Context, attempt: Attempt) -> None:
-        if self._observers.listening:
-            self._observers.tell(AttemptEnded(attempt.ended, ctx._task, attempt))
-
     def _blame(self, seat: Seat, scope: Scope, retry_after: object) -> None:
         """Let the group answer for what is its own fault."""
-        if scope not in (Scope.THROTTLED, Scope.GROUP) and not seat.attentive:
-            return
         engine = self._engine
+        spin_while_held(engine.lock)
         with engine.lock:
             now = self._monotonic()
             if scope is Scope.THROTTLED:
@@ -164,14 +163,25 @@ class Attempts:
             happened = engine.decided()
         engine.act(happened)
 
-    def _failure(
-        self, task: Task[Any, Any], attempt: Attempt, scope: Scope, action: FailureAction | None
-    ) -> Failure:
+    def _decide(
+        self,
+        task: Task[Any, Any],
+        attempt: Attempt,
+        scope: Scope,
+        action: FailureAction | None,
+        *,
+        over: bool,
+    ) -> Decision:
+        """Ask the task's policy what becomes of it."""
         record, settings, error = task._record, task._settings, attempt.error
         assert record is not None
         assert error is not None
+        if action is None and settings.span is not None and not record.cancelled:
+            decision = settings.retry.decide_by_count(scope, record.charged, record.uncharged)
+            if decision is not None:
+                return decision
         deadline = settings.deadline
-        return Failure(
+        failure = Failure(
             error=error,
             attempt=attempt.number,
             task=task,
@@ -186,23 +196,26 @@ class Attempts:
             action=action,
             random=self._engine.chance,
         )
+        if over:
+            failure.use_up(attempt.ended)
+        return settings.retry.decide(failure, attempt.ended)
 
     def _carry_out(
         self, task: Task[Any, Any], decision: Decision, error: BaseException, seat: Seat | None
     ) -> None:
         """Do what was decided. `seat` is given by the thread that works at it."""
-        match decision:
-            case RetryIn(delay):
-                self._retry(task, delay, error, seat)
-            case GiveUp(reason, cause):
-                self.bury(task, reason, cause or error)
-            case Cancel(reason):
-                self.cancel(task, reason)
+        if isinstance(decision, RetryIn):
+            self._retry(task, decision.delay, error, seat)
+        elif isinstance(decision, GiveUp):
+            self.bury(task, decision.reason, decision.error or error)
+        else:
+            self.cancel(task, decision.reason)
 
     def _retry(self, task: Task[Any, Any], delay: float, error: BaseException, seat: Seat | None) -> None:
         engine, observers = self._engine, self._observers
         # Told before it is done: as soon as the task is back, another worker may end it.
-        observers.retrying(task, error, delay)
+        if observers.on_retry is not None:
+            observers.retrying(task, error, delay)
         if observers.listening:
             observers.tell(TaskRetrying(self._monotonic(), task, error, delay))
         at_once = delay == 0 and seat is not None and task._settings.deadline is None
@@ -236,6 +249,7 @@ class Attempts:
         engine = self._engine
         deadline = task._settings.deadline
         cancelled = self._is_cancelled(task)
+        spin_while_held(engine.lock)
         with engine.lock:
             now = self._monotonic()
             if deadline is not None and not cancelled and task._dispatched + deadline <= now:
@@ -252,6 +266,7 @@ class Attempts:
         """Let a task be dead, unless it has been cancelled meanwhile."""
         engine = self._engine
         cancelled = self._is_cancelled(task)
+        spin_while_held(engine.lock)
         with engine.lock:
             if cancelled:
                 self._scheduler.cancel(task, "cancelled", self._monotonic())
@@ -263,6 +278,7 @@ class Attempts:
     def cancel(self, task: Task[Any, Any], reason: str | None) -> None:
         """Let a task end cancelled."""
         engine = self._engine
+        spin_while_held(engine.lock)
         with engine.lock:
             self._scheduler.cancel(task, reason, self._monotonic())
             happened = engine.decided()
@@ -286,6 +302,7 @@ class Attempts:
     def _settled(self) -> None:
         """Take notice that the fate of a task is decided whose attempt was taken over."""
         engine = self._engine
+        spin_while_held(engine.lock)
         with engine.lock:
             self._scheduler.undecided -= 1
             happened = engine.decided()
@@ -326,7 +343,8 @@ class Attempts:
         outcome = Outcome.WITHDRAWN if fate == "retry" else Outcome.CANCELLED
         attempt = self._enter(seat, ctx, outcome, self._monotonic(), None)
         self._stop(seat, ctx, reason, interrupt=interrupt)
-        self._tell_ended(ctx, attempt)
+        if self._observers.listening:
+            self._observers.tell(AttemptEnded(attempt.ended, task, attempt))
         if seat.attentive:
             self._forget_probe(seat)
         match fate:
@@ -408,6 +426,7 @@ class Attempts:
     def came_back(self, seat: Seat, *, unfit: bool = False) -> None:
         """Take a worker back whose attempt had been taken over, as it is or to be made anew."""
         engine = self._engine
+        spin_while_held(engine.lock)
         with engine.lock:
             seat.stuck = None
             seat.given_up = False
@@ -466,24 +485,3 @@ def _wrap_up(task: Task[Any, Any], ctx: Context) -> None:
             if ctx._cost is None:
                 ctx._cost = record.cost
             task._record = None  # there is nothing in it that is to be told
-
-
-def _use_up(failure: Failure, now: float) -> None:
-    """Let the limit that an attempt was over for be used up, whatever rounding makes of the sums."""
-    error = failure.error
-    assert isinstance(error, AttemptTimeout)
-    if error.limit == "time limit" and failure.time_limit is not None:
-        failure.running_time = max(failure.running_time, failure.time_limit)
-    elif error.limit == "deadline" and failure.deadline is not None:
-        failure.deadline = min(failure.deadline, now)
-
-
-def _outcome(scope: Scope, error: BaseException) -> Outcome:
-    match scope:
-        case Scope.THROTTLED:
-            return Outcome.THROTTLED
-        case Scope.GROUP:
-            return Outcome.WORKER_FAULT
-        case Scope.NOBODY:
-            return Outcome.EXCUSED
-    return Outcome.TIMED_OUT if isinstance(error, AttemptTimeout) else Outcome.FAILED

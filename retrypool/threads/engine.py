@@ -34,6 +34,7 @@ from retrypool.threads.interrupt import undisturbed
 from retrypool.threads.observers import Observers
 from retrypool.threads.parking import Parker
 from retrypool.threads.room import Room
+from retrypool.threads.spinning import spin_while_held
 from retrypool.threads.watchdog import Watchdog
 
 __all__ = ["Engine"]
@@ -248,6 +249,7 @@ class Engine(Generic[T, R]):
             if room is not None:
                 room.give_back()
             raise
+        spin_while_held(self.lock)
         with self.lock:
             refusal = self.refusal(settings)
             if room is not None:
@@ -326,6 +328,7 @@ class Engine(Generic[T, R]):
     @undisturbed
     def cancel_waiting(self, task: Task[Any, Any], reason: str = "cancelled") -> bool:
         """Cancel a task if it waits; return whether it is cancelled."""
+        spin_while_held(self.lock)
         with self.lock:
             found = self.scheduler.withdraw(task)
             if found:
@@ -403,6 +406,7 @@ class Engine(Generic[T, R]):
 
     def give_back(self, seat: Seat, task: Task[T, R]) -> None:
         """Undo a claim: in the meantime the seat was told to take nothing."""
+        spin_while_held(self.lock)
         with self.lock:
             self.scheduler.give_back(seat, task, self.monotonic())
             happened = self.decided()
@@ -412,6 +416,7 @@ class Engine(Generic[T, R]):
         """See to it that it is noticed if the thread at `seat` does not come back in time."""
         if seat.retired:
             return  # nobody waits for it
+        spin_while_held(self.lock)
         with self.lock:
             when = self.monotonic() + self.grace
             self.scheduler.agenda.add(when, self._overstayed, (seat, ctx))
@@ -428,6 +433,7 @@ class Engine(Generic[T, R]):
 
     def claim(self, seat: Seat, handed: Task[T, R] | None = None) -> Task[T, R] | None:
         """Return a task for `seat`, or None if there is none and it is parked. See `Scheduler.claim`."""
+        spin_while_held(self.lock)
         with self.lock:
             # The seat is among the parked no more once it has the lock, and looks at the arrivals now.
             self.scheduler.staff.unpark(seat)
