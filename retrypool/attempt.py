@@ -136,9 +136,9 @@ class Record:
         self.charged = 0  # of these, how many count against `attempts`
         self.uncharged = 0  # and how many don't
         self.cost = 1.0  # how many calls it counts as, where calls are paced
-        # Groups that failed it, each with how many successes it had then and when it had begun: who has
-        # had none since when the task succeeds elsewhere, is suspect.
-        self.suspects: dict[Group, tuple[int, float]] | None = None
+        # Groups that failed it, each once, with how many successes it had then and when it had begun: who
+        # has had none since when the task succeeds elsewhere, is suspect.
+        self.suspects: tuple[tuple[Group, int, float], ...] = ()
         self.victims: frozenset[Group] = frozenset()  # groups that took the blame for it
         self.running_time = 0.0
         # Its attempt is over, and its owner finds out what becomes of it; set and cleared by the owner.

@@ -73,11 +73,12 @@ def as_judge(blame: BlameOption) -> Judge:
 
 def outcome_of(scope: Scope, error: BaseException) -> Outcome:
     """Return how an attempt ended that raised `error`."""
-    if scope is not Scope.TASK and scope in _OUTCOMES:
+    if scope is not _TASK and scope in _OUTCOMES:
         return _OUTCOMES[scope]
-    return Outcome.TIMED_OUT if isinstance(error, AttemptTimeout) else Outcome.FAILED
+    return Outcome.TIMED_OUT if isinstance(error, AttemptTimeout) else _FAILED
 
 
+_TASK, _FAILED = Scope.TASK, Outcome.FAILED
 _OUTCOMES = {
     Scope.THROTTLED: Outcome.THROTTLED,
     Scope.GROUP: Outcome.WORKER_FAULT,

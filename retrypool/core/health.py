@@ -218,13 +218,12 @@ class Group:
             self.faults = 0
         return False
 
-    def is_news(self, failure: tuple[int, float]) -> bool:
+    def is_news(self, successes: int, began: float) -> bool:
         """Return whether it says anything of the group that a task has succeeded which it failed.
 
-        `failure` is how many successes it had when it failed the task, and when it had begun it. Once
-        there is evidence enough, only what it began later adds to it. Needs no lock.
+        It began that task at `began`, and had so many successes when it failed it. Once there is
+        evidence enough, only what it began later adds to it. Needs no lock.
         """
-        successes, began = failure
         if self.successes() != successes:
             return False
         since = self.suspected

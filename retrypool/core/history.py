@@ -11,6 +11,7 @@ __all__ = ["Ended", "History", "last_error", "text_of", "tried_by"]
 
 LONGEST_TEXT = 500
 
+_SUCCEEDED = TaskState.SUCCEEDED
 _WAS_TRIED = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.WORKER_FAULT)
 
 
@@ -44,8 +45,11 @@ class History:
         if not history:
             self.entries.append((task.id, task._dispatched, task._started, task._ended))
             return
-        entry = (task.id, task._dispatched, task._started, task._ended, TaskState.SUCCEEDED)
-        self.entries.append((*entry, len(history) + 1, tried_by(history), last_error(history)))
+        tried, error = tried_by(history), last_error(history)
+        attempts = len(history) + 1
+        self.entries.append(
+            (task.id, task._dispatched, task._started, task._ended, _SUCCEEDED, attempts, tried, error)
+        )
 
     def ended(self, task: Task[Any, Any], state: TaskState, now: float) -> None:
         """Enter a task that has ended without a result."""
@@ -68,6 +72,8 @@ class History:
 def tried_by(history: list[Attempt]) -> tuple[str, ...]:
     """Return the names of the groups that have failed a task, each once, in that order."""
     tried: tuple[str, ...] = ()
+    if len(history) == 1:  # nearly always
+        return (history[0].group,) if history[0].outcome in _WAS_TRIED else tried
     for attempt in history:
         if attempt.group not in tried and attempt.outcome in _WAS_TRIED:
             tried += (attempt.group,)
@@ -76,14 +82,16 @@ def tried_by(history: list[Attempt]) -> tuple[str, ...]:
 
 def last_error(history: list[Attempt]) -> tuple[type, str] | None:
     """Return the type of what was raised last, and what it says, cut short if that is long."""
-    for attempt in reversed(history):
-        if (error := attempt.error) is not None:
-            try:
-                text = str(error)
-            except Exception:  # noqa: BLE001 - an error that can't say what it is, is still an error
-                text = "its text could not be made"
-            return type(error), text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
-    return None
+    error = history[-1].error
+    if error is None:  # its worker was taken away from it
+        error = next((attempt.error for attempt in reversed(history) if attempt.error is not None), None)
+        if error is None:
+            return None
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an error that can't say what it is, is still an error
+        text = "its text could not be made"
+    return type(error), text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
 
 
 def text_of(error: tuple[type, str] | None) -> str | None:

@@ -40,9 +40,12 @@ _ANYBODY = Audience()
 
 CLOSED_BY_FORCE = "the pool was closed by force"
 
+# Bound once: looking a member up in its enum costs more than what is done with it.
+_QUEUED = TaskState.QUEUED
 # After these the task may go back to the group: it has not really been tried there. A tuple, because it
 # is searched by identity first.
 _BLAMES_NOBODY = (Outcome.THROTTLED, Outcome.WITHDRAWN, Outcome.CANCELLED)
+_THROTTLED, _WORKER_FAULT, _EXCUSED = Outcome.THROTTLED, Outcome.WORKER_FAULT, Outcome.EXCUSED
 
 
 class Scheduler(Matching):
@@ -121,7 +124,7 @@ class Scheduler(Matching):
         if delay > 0:
             self._defer(task, TaskState.RETRYING, now + delay)
         else:
-            task._phase = TaskState.QUEUED
+            task._phase = _QUEUED
             self._enqueue(task, now)
 
     def bury(self, task: AnyTask, reason: DeadReason, error: BaseException | None, now: float) -> None:
@@ -175,7 +178,7 @@ class Scheduler(Matching):
         if task._seat is not None:
             task._withdrawn = False
             return False
-        if phase is TaskState.QUEUED:
+        if phase is _QUEUED:
             self.backlog.ghosts += 1
         else:
             self.delayed -= 1
@@ -257,10 +260,9 @@ class Scheduler(Matching):
         """Take notice that a task has succeeded that groups failed which have done nothing right since."""
         record = task._record
         assert record is not None
-        assert record.suspects is not None
-        for group, failure in record.suspects.items():
-            if group in self.staff.live and group.is_news(failure):
-                self.staff.witness(group, failure[1], now)
+        for group, successes, began in record.suspects:
+            if group in self.staff.live and group.is_news(successes, began):
+                self.staff.witness(group, began, now)
 
     # -- counting --------------------------------------------------------------------------------
 
@@ -305,26 +307,23 @@ class Scheduler(Matching):
         record.deciding = True
         record.history.append(attempt)
         record.entries += 1
-        record.running_time += attempt.duration
+        record.running_time += attempt.ended - attempt.started
         record.parole = False
         outcome = attempt.outcome
         if outcome in _BLAMES_NOBODY:
-            record.uncharged += outcome is Outcome.THROTTLED
+            record.uncharged += outcome is _THROTTLED
             return record
-        if outcome is Outcome.WORKER_FAULT and self.staff.live - group.alone:
+        if outcome is _WORKER_FAULT and self.staff.live - group.alone:
             record.uncharged += 1
             if group.seems_well():  # one that is ill is no witness
                 record.victims = record.victims | group.alone
-        elif outcome is Outcome.EXCUSED:
+        elif outcome is _EXCUSED:
             record.uncharged += 1
         else:
             record.charged += 1
             if self.staff.health is not None:
-                suspect = (group.successes(), attempt.started)
-                if record.suspects is None:
-                    record.suspects = {group: suspect}
-                else:
-                    record.suspects[group] = suspect
+                others = record.suspects and tuple(s for s in record.suspects if s[0] is not group)
+                record.suspects = (*others, (group, group.successes(), attempt.started))
         record.tried = self._and_tried(record, group)
         return record
 
@@ -336,9 +335,9 @@ class Scheduler(Matching):
     def is_suspicious(self, task: AnyTask) -> bool:
         """Return whether `cleared` has anything to say of a task that has succeeded."""
         record = task._record
-        if record is not None and record.suspects is not None:
-            for group, failure in record.suspects.items():
-                if group.is_news(failure):
+        if record is not None:
+            for group, successes, began in record.suspects:
+                if group.is_news(successes, began):
                     return True
         return False
 
@@ -356,7 +355,7 @@ class Scheduler(Matching):
         record.seq = self.backlog.next_seq()
         record.deciding = False
         task._seat = None
-        task._phase = TaskState.QUEUED
+        task._phase = _QUEUED
         self.backlog.arrivals.append(task)
         return True
 
@@ -389,7 +388,7 @@ class Scheduler(Matching):
         if task._withdrawn:
             return
         self.delayed -= 1
-        task._phase = TaskState.QUEUED
+        task._phase = _QUEUED
         self._enqueue(task, now)
 
     def _enqueue(self, task: AnyTask, now: float) -> None:

@@ -34,6 +34,7 @@ log = logging.getLogger("retrypool")
 
 __all__ = ["Attempts", "Fate"]
 
+_TASK = Scope.TASK
 _CONCERNS_GROUP = (Scope.THROTTLED, Scope.GROUP)
 
 Fate = Literal["retry", "drop", "dead"]
@@ -112,7 +113,7 @@ class Attempts:
                 self._stop(seat, ctx, reason, interrupt=task._settings.interrupt_on_timeout)
             if observers.listening:
                 observers.tell(AttemptEnded(ended, task, attempt))
-            if seat.attentive or scope in _CONCERNS_GROUP:
+            if scope in _CONCERNS_GROUP or seat.attentive:
                 self._blame(seat, scope, retry_after)
             action = None if observers.on_failure is None else observers.failed(task, error)
             decision = self._decide(task, attempt, scope, action, over=over)
@@ -131,7 +132,7 @@ class Attempts:
                 raise
             log.exception("blame raised for %r: it blames the task", error)
             return Scope.TASK, None
-        if scope is Scope.GROUP and self._scheduler.is_culprit(task):
+        if scope is not _TASK and scope is Scope.GROUP and self._scheduler.is_culprit(task):
             scope = Scope.TASK
         return scope, retry_after
 

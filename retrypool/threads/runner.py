@@ -210,7 +210,7 @@ class Runner(Generic[T, R]):
                     task._phase = _SUCCEEDED
                     if task._rendezvous is not None:
                         task._announce()
-                    if talkative or seat.attentive or (record is not None and record.suspects is not None):
+                    if talkative or seat.attentive or (record is not None and record.suspects):
                         attempts.succeeded(seat, task)
             # Hold on to nothing while waiting for the next one.
             task = record = ctx = result = None  # type: ignore[assignment]
