@@ -82,7 +82,7 @@ def tried_by(history: list[Attempt]) -> tuple[str, ...]:
 
 def last_error(history: list[Attempt]) -> tuple[type, str] | None:
     """Return the type of what was raised last, and what it says, cut short if that is long."""
-    error = history[-1].error
+    error = history[-1].error if history else None
     if error is None:  # its worker was taken away from it
         error = next((attempt.error for attempt in reversed(history) if attempt.error is not None), None)
         if error is None:
