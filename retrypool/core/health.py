@@ -128,7 +128,7 @@ class Group:
         """Give the group nothing for so long; None: 1 s, doubled with each time in a row, up to 60 s.
 
         A cool-down is never cut short by a later, shorter one. What calls are told that were under way
-        when it began does not count as another time. Returns its end.
+        when it began does not count as another time. Returns its end; an ejection may outlast it.
         """
         if not self.shut(now) or self.throttles == 0:
             self.throttles += 1
@@ -138,7 +138,7 @@ class Group:
         self.probe = None
         if self.pace is not None:
             self.pace.refused(now, self.until)
-        return self.until
+        return self.cools_until
 
     def eject(self, now: float, policy: HealthPolicy) -> float:
         """Give the group nothing until it has had time to recover. Returns until when."""

@@ -12,7 +12,7 @@ from typing import Any
 from retrypool.core.agenda import Agenda
 from retrypool.core.blame import Scope
 from retrypool.core.health import Group
-from retrypool.core.queue import ARRIVALS, Audience, Backlog, Lane, rank_of, seq_of
+from retrypool.core.queue import Audience, Backlog, Lane, rank_of
 from retrypool.core.seat import Seat
 from retrypool.core.staff import Staff
 from retrypool.task import Record, Task, TaskState
@@ -40,14 +40,15 @@ class Matching:
     def enqueue(self, task: AnyTask, now: float) -> None:
         """Let a task be claimed from now on, behind those of its rank that already can be."""
         record = task._record
-        if record is None:
-            self.backlog.arrivals.append(task)
-        else:
+        if record is not None:
             record.seq = self.backlog.next_seq()
-            if record.plain:
-                self.backlog.arrivals.append(task)
-            else:
-                self._file(task, record, now)
+        line = self.backlog.arrivals.open_line(task._settings.priority)
+        if line is not None and (record is None or record.plain):
+            line.append(task)
+        else:
+            if record is None:
+                task._record = record = Record(task.id)
+            self._file(task, record, now)
         self._rouse()
 
     def claim(self, seat: Seat, now: float, handed: AnyTask | None = None) -> AnyTask | None:
@@ -193,9 +194,12 @@ class Matching:
         record = task._record
         if task._withdrawn:
             self.backlog.ghosts -= 1
-        elif record is None or (record.plain and self.admits(seat, task)):
-            self.backlog.arrivals.appendleft(task)
+            return
+        line = self.backlog.arrivals.line(task._settings.priority)
+        if line is not None and (record is None or (record.plain and self.admits(seat, task))):
+            line.appendleft(task)
         else:
+            assert record is not None
             self._file(task, record, now)
 
     def _next_for(self, seat: Seat, now: float) -> AnyTask | None:
@@ -212,20 +216,13 @@ class Matching:
 
     def _first(self, seat: Seat) -> AnyTask | None:
         """Take the first task in order from the seat's lanes or the arrivals; None if there is none."""
-        arrivals = self.backlog.arrivals
-        lane = self.backlog.best(seat)
-        if lane is None:
-            return _popleft(arrivals)
-        if lane.rank == ARRIVALS:
-            try:
-                lane_first = lane.tasks[0][0] < seq_of(arrivals[0])
-            except IndexError:
-                lane_first = True
-        else:
-            lane_first = lane.rank < ARRIVALS
-        if not lane_first and (task := _popleft(arrivals)) is not None:
-            return task
-        return self.backlog.take(lane)
+        backlog = self.backlog
+        lane = backlog.best(seat)
+        place = None if lane is None else seat.standings[0][0]
+        task = backlog.arrivals.popleft_before(place)
+        if task is None and lane is not None:
+            return backlog.take(lane)
+        return task
 
     def _seat_at(self, seat: Seat, task: AnyTask, now: float) -> None:
         """Let `seat` have `task`, and say whether it may help itself next time."""
@@ -243,8 +240,7 @@ class Matching:
     def _may_be_direct(self, seat: Seat) -> bool:
         if self.counts_firsts or not self.staff.may_help_itself(seat):
             return False
-        lane = self.backlog.best(seat)
-        return lane is None or lane.rank > ARRIVALS
+        return self.backlog.best(seat) is None
 
     def _park(self, seat: Seat, now: float) -> None:
         """Let `seat` wait.
@@ -273,11 +269,3 @@ class Matching:
             with suppress(KeyError):  # dispatchers may be quicker
                 seat, _ = parked.popitem()
                 seat.wake()
-
-
-def _popleft(arrivals: Any) -> AnyTask | None:
-    try:
-        task: AnyTask = arrivals.popleft()
-    except IndexError:
-        return None
-    return task

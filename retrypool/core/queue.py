@@ -1,10 +1,10 @@
 """The tasks that could be claimed now, in the order in which they should be.
 
-There are two places. The *arrivals* are a deque: dispatchers append to it and workers pop from it, each
-in one atomic operation, without a lock. What can't be served from there, because it has a priority or
-because a worker that may not take it came upon it, waits in *lanes*: one for each combination of
-priority and audience, so that a worker that may take nothing of 100,000 tasks learns it from a
-handful of lanes. Lanes are touched under the pool's lock only.
+There are two places. The *arrivals* are deques, one for each priority: dispatchers append to them and
+workers pop from them, each in one atomic operation, without a lock. What can't be served from there,
+because it is not for all workers or because one that may not take it came upon it, waits in *lanes*:
+one for each combination of priority and audience, so that a worker that may take nothing of 100,000
+tasks learns it from a handful of lanes. Lanes are touched under the pool's lock only.
 
 Tasks carry a sequence number, given when they enter the queue; within a priority, the smallest one of
 all the lanes and the arrivals goes first.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from retrypool.core.seat import Seat
     from retrypool.task import Task
 
-__all__ = ["Audience", "Backlog", "Lane", "Standing", "rank_of", "seq_of", "tag_set"]
+__all__ = ["Arrivals", "Audience", "Backlog", "Lane", "Standing", "rank_of", "seq_of", "tag_set"]
 
 
 class Audience(NamedTuple):
@@ -69,7 +69,7 @@ Place = tuple[int, int, int]
 Standing = tuple[Place, int, "Lane"]
 """An entry in a seat's heap of lanes: the head's place when it was entered, the lane's number, the lane."""
 
-ARRIVALS: Rank = (0, 1)
+MOST_LINES = 16
 
 
 def seq_of(task: Task[Any, Any]) -> int:
@@ -106,11 +106,81 @@ class Lane:
         return f"<Lane {self.rank} tried by {tried}: {len(self.tasks)}>"
 
 
+Line = deque[Any]
+"""Tasks of one priority that any worker may take which has not tried them, in their order."""
+
+
+class Arrivals:
+    """The lines. Anybody may append to them and pop from them.
+
+    Lines are made under the pool's lock, and never taken away: somebody may be about to append to one.
+    So there are so many at the most; tasks of other priorities wait in lanes.
+    """
+
+    __slots__ = ("_by_priority", "_lines", "several", "usual")
+
+    def __init__(self) -> None:
+        self.usual: Line = deque()  # for the priority 0
+        self.several = False  # whether there is any other, which is not taken back
+        self._by_priority = {0: self.usual}
+        # The highest priority first. Replaced as a whole, for those who iterate over it meanwhile.
+        self._lines: tuple[tuple[int, Line], ...] = ((0, self.usual),)
+
+    def line(self, priority: int) -> Line | None:
+        """Return the line for `priority`, or None if there is none. Needs no lock."""
+        return self._by_priority.get(priority)
+
+    def open_line(self, priority: int) -> Line | None:
+        """Return the line for `priority`, a new one if need be; None if there are too many."""
+        line = self._by_priority.get(priority)
+        if line is None and len(self._lines) < MOST_LINES:
+            line = deque()
+            self._lines = tuple(sorted((*self._lines, (priority, line)), key=lambda e: -e[0]))
+            self._by_priority[priority] = line
+            # Last: who sees it, sees the line. A dispatcher gets the line from here, so it appends after
+            # this and looks for parked workers after that.
+            self.several = True
+        return line
+
+    def popleft(self) -> Task[Any, Any]:
+        """Take the first task of the highest priority. Raises `IndexError` if there is none."""
+        for _, line in self._lines:
+            try:
+                task: Task[Any, Any] = line.popleft()
+            except IndexError:
+                continue
+            return task
+        raise IndexError
+
+    def popleft_before(self, place: Place | None) -> Task[Any, Any] | None:
+        """Take the first task, if it stands before `place` (None: wherever it stands)."""
+        for priority, line in self._lines:
+            try:
+                if place is not None and place < (-priority, 1, seq_of(line[0])):
+                    return None
+                task: Task[Any, Any] = line.popleft()
+            except IndexError:
+                continue
+            return task
+        return None
+
+    def __bool__(self) -> bool:
+        return any(line for _, line in self._lines)
+
+    def __len__(self) -> int:
+        return sum(len(line) for _, line in self._lines)
+
+    def __iter__(self) -> Iterator[Task[Any, Any]]:
+        """Iterate over a copy."""
+        for _, line in self._lines:
+            yield from line.copy()
+
+
 class Backlog:
     """The arrivals and the lanes."""
 
     def __init__(self) -> None:
-        self.arrivals: deque[Task[Any, Any]] = deque()
+        self.arrivals = Arrivals()
         self.lanes: dict[tuple[Rank, Audience], Lane] = {}
         self.next_seq = itertools.count(1).__next__
         self.ghosts = 0  # withdrawn tasks that have not been come upon yet, in both places
@@ -125,7 +195,7 @@ class Backlog:
     def __iter__(self) -> Iterator[Task[Any, Any]]:
         """Iterate over a copy of what waits, lanes first."""
         filed = [entry[2] for lane in self.lanes.values() for entry in tuple(lane.tasks)]
-        for task in [*filed, *self.arrivals.copy()]:
+        for task in [*filed, *self.arrivals]:
             if not task._withdrawn:
                 yield task
 
@@ -166,8 +236,7 @@ class Backlog:
                     self.review(seat)  # a seat that claims nothing for long drops nothing either
                 lane.listed.add(seat)
                 heappush(seat.standings, (place, lane.number, lane))
-                if lane.rank <= ARRIVALS:
-                    seat.direct = False
+                seat.direct = False
 
     def review(self, seat: Seat) -> None:
         """Make the heap of `seat` anew from the lanes there are."""
@@ -196,7 +265,7 @@ class Backlog:
         """Return how many tasks go before `task`, whoever may take them. Costs a look at all of them."""
         place = (*rank_of(task), seq_of(task))
         filed = [(*lane.rank, entry[0]) for lane in self.lanes.values() for entry in tuple(lane.tasks)]
-        arrived = [(*ARRIVALS, seq_of(other)) for other in self.arrivals.copy() if not other._withdrawn]
+        arrived = [(*rank_of(other), seq_of(other)) for other in self.arrivals if not other._withdrawn]
         return sum(other < place for other in filed + arrived)
 
     def since(self, task: Task[Any, Any]) -> float | None:

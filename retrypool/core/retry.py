@@ -225,6 +225,11 @@ class RetryPolicy:
             return RetryIn(min(self._delay.delay, self._cap))
         return None
 
+    def __hash__(self) -> int:
+        return hash(
+            (self.attempts, self.max_delay, self.jitter, self.immediate)
+        )  # the others can't be hashed
+
     def decide_by_count(self, scope: Scope, charged: int, uncharged: int) -> RetryIn | None:
         """Say the same as `decide` of a task without limits, if that takes nothing but to count; or None."""
         if scope is _TASK and charged < self.attempts and uncharged < UNCHARGED:

@@ -350,13 +350,14 @@ class Scheduler(Matching):
         """
         record = task._record
         assert record is not None
-        if not record.plain or self.purse is not None or self.over:
+        line = self.backlog.arrivals.line(task._settings.priority)
+        if not record.plain or line is None or self.purse is not None or self.over:
             return False
         record.seq = self.backlog.next_seq()
         record.deciding = False
         task._seat = None
         task._phase = _QUEUED
-        self.backlog.arrivals.append(task)
+        line.append(task)
         return True
 
     # -- steps -----------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ class TaskSettings:
     # Whether there is more to do at its success than to keep the result: to hand over what it has sent,
     # or to let go of its data.
     wraps_up: bool = field(init=False)
-    # Whether a task may go to any worker, now, in the order of dispatch, and is run like all others.
+    # Whether a task may go to any worker, now, in the order of its priority, and is run like all others.
     plain: bool = field(init=False)
     # Whether a retry may go to any worker that has not tried it, in the order of arrival.
     retry_plain: bool = field(init=False)
@@ -106,7 +106,6 @@ class TaskSettings:
         object.__setattr__(self, "wraps_up", wraps_up)
         plain = (
             not wraps_up
-            and self.priority == 0
             and self.delay == 0
             and self.at is None
             and self.deadline is None
@@ -116,13 +115,18 @@ class TaskSettings:
             and not self.picky
         )
         object.__setattr__(self, "plain", plain)
-        retry_plain = self.priority == 0 and not self.retry.immediate and not self.picky
+        retry_plain = not self.retry.immediate and not self.picky
         object.__setattr__(self, "retry_plain", retry_plain)
         audience = Audience(frozenset(), self.require, self.worker, self.exclude)
         object.__setattr__(self, "audience", audience)
         span = math.inf if self.timeout is None else self.timeout
         simple = self.time_limit is None and self.deadline is None
         object.__setattr__(self, "span", span if simple else None)
+
+    @property
+    def shareable(self) -> bool:
+        """Whether other tasks are likely to have the same, and it is no harm to keep them."""
+        return self.cancel is None and self.drain is None and self.at is None
 
     @property
     def picky(self) -> bool:
@@ -186,7 +190,7 @@ def _name(what: str, value: object) -> object:
 def _priority(what: str, value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidType(what, value, "a whole number; higher goes first")
-    return value
+    return int(value)  # and nothing that compares in its own way
 
 
 def _policy(what: str, value: object) -> object:

@@ -21,6 +21,7 @@ from retrypool.clock import Clock
 from retrypool.collect.drain import Drain
 from retrypool.context import CancelToken, Context, seat_here
 from retrypool.core.blame import Judge
+from retrypool.core.queue import Arrivals
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.seat import Seat
 from retrypool.core.settings import TaskSettings
@@ -98,7 +99,7 @@ class Engine(Generic[T, R]):
         self.arrivals = scheduler.backlog.arrivals
         # What workers take from without asking. If the queue is bounded that is nothing: they claim
         # under the lock, so that what waits is counted exactly.
-        self.unlocked = self.arrivals if max_queue is None else deque[Task[Any, Any]]()
+        self.unlocked = self.arrivals if max_queue is None else Arrivals()
         self.kept: dict[int, Task[T, R]] | None = {} if keep_results else None
         self.drains: set[Drain[Any]] = set()  # those that end when this pool does
         self.unwanted: deque[Task[Any, Any]] = deque()  # what is to be cancelled soon
@@ -204,14 +205,24 @@ class Engine(Generic[T, R]):
 
     # -- the way in ------------------------------------------------------------------------------
 
+    @undisturbed
+    def way_in(self, settings: TaskSettings) -> Callable[[Task[T, R]], None] | None:
+        """Return what lets a task with these settings arrive without a lock, if it may come that way."""
+        if not settings.plain or settings.drain is not None:
+            return None
+        with self.lock:
+            line = self.arrivals.open_line(settings.priority)
+        return None if line is None else line.append
+
     def entrance(self, settings: TaskSettings, reporter: Reporter | None = None) -> Callable[[T], Task[T, R]]:
         """Return a function that dispatches with these settings, as quickly as that can be done.
 
         `reporter` hears of the end of each of the tasks.
         """
-        if not settings.plain or settings.drain is not None:
+        arrive = self.way_in(settings)
+        if arrive is None:
             return partial(self.dispatch, settings=settings, reporter=reporter)
-        next_id, arrive, monotonic = self.scheduler.backlog.next_seq, self.arrivals.append, self.monotonic
+        next_id, monotonic = self.scheduler.backlog.next_seq, self.monotonic
         parked = self.parked
 
         def dispatch(data: T) -> Task[T, R]:

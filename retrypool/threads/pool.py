@@ -41,6 +41,9 @@ R = TypeVar("R", default=Any)
 
 _DEFAULT_HEALTH = HealthPolicy()
 
+_Settled = tuple[TaskSettings, Callable[[Any], None] | None]
+"""Settings, and what lets tasks with these arrive without a lock, if they may."""
+
 _pool_number = itertools.count(1).__next__
 
 
@@ -192,7 +195,9 @@ class Pool(Gathering[T, R], Staffing[T, R], Planning[T, R], Inquiry[T, R]):
         self._exit_timeout = optional_seconds("exit_timeout", exit_timeout)
         # What a dispatch needs of the engine, within reach. None of it is ever replaced.
         self._next_id = self._engine.scheduler.backlog.next_seq
-        self._arrive = self._engine.arrivals.append
+        self._settled: _Settled = (self._settings, self._engine.way_in(self._settings))
+        # Written by any dispatcher, one atomic step at a time: whatever is lost is found anew.
+        self._known: dict[tuple[Any, ...], _Settled] = {}
         self._parked = self._engine.scheduler.staff.parked
         self._monotonic = self._engine.monotonic
         if self._threaded:
@@ -237,20 +242,39 @@ class Pool(Gathering[T, R], Staffing[T, R], Planning[T, R], Inquiry[T, R]):
         - `block_timeout`: seconds to wait for room in a bounded queue; default: as `on_full` says.
 
         Raises `PoolClosed`, `NoWorkers`, `QueueFull`, and `InvalidType` or `InvalidValue` for an option
-        that makes no sense; the task is not accepted then. A task without options takes no lock.
+        that makes no sense; the task is not accepted then. A task that any worker may take at once takes no
+        lock; options that can be hashed are checked once, and found again the next time.
         """
         engine = self._engine
-        if options or engine.guarded:
-            settings = self._settings.having(options) if options else self._settings
+        settings, arrive = self._settling(options) if options else self._settled
+        if arrive is None or engine.guarded:
             return engine.dispatch(data, settings)
-        task: Task[T, R] = Task(self._next_id(), data, self._settings, engine, self._monotonic())
+        task: Task[T, R] = Task(self._next_id(), data, settings, engine, self._monotonic())
         # First append, then look: see Engine.guarded, and Scheduler.parked.
-        self._arrive(task)
+        arrive(task)
         if engine.guarded:
             engine.look_again(task)
         if self._parked and not engine.searching:
             engine.wake_one()
         return task
+
+    def _settling(self, options: Mapping[str, Any]) -> _Settled:
+        """Return the settings for `options`, and the way in. Those that come again are found again."""
+        # The types too: 1, 1.0 and True are equal, and not all of them are a priority.
+        key = (*options, *options.values(), *map(type, options.values()))
+        try:
+            found = self._known.get(key)
+        except TypeError:  # something in it can't be hashed
+            found, key = None, ()
+        if found is None:
+            settings = self._settings.having(options)
+            found = (settings, self._engine.way_in(settings))
+            # What belongs to one task alone will not come again, and must not be kept alive.
+            if key and settings.shareable:
+                if len(self._known) >= 64:
+                    self._known.clear()
+                self._known[key] = found
+        return found
 
     def dispatch_many(self, items: Iterable[T], **options: Unpack[TaskOptions]) -> list[Task[T, R]]:
         """Dispatch each of `items` with the same options, and return the tasks in the same order.

@@ -142,6 +142,7 @@ class Runner(Generic[T, R]):
         engine, seat, clock = self.engine, self.seat, self.engine.clock
         attempts, watchdog, monotonic = engine.attempts, engine.watchdog, engine.monotonic
         arrivals, running, admits = engine.unlocked, seat.running, engine.scheduler.admits
+        popleft = arrivals.usual.popleft
         listening, talkative = engine.observers.listening, engine.talkative
         remember = engine.scheduler.history.entries.append
         run, takes_context = run_of(self.worker)
@@ -149,7 +150,7 @@ class Runner(Generic[T, R]):
         seat.idle = False
         while True:
             try:
-                task: Any = arrivals.popleft()
+                task: Any = arrivals.popleft() if arrivals.several else popleft()
             except IndexError:
                 task = self._next()
             else:

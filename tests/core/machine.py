@@ -57,7 +57,7 @@ class Machine(Stepping):
         """Plain tasks, without the lock."""
         for _ in range(count):
             item = self.make()
-            self.scheduler.backlog.arrivals.append(item.task)
+            self.scheduler.backlog.arrivals.usual.append(item.task)
             self.accepted(item)
             self.call_one()
         self.threads_go_on(goes_on)

@@ -59,6 +59,7 @@ class Desk:
     called: bool = False
     item: Item | None = None  # in its hand, or running
     started: float = 0.0
+    since: int = 0  # when it took what it has in hand
 
     @property
     def moving(self) -> bool:
@@ -128,12 +129,16 @@ class Model(RuleBasedStateMachine):
     def defer(self, item: Item, delay: float) -> None:
         item.place, item.due, item.opened = "agenda", (self.now + delay, self.number()), None
 
-    def claimed(self, desk: Desk, item: Item) -> None:
-        """Check a claim, and do it in the model."""
+    def claimed(self, desk: Desk, item: Item, *, since: float = math.inf) -> None:
+        """Check a claim, and do it in the model.
+
+        What entered after `since` came too late to go before it.
+        """
         assert item.place == "queue"
         assert not self.barred(desk)
         assert self.may_take(desk, item)
-        first = [i for i in self.at("queue") if self.may_take(desk, i) and self.goes_before(i, item)]
+        before = [i for i in self.at("queue") if i.entry < since and self.may_take(desk, i)]
+        first = [i for i in before if self.goes_before(i, item)]
         assert first == [], f"{first} should have gone before {item}"
         assert item.task._seat is desk.seat
         if desk.health.until is not None:

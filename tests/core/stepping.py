@@ -21,7 +21,7 @@ class Stepping(Model):
                     return
                 task = scheduler.backlog.arrivals.popleft()
                 desk.item = next(i for i in self.items if i.task is task)
-                desk.state = "holding"
+                desk.state, desk.since = "holding", self.number()
                 if desk.item.place == "queue":
                     desk.item.place = "hand"
                 self.crossed |= sum(d.state in ("holding", "seated") for d in self.desks) > 1
@@ -37,7 +37,7 @@ class Stepping(Model):
                 if item.task._withdrawn or not seat.direct or not scheduler.admits(seat, item.task):
                     self.claim(desk, item.task)
                 else:
-                    self.claimed(desk, item)
+                    self.claimed(desk, item, since=desk.since)
             case "asking":
                 self.claim(desk, None)
             case "settling":

@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 
 from retrypool.core import queue
-from retrypool.core.queue import Audience, Backlog, Lane
+from retrypool.core.queue import MOST_LINES, Arrivals, Audience, Backlog, Lane
 from retrypool.core.scheduler import Scheduler
 
 from .parts import claim, fail_and_retry, seat_workers, submit
 
 MANY = 10_000
+NOBODY = {99}  # a task that excludes anybody waits in a lane
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_each_of_many_claims_from_lanes_touches_a_handful(heads: list[Lane]) -> 
     scheduler = Scheduler()
     seat = seat_workers(scheduler, "A")["A"]
     for number in range(MANY):
-        submit(scheduler, priority=number % 3 - 1)
+        submit(scheduler, priority=number % 3 - 1, exclude=NOBODY)
     heads.clear()
     for _ in range(MANY):
         assert claim(scheduler, seat) is not None
@@ -63,7 +64,7 @@ def test_tasks_that_share_a_tried_set_share_a_lane() -> None:
     scheduler = Scheduler()
     seats = seat_workers(scheduler, "A", "B", "C")
     for _ in range(4):
-        submit(scheduler, priority=1)
+        submit(scheduler, exclude=NOBODY)
     for name, count in (("A", 4), ("B", 2)):
         tasks = [claim(scheduler, seats[name]) for _ in range(count)]
         for task in tasks:
@@ -77,7 +78,7 @@ def test_tasks_that_share_a_tried_set_share_a_lane() -> None:
 def test_empty_lane_is_forgotten() -> None:
     scheduler = Scheduler()
     seat = seat_workers(scheduler, "A")["A"]
-    submit(scheduler, priority=1)
+    submit(scheduler, exclude=NOBODY)
     assert claim(scheduler, seat) is not None
     assert claim(scheduler, seat) is None
     assert scheduler.backlog.lanes == {}
@@ -87,7 +88,7 @@ def test_empty_lane_is_forgotten() -> None:
 def test_withdrawn_tasks_are_dropped_when_come_upon() -> None:
     scheduler = Scheduler()
     seat = seat_workers(scheduler, "A")["A"]
-    tasks = [submit(scheduler, priority=1) for _ in range(3)]
+    tasks = [submit(scheduler, exclude=NOBODY) for _ in range(3)]
     for task in tasks[:2]:
         assert scheduler.withdraw(task)
     assert (len(scheduler.backlog), scheduler.backlog.ghosts) == (1, 2)
@@ -108,7 +109,7 @@ def test_seat_that_never_claims_does_not_pile_up_lanes() -> None:
 
 def test_newcomer_sees_the_lanes_that_are_there() -> None:
     scheduler = Scheduler()
-    task = submit(scheduler, priority=1)
+    task = submit(scheduler, exclude=NOBODY)
     seat = seat_workers(scheduler, "A")["A"]
     assert claim(scheduler, seat) is task
 
@@ -132,3 +133,28 @@ def test_lanes_and_arrivals_are_one_queue() -> None:
     assert claim(scheduler, seats["A"]) is None  # `tried` is in a lane now
     last = submit(scheduler)
     assert [claim(scheduler, seats["B"]) for _ in range(2)] == [tried, last]
+
+
+def test_priorities_go_first_however_many_there_are() -> None:
+    """The first few have a line each, the others wait in lanes; who claims sees no difference."""
+    scheduler = Scheduler()
+    seat = seat_workers(scheduler, "A")["A"]
+    priorities = [number * 7 % 50 - 25 for number in range(100)]
+    tasks = [submit(scheduler, priority=priority) for priority in priorities]
+    assert len(scheduler.backlog) == 100
+    assert len(scheduler.backlog.lanes) == 50 - MOST_LINES
+    claimed = [claim(scheduler, seat) for _ in tasks]
+    assert claimed == sorted(tasks, key=lambda task: (-task.priority, task.id))
+
+
+def test_line_is_never_taken_away() -> None:
+    """Somebody may be about to append to it."""
+    arrivals = Arrivals()
+    line = arrivals.open_line(5)
+    assert line is not None
+    for priority in range(100):
+        arrivals.open_line(priority)
+    assert arrivals.line(5) is line
+    assert arrivals.line(99) is None
+    line.append("late")
+    assert arrivals.popleft() == "late"

@@ -85,8 +85,9 @@ def test_what_is_not_said_comes_from_the_settings_before() -> None:
     [
         ({}, True),
         ({"name": "x", "timeout": 5, "time_limit": 9, "options": {}, "metadata": {}}, True),
-        ({"priority": 1}, False),
-        ({"priority": -1}, False),
+        ({"priority": 1}, True),
+        ({"priority": -1}, True),
+        ({"worker": 1}, False),
         ({"delay": 1}, False),
         ({"deadline": 1}, False),
         ({"priority": 0, "delay": 0, "deadline": None}, True),

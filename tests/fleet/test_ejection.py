@@ -15,7 +15,7 @@ from retrypool import (
     WorkerFault,
     WorkerSpec,
 )
-from retrypool.events import GroupEjected, GroupOpened
+from retrypool.events import GroupCooling, GroupEjected, GroupOpened
 from retrypool.testing import ManualPool
 
 from .parts import AT_ONCE, QUICK, claim_all, claimed, echo, fail_on, fleet, heard, states
@@ -204,6 +204,17 @@ def test_ejection_that_ends_early_does_not_end_a_cool_down() -> None:
     assert ejected(pool) == {"a"}
     pool.remove_worker(1)
     assert (states(pool)["a"], pool.workers()[0].until) == ("cooling", 80.0)
+
+
+def test_cool_down_of_an_ejected_group_is_told_by_its_own_end() -> None:
+    events, listen = heard((GroupCooling,))
+    pool = fleet("a", "b", concurrency=2, health=QUICK, listeners=[listen])
+    pool.dispatch("under way", worker=0)
+    under_way = claimed(pool, 0)
+    fail_on(pool, 0, [ILL] * 2)
+    assert ejected(pool) == {"a"}
+    under_way.fail(Throttled(retry_after=5))
+    assert events == [GroupCooling(0.0, "a", 5.0)]
 
 
 def test_failed_probe_is_shut_out_although_too_many_are_ill_by_now() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from retrypool import Pool
 from retrypool.clock import SystemClock
-from retrypool.core.queue import Backlog
+from retrypool.core import queue
 from retrypool.core.staff import Staff
 from retrypool.threads.parking import Parker
 
@@ -174,7 +174,7 @@ class HookedClock(SystemClock):
 def hooks(monkeypatch: pytest.MonkeyPatch) -> Hooks:
     it = Hooks()
 
-    class Arrivals(deque[Any]):
+    class Line(deque[Any]):
         def append(self, task: Any) -> None:
             super().append(task)
             it.fire("appended")
@@ -196,21 +196,17 @@ def hooks(monkeypatch: pytest.MonkeyPatch) -> Hooks:
             super().__setitem__(seat, value)
             it.fire("parked")
 
-    make_backlog, make_staff, park = Backlog.__init__, Staff.__init__, Parker.park
+    make_staff, park = Staff.__init__, Parker.park
 
     def park_after_hook(self: Parker, timeout: float | None = None) -> bool:
         it.fire("asleep")
         return park(self, timeout)
 
-    def with_hooked_arrivals(self: Backlog) -> None:
-        make_backlog(self)
-        self.arrivals = Arrivals()
-
     def with_hooked_parked(self: Staff, *arguments: Any, **options: Any) -> None:
         make_staff(self, *arguments, **options)
         self.parked = Parked()
 
-    monkeypatch.setattr(Backlog, "__init__", with_hooked_arrivals)
+    monkeypatch.setattr(queue, "deque", Line)
     monkeypatch.setattr(Staff, "__init__", with_hooked_parked)
     monkeypatch.setattr(Parker, "park", park_after_hook)
     return it
