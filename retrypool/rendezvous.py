@@ -15,16 +15,58 @@ __all__ = ["Rendezvous", "Reporter"]
 class Rendezvous:
     """Where those meet who wait for one task: made on first use, never for a task nobody waits on."""
 
-    __slots__ = ("announced", "callbacks", "condition", "lock", "waiters")
+    __slots__ = ("_condition", "announced", "bells", "callbacks", "lock", "waiters")
 
     def __init__(self) -> None:
-        # `with condition` enters through a function of Python's own, and an interrupt that strikes in
-        # there, once the lock is taken, leaves it taken for good. `with lock` has no such place.
         self.lock = threading.RLock()
-        self.condition = threading.Condition(self.lock)
-        self.announced = False  # whether those who wait have been told; under `condition`
+        # All of these under `lock`.
+        self.announced = False  # whether those who wait have been told
+        self.bells: list[threading.Lock] = []  # each held, until it is rung by being released
         self.callbacks: list[Callable[[Any], object]] = []
         self.waiters: list[Any] = []  # those of concurrent.futures.wait and as_completed
+        self._condition: threading.Condition | None = None
+
+    @property
+    def condition(self) -> threading.Condition:
+        """The condition that a `Future` has, for concurrent.futures. The pool itself rings bells.
+
+        A condition costs more, and `with condition` enters through a function of Python's own: an
+        interrupt that strikes in there, once the lock is taken, leaves it taken for good. `with lock`
+        has no such place.
+        """
+        with self.lock:
+            if self._condition is None:
+                self._condition = threading.Condition(self.lock)
+            return self._condition
+
+    def wait(self, timeout: float | None, ended: Callable[[], bool]) -> bool:
+        """Wait until the bells are rung, unless it has `ended`; return False if `timeout` seconds pass."""
+        bell = threading.Lock()
+        bell.acquire()
+        with self.lock:
+            if ended():
+                return True
+            self.bells.append(bell)
+        rung = False
+        try:
+            if timeout is None:
+                rung = bell.acquire()
+            else:
+                rung = bell.acquire(timeout > 0, timeout if timeout > 0 else -1)
+        finally:
+            if not rung:  # its time is over, or a Ctrl-C
+                with self.lock:
+                    if bell in self.bells:
+                        self.bells.remove(bell)
+        return rung or ended()
+
+    def ring(self) -> None:
+        """Wake those who wait. Under `lock`."""
+        bells, self.bells = self.bells, []
+        for bell in bells:
+            bell.release()
+        if self._condition is not None:
+            self._condition.notify_all()
 
 
 class Reporter:

@@ -306,10 +306,8 @@ class Task(Future[R], Generic[T, R]):
     def _wait(self, timeout: float | None) -> None:
         if self._phase in _ENDED:
             return
-        rendezvous = self._meet()
-        with rendezvous.lock:
-            if not rendezvous.condition.wait_for(self.done, timeout):
-                raise TimeoutError(f"{self!r} has not ended within {timeout} s")
+        if not self._meet().wait(timeout, self.done):
+            raise TimeoutError(f"{self!r} has not ended within {timeout} s")
 
     def _announce(self) -> None:
         """Tell those who wait that the task has ended, unless they know. Called outside locks."""
@@ -330,7 +328,7 @@ class Task(Future[R], Generic[T, R]):
                     waiter.add_exception(self)
                 else:
                     waiter.add_result(self)
-            rendezvous.condition.notify_all()
+            rendezvous.ring()
         for callback in callbacks:
             call_guarded("done callback", callback, self)
 

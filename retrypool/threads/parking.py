@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 
 from retrypool.clock import Clock
 
@@ -31,5 +30,7 @@ class Parker:
     def call(self) -> None:
         """End the present or the next `park`."""
         # Of two calls at once, one finds the lock free already: there is a call to take, as it wants.
-        with suppress(RuntimeError):
+        try:
             self._lock.release()
+        except RuntimeError:
+            pass

@@ -34,10 +34,12 @@ class Watchdog:
         self._stopped = False
         self.stands_in = False  # the main thread does its work, while the interpreter exits
         self.wakes_at = inf  # written by its own thread; read by whoever arms something
+        self._asked = inf  # what it was called for last; a hint, so of two writers either will do
 
     def expect(self, when: float) -> None:
         """See to it that the watchdog is awake at `when`."""
         if when < self.wakes_at and not self._stopped:
+            self._asked = when
             if self._thread is None:
                 self._start()
             self._parker.call()
@@ -75,7 +77,12 @@ class Watchdog:
         monotonic = self._engine.clock.monotonic
         while not self._stopped:
             self.wakes_at = inf
-            self.wakes_at = wakes_at = self.catch_up()
+            wakes_at = self.catch_up()
+            # What it was called for may be over already. It wakes up for that all the same: for nothing,
+            # but once in the time of a timeout, and not for each attempt that finds it without a plan.
+            if monotonic() < self._asked < wakes_at:
+                wakes_at = self._asked
+            self.wakes_at = wakes_at
             self._parker.park(None if wakes_at == inf else wakes_at - monotonic())
 
     def stand_in(self) -> bool:
