@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, tzinfo
-from zoneinfo import ZoneInfo
 
 from retrypool.errors import InvalidType, InvalidValue
 
@@ -45,6 +44,8 @@ def zone(what: str, value: object) -> tzinfo:
         return value
     if not isinstance(value, str):
         raise InvalidType(what, value, "a time zone, such as ZoneInfo('Europe/Oslo'), or its name")
+    from zoneinfo import ZoneInfo  # imported when first needed, as it costs more than all of this
+
     try:
         return ZoneInfo(value)
     except (ValueError, OSError, LookupError):

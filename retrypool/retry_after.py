@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from datetime import UTC, timedelta
-from email.utils import parsedate_to_datetime
 
 __all__ = ["parse_retry_after"]
 
@@ -47,10 +46,15 @@ def parse_retry_after(value: object, *, now: float | None = None) -> float | Non
 
 def _parse_text(text: str, now: float | None) -> float | None:
     number, scale = (text[:-2], 0.001) if text.lower().endswith("ms") else (text, 1.0)
+    if "_" in text:  # Python's own way to write numbers, and nobody else's
+        return None
     try:
         return _sane(float(number) * scale)
     except ValueError:
         pass
+    # Imported when first needed: it brings sockets and calendars with it, and few send dates.
+    from email.utils import parsedate_to_datetime
+
     try:
         date = parsedate_to_datetime(text)
         if date.tzinfo is None:  # "-0000", and the obsolete forms: HTTP dates are in GMT

@@ -75,6 +75,7 @@ def test_date_is_measured_against_now(moment: datetime, now: float) -> None:
         "inf",
         "-inf",
         "1e999",
+        "1_000",
         "Sun, 31 Feb 2025 08:00:00 GMT",
         "Sun, 06 Nov 1994 25:00:00 GMT",
         True,
