@@ -123,6 +123,11 @@ class Staff:
         self.paused = True
         for seat in self:
             self._bench(seat)
+            seat.wake()
+
+    def has_paused(self, seat: Seat) -> bool:
+        """Return whether `seat` is paused, by itself or with all others."""
+        return self.paused or seat.paused
 
     def resume_all(self) -> None:
         """Give all workers that are not paused one by one work again."""

@@ -253,7 +253,7 @@ def _drain_at_exit(pool: Pool[Any, Any]) -> None:
         held_up = under_way & still_under_way or not any(_is_able(pool, runner) for runner in pool._roster)
         if held_up and ended == ended_since:
             names = ", ".join(_busy(runner) for runner in pool._roster if not _is_able(pool, runner))
-            log.warning("the exit does not wait any longer for %s", names)
+            log.warning("the exit does not wait any longer for %s", names or "what no worker can take")
             break
     force_close(pool)
 

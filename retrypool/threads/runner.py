@@ -259,7 +259,7 @@ class Runner(Generic[T, R]):
             handed = None
             if seat.retired or seat.unfit:
                 return None
-            self._notice_pause(seat.paused)
+            self._notice_pause(engine.scheduler.staff.has_paused(seat))
             engine.wait_for_call(seat, self._parker)
             handed = self._help_itself()
             if (

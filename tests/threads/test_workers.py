@@ -61,6 +61,18 @@ def test_hooks_run_in_the_thread_of_the_worker_around_its_tasks(stage: Any) -> N
     assert {where for _, where in worker.calls} == {thread}
 
 
+def test_pause_of_the_whole_pool_is_a_pause_for_each_worker(stage: Any) -> None:
+    workers = [Hooked(), Hooked()]
+    pool = stage.pool(workers)
+    stage.until(lambda: all("on_start" in worker.names for worker in workers))
+    pool.pause()
+    stage.until(lambda: all("on_pause" in worker.names for worker in workers))
+    pool.resume()
+    stage.until(lambda: all("on_resume" in worker.names for worker in workers))
+    pool.close(timeout=stage.within)
+    assert workers[0].names == ["on_start", "on_pause", "on_resume", "on_stop"]
+
+
 def test_worker_whose_pause_is_over_before_it_notices_runs_no_hooks(stage: Any) -> None:
     running = stage.gate()
 
