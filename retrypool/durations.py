@@ -1,12 +1,13 @@
 """Seconds, checked where they are passed."""
 
 import math
+import threading
 from datetime import timedelta
 from typing import overload
 
 from retrypool.errors import InvalidType, InvalidValue
 
-__all__ = ["Duration", "optional_seconds", "seconds"]
+__all__ = ["Duration", "optional_seconds", "patience", "seconds"]
 
 Duration = float | timedelta
 """A number of seconds, or a `timedelta`."""
@@ -40,3 +41,12 @@ def optional_seconds(what: str, value: Duration | None, *, positive: bool = Fals
 def optional_seconds(what: str, value: Duration | None, *, positive: bool = False) -> float | None:
     """Like `seconds`, and None stays None: no limit."""
     return None if value is None else seconds(what, value, positive=positive)
+
+
+def patience(what: str, value: Duration | None) -> float | None:
+    """Like `optional_seconds`, for how long a thread is to wait: no longer than a thread can.
+
+    That is `threading.TIMEOUT_MAX`, a few hundred years at the most.
+    """
+    limit = optional_seconds(what, value)
+    return None if limit is None else min(limit, threading.TIMEOUT_MAX)

@@ -24,7 +24,10 @@ def parse_retry_after(value: object, *, now: float | None = None) -> float | Non
     >>> parse_retry_after({"Retry-After": "2", "retry-after-ms": "1500"})
     1.5
     """
-    items = getattr(value, "items", None)
+    try:
+        items = getattr(value, "items", None)
+    except Exception:  # noqa: BLE001 - whatever it is, it says nothing of a time
+        return None
     if callable(items):  # HTTP messages have it, and are no Mapping
         try:
             headers = {str(name).lower(): text for name, text in items()}

@@ -9,13 +9,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
+from datetime import timedelta
 from enum import StrEnum
+from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from typing_extensions import override
 
 from retrypool.attempt import Attempt, DeadReason, DeadTask, Outcome, Record
 from retrypool.callbacks import call_guarded
+from retrypool.errors import InvalidType, InvalidValue
 from retrypool.rendezvous import Rendezvous as _Rendezvous
 from retrypool.rendezvous import Reporter
 
@@ -306,6 +309,8 @@ class Task(Future[R], Generic[T, R]):
     def _wait(self, timeout: float | None) -> None:
         if self._phase in _ENDED:
             return
+        if timeout is not None and (timeout.__class__ is not float or not timeout <= TIMEOUT_MAX):
+            timeout = _checked_timeout(timeout)
         if not self._meet().wait(timeout, self.done):
             raise TimeoutError(f"{self!r} has not ended within {timeout} s")
 
@@ -372,3 +377,14 @@ class Task(Future[R], Generic[T, R]):
         if isinstance(rendezvous, _Rendezvous) and not rendezvous.announced and self._phase in _ENDED:
             return "RUNNING"
         return _FUTURE_STATES.get(self._phase, "PENDING")
+
+
+def _checked_timeout(timeout: object) -> float:
+    """Return what a thread can wait. As for any future, a negative time is no error: it is over."""
+    if isinstance(timeout, timedelta):
+        return min(timeout.total_seconds(), TIMEOUT_MAX)
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise InvalidType("timeout", timeout, "a number of seconds, a timedelta or None")
+    if timeout != timeout:  # noqa: PLR0124 - it is not a number
+        raise InvalidValue("timeout", timeout, "a number of seconds")
+    return float(min(timeout, TIMEOUT_MAX))

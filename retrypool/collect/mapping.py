@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
+from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from retrypool.collect.results import TaskResult
+from retrypool.errors import QueueFull
 from retrypool.rendezvous import Reporter
 from retrypool.task import Task, TaskState
 
@@ -44,7 +47,7 @@ def in_order(
     errors: bool,
 ) -> Generator[R | BaseException | None, None, None]:
     """Yield results in the order of the items."""
-    dispatch = engine.entrance(settings)
+    dispatch = _way_in(engine, settings, until)
     tasks: deque[Task[T, R]] = deque()
     more, trouble = True, None
     try:
@@ -94,7 +97,7 @@ def as_they_come(
 ) -> Generator[R | BaseException | None, None, None]:
     """Yield results in the order in which the tasks end."""
     inbox: _Inbox[T, R] = _Inbox()
-    dispatch = engine.entrance(settings, Reporter(inbox.put))
+    dispatch = _way_in(engine, settings, until, Reporter(inbox.put))
     ended = inbox.tasks
     pending: set[Task[T, R]] = set()
     more, trouble = True, None
@@ -128,6 +131,24 @@ def as_they_come(
         trouble = None
         engine.give_up(pending)
         pending.clear()
+
+
+def _way_in(
+    engine: Engine[T, R], settings: TaskSettings, until: float | None, reporter: Reporter | None = None
+) -> Callable[[T], Task[T, R]]:
+    """Return what dispatches an item. If there must be room for it, that is waited for until `until`."""
+    if settings.block_timeout is not None or engine.room is None:
+        return engine.entrance(settings, reporter)
+    if until is None:
+        return engine.entrance(replace(settings, block_timeout=inf), reporter)
+
+    def dispatch(item: T) -> Task[T, R]:
+        try:
+            return engine.dispatch(item, replace(settings, block_timeout=_left(until)), reporter)
+        except QueueFull:
+            raise TimeoutError("there was no room in the queue for the next item in time") from None
+
+    return dispatch
 
 
 class _Inbox(Generic[T, R]):

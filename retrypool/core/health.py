@@ -170,6 +170,18 @@ class Group:
         self.ejections = 0
         self._forget_faults()
 
+    def owes(self, now: float) -> bool:
+        """Return whether it has been told to wait, and the time for that is not over."""
+        return self.cools_until > now or (self.pace is not None and self.pace.ready_at(now) > now)
+
+    def follow(self, former: Group) -> None:
+        """Take over what a group of the same name was told before all its workers left."""
+        if former.cools_until > -math.inf:
+            self.until = self.cools_until = former.cools_until
+            self.throttles = former.throttles
+        if self.rate == former.rate:
+            self.pace = former.pace
+
     # -- seats -----------------------------------------------------------------------------------
 
     def join(self, seat: Seat) -> None:

@@ -98,7 +98,10 @@ class Scheduler(Matching):
         if settings.deadline is not None:
             self.agenda.add(now + settings.deadline, self._deadline, ref(task))
         if settings.delay > 0:
-            self._defer(task, TaskState.SCHEDULED, now + settings.delay)
+            if self._is_too_late(task, now):
+                self._expire(task, now)
+            else:
+                self._defer(task, TaskState.SCHEDULED, now + settings.delay)
         elif settings.at is not None and settings.at > wall:
             task._phase = TaskState.SCHEDULED
             self.delayed += 1
@@ -121,6 +124,10 @@ class Scheduler(Matching):
         self.retried += 1
         if self.purse is not None:
             delay = max(delay, self.purse.spend(now, self.firsts))
+            deadline = task._settings.deadline
+            if deadline is not None and now + delay >= task._dispatched + deadline:
+                self._expire(task, now)
+                return
         if delay > 0:
             self._defer(task, TaskState.RETRYING, now + delay)
         else:
@@ -254,7 +261,7 @@ class Scheduler(Matching):
     def cool(self, group: Group, retry_after: float | None, now: float) -> None:
         """Give `group` nothing for a time. Tasks that can't be begun before their deadline now are dead."""
         self.staff.cool(group, retry_after, now)
-        self._expire_the_late(now)
+        self.expire_the_late(now)
 
     def cleared(self, task: AnyTask, now: float) -> None:
         """Take notice that a task has succeeded that groups failed which have done nothing right since."""
@@ -408,7 +415,8 @@ class Scheduler(Matching):
         opens_at = self.staff.opens_at((seat for seat in self.staff if audience.suits(seat)), now)
         return math.inf > opens_at >= task._dispatched + deadline
 
-    def _expire_the_late(self, now: float) -> None:
+    def expire_the_late(self, now: float) -> None:
+        """Let tasks be dead that can't be begun before their deadline, as things have come to stand."""
         for task_ref in self.agenda.subjects(self._deadline):
             task = task_ref()
             if task is not None and self._is_too_late(task, now) and self.withdraw(task):

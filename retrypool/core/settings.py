@@ -135,14 +135,14 @@ class TaskSettings:
 
     @property
     def wants(self) -> str:
-        """What it asks of its worker, in words."""
+        """What it asks of its worker, in words that follow "with"."""
         parts = []
         if self.require:
             parts.append(f"the tags {sorted(self.require)}")
         if self.worker is not None:
             parts.append(f"the id {self.worker}")
         if self.exclude:
-            parts.append(f"being none of {sorted(self.exclude, key=str)}")
+            parts.append(f"an id and a group other than {sorted(self.exclude, key=str)}")
         return " and ".join(parts)
 
     def cost_of(self, data: Any) -> float:

@@ -37,6 +37,7 @@ class Staff:
         self._alarm: float | None = None  # when the pool's pace allows the next call that waits for it
         self.seats: dict[Seat, None] = {}  # in the order in which they came
         self.groups: dict[str, Group] = {}
+        self._former: dict[str, Group] = {}  # those without workers that were told to wait
         # Groups that could be given something, now or later. Replaced, never changed: read without the
         # lock.
         self.live: frozenset[Group] = frozenset()
@@ -57,9 +58,16 @@ class Staff:
         """
         group = self.groups.get(name)
         if group is None:
-            return Group(name, rate)
+            return self._make_group(name, rate)
         if rate is not None and rate != group.rate:
             raise InvalidValue("rate", rate, f"that of its group {name!r}, which is {group.rate!r}")
+        return group
+
+    def _make_group(self, name: str, rate: RateOption) -> Group:
+        group, former = Group(name, rate), self._former.get(name)
+        if former is not None:
+            # Others have a part in it, who know nothing of our workers: what they were told still holds.
+            group.follow(former)
         return group
 
     def add(self, seat: Seat) -> None:
@@ -67,6 +75,10 @@ class Staff:
         self.seats[seat] = None
         seat.group.join(seat)
         self.groups[seat.group.name] = seat.group
+        self._former.pop(seat.group.name, None)
+        if seat.group.until is not None:
+            self._bench(seat)
+            self._agenda.add(seat.group.until, self._reopen, seat.group)
         self._review(seat.group)
 
     def retire(self, seat: Seat, now: float) -> None:
@@ -80,8 +92,15 @@ class Staff:
         group.leave(seat)
         if not group.seats:
             del self.groups[group.name]
+            self._remember(group, now)
         self.probe_not_made(seat, now)
         self._review(group)
+
+    def _remember(self, group: Group, now: float) -> None:
+        """Keep what a group without workers was told, as long as that matters."""
+        self._former = {name: other for name, other in self._former.items() if other.owes(now)}
+        if group.owes(now):
+            self._former[group.name] = group
 
     def _review(self, group: Group) -> None:
         """Say anew whether `group` is live."""

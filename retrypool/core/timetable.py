@@ -54,6 +54,7 @@ class Plan:
         "paused",
         "runs",
         "skipped",
+        "start",
         "ticks",
         "times",
         "until",
@@ -65,6 +66,7 @@ class Plan:
         *,
         dated: bool,
         base: float = 0.0,
+        start: float | None = None,
         until: Moment | None = None,
         times: int | None = None,
         jitter: float = 0.0,
@@ -74,6 +76,7 @@ class Plan:
         self.ticks = ticks
         self.dated = dated
         self.base = base  # of a grid: what the wall clock shows at its first tick
+        self.start = start  # on the wall clock: of a schedule with dates, no tick comes before it
         self.until = until
         self.times = times
         self.jitter = jitter
@@ -155,7 +158,7 @@ class Timetable:
         """Let a schedule tick again, from its next tick on."""
         if plan.paused:
             plan.paused = False
-            self._arrange(plan, plan.ticks.after(self._here(plan)))
+            self._arrange(plan, self._after(plan, self._here(plan)))
 
     def cancel(self, plan: Plan) -> None:
         """Let a schedule be over."""
@@ -180,7 +183,7 @@ class Timetable:
             # What was next by the old time may lie hours ahead by the new one.
             for plan in list(self.plans):
                 if plan.dated and plan.next is not None:
-                    self._arrange(plan, plan.ticks.after(wall))
+                    self._arrange(plan, self._after(plan, wall))
 
     def catch_up(self) -> None:
         """Let what is owed become tasks: one for each schedule, however many ticks it missed."""
@@ -207,6 +210,12 @@ class Timetable:
 
     def _here(self, plan: Plan) -> float:
         return self._wall if plan.dated else self._now
+
+    def _after(self, plan: Plan, moment: float) -> float | None:
+        """Return the first tick of a schedule later than `moment`, and not before its start."""
+        if plan.dated and plan.start is not None and moment < plan.start:
+            return plan.ticks.after(plan.start - SAME)
+        return plan.ticks.after(moment)
 
     def _arrange(self, plan: Plan, tick: float | None) -> None:
         """Let `tick` be the next one of a schedule, unless that is too late."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
-import math
 import time
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, get_args, overload
 
 from typing_extensions import TypeVar, Unpack
@@ -98,8 +96,6 @@ class Gathering(Generic[T, R]):
                 raise InvalidType(what, flag, "True or False")
         width = max(128, 32 * len(list(self._roster))) if window is None else _positive("window", window)
         settings = self._settings.having(options)
-        if settings.block_timeout is None:
-            settings = replace(settings, block_timeout=math.inf)
         try:
             items = iter(iterable)
         except TypeError:

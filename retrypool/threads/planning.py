@@ -118,6 +118,7 @@ class Planning(Generic[T, R]):
             ticks,
             dated=dated,
             base=base,
+            start=None if begin is None else _on_wall(begin, now, wall),
             until=end,
             times=times,
             jitter=spread,

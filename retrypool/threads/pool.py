@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from threading import TIMEOUT_MAX
 from types import TracebackType
 from typing import Any, Literal, Self
 from weakref import ref
@@ -20,7 +21,7 @@ from retrypool.core.rates import RateOption, as_pace
 from retrypool.core.retry import FailureAction, RetryPolicy
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.settings import TaskOptions, TaskSettings
-from retrypool.durations import Duration, optional_seconds, seconds
+from retrypool.durations import Duration, optional_seconds, patience, seconds
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.task import DeadTask, Task
 from retrypool.threads import closing
@@ -294,6 +295,8 @@ class Pool(Gathering[T, R], Staffing[T, R], Planning[T, R], Inquiry[T, R]):
         task that ends at the same moment may win, and then the answer is False. So it is for a task of
         another pool.
         """
+        if not isinstance(task, Task):
+            raise InvalidType("task", task, "what dispatch() returned")
         if task._owner is not self._engine:
             return False
         return self._engine.attempts.cancel_task(task, "cancelled", interrupt=interrupt)
@@ -375,14 +378,14 @@ class Pool(Gathering[T, R], Staffing[T, R], Planning[T, R], Inquiry[T, R]):
         Also returns (False) when only tasks are left that no worker can take as things stand. More
         tasks may be dispatched meanwhile, and are waited for. Raises `WrongThread` in a worker.
         """
-        return closing.wait(self, optional_seconds("timeout", timeout))
+        return closing.wait(self, patience("timeout", timeout))
 
     def wait_with(self, callback: Callable[[Stats], object], interval: Duration = 1.0) -> bool:
         """Wait as `wait` does, calling `callback(stats)` now, every `interval` seconds, and at the end.
 
         Stops waiting when it returns False, and when `wait` would. Returns whether no task waits or runs.
         """
-        step = seconds("interval", interval, positive=True)
+        step = min(seconds("interval", interval, positive=True), TIMEOUT_MAX)
         if not callable(callback):
             raise InvalidType("callback", callback, "a function of the stats")
         while True:
@@ -410,7 +413,7 @@ class Pool(Gathering[T, R], Staffing[T, R], Planning[T, R], Inquiry[T, R]):
         called again. May be called more than once and from several threads, but not from a worker's: that
         raises `WrongThread`.
         """
-        limit = optional_seconds("timeout", timeout)
+        limit = patience("timeout", timeout)
         if delayed not in ("run", "cancel"):
             raise InvalidValue("delayed", delayed, "'run' or 'cancel'")
         closing.close(self, limit, cancel_delayed=delayed == "cancel")

@@ -267,7 +267,9 @@ class Roster(Generic[T, R]):
         seat = self.find(worker_id)[0].seat
         self.restart(worker_id, spec)
         with engine.lock:
-            engine.scheduler.forgive(seat.group, engine.monotonic())
+            # Others of its group have still the resource that was told to wait, or was found ill.
+            if all(other.id == worker_id for other in seat.group.seats):
+                engine.scheduler.forgive(seat.group, engine.monotonic())
             happened = engine.decided()
         engine.act(happened)
         if seat.barred_for is not None:
@@ -378,6 +380,7 @@ class Roster(Generic[T, R]):
         with engine.lock:
             for runner in crew:
                 change(runner.seat)
+            engine.scheduler.expire_the_late(engine.monotonic())
             engine.review_guard()
             happened = engine.decided()
         engine.act(happened)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import TIMEOUT_MAX
 from typing import Any, Generic
 
 from typing_extensions import TypeVar, Unpack
@@ -46,7 +47,7 @@ class Staffing(Generic[T, R]):
         still runs, with `force` it is interrupted, and its thread is left alone. Raises
         `WorkerNotFound`.
         """
-        self._roster.remove(worker_id, seconds("timeout", timeout), force=force)
+        self._roster.remove(worker_id, min(seconds("timeout", timeout), TIMEOUT_MAX), force=force)
 
     def interrupt_worker(
         self, worker_id: int, *, task: Fate = "retry", then: Then = "keep", force: bool = False
@@ -101,9 +102,14 @@ class Staffing(Generic[T, R]):
 
     @undisturbed
     def pause(self) -> None:
-        """Give no worker anything until `resume`. Tasks are still accepted."""
+        """Give no worker anything until `resume`. Tasks are still accepted.
+
+        Raises `PoolClosed`: a pool that closes runs what it has.
+        """
         engine = self._engine
         with engine.lock:
+            if refusal := engine.closing_refusal():
+                raise refusal
             engine.scheduler.staff.pause_all()
             happened = engine.decided()
         engine.act(happened)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from retrypool import InvalidType, InvalidValue, NoWorkers, PoolClosed, QueueFull, RetryPolicy, fixed
+from retrypool import InvalidType, InvalidValue, NoWorkers, Pool, PoolClosed, QueueFull, RetryPolicy, fixed
 from retrypool.testing import ManualPool
 
 AT_ONCE = RetryPolicy(attempts=2, delay=fixed(0))
@@ -294,3 +294,13 @@ def test_what_makes_no_sense_is_refused_at_the_call(
         scene.pool([same], **options)
     with pytest.raises(InvalidValue):
         scene.pool([same]).dispatch(1, block_timeout=-1)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_map_does_not_wait_for_room_longer_than_its_time(ordered: bool) -> None:
+    release = threading.Event()
+    with Pool([lambda _: release.wait(30)], max_queue=1) as pool:
+        with pytest.raises(TimeoutError):
+            list(pool.map(range(4), timeout=0.05, ordered=ordered))
+        assert not release.is_set()
+        release.set()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from retrypool import DeadReason, RetryPolicy, TaskState, Throttled, WorkerFault, WorkerSpec
+from retrypool import Budget, DeadReason, Rate, RetryPolicy, TaskState, Throttled, WorkerFault, WorkerSpec
 from retrypool.events import GroupCooling, GroupOpened
 from retrypool.testing import ManualPool
 
@@ -195,3 +195,72 @@ def test_told_no_time_at_all_it_waits_for_none() -> None:
         calls += 1
     assert task.done()
     assert calls == 50
+
+
+def test_group_whose_workers_are_exchanged_waits_on() -> None:
+    """The other side knows the token, and not who holds it here."""
+    pool = fleet("a", "b")
+    token = pool.add_worker(echo, group="token")
+    pool.dispatch(1, worker=token)
+    claimed(pool, token).fail(Throttled(retry_after=100))
+    pool.remove_worker(token)
+    token = pool.add_worker(echo, group="token")
+    pool.dispatch(2, worker=token)
+    assert pool.claim(token) is None
+    pool.clock.advance(99)
+    assert pool.claim(token) is None
+    pool.clock.advance(1)
+    claimed(pool, token).finish(2)
+    pool.remove_worker(token)
+    assert pool._engine.scheduler.staff._former == {}
+
+
+def test_rate_of_a_group_whose_workers_are_exchanged_is_kept() -> None:
+    rate = Rate(1, per=60)
+    pool = fleet("b")
+    token = pool.add_worker(echo, group="token", rate=rate)
+    pool.dispatch(1, worker=token)
+    claimed(pool, token).finish(1)
+    pool.remove_worker(token)
+    token = pool.add_worker(echo, group="token", rate=rate)
+    pool.dispatch(2, worker=token)
+    assert pool.claim(token) is None
+    pool.clock.advance(60)
+    claimed(pool, token).finish(2)
+
+
+def test_new_resource_for_one_of_a_group_changes_nothing_for_the_others() -> None:
+    pool = fleet("b")
+    first, second = (pool.add_worker(echo, group="token") for _ in range(2))
+    pool.dispatch(1, worker=first)
+    claimed(pool, first).fail(Throttled(retry_after=100))
+    pool.replace_worker(second, echo)
+    pool.dispatch(2, worker=first)
+    assert pool.claim(first) is None
+
+
+def test_task_that_waits_for_its_moment_is_too_late_too() -> None:
+    pool = fleet("a")
+    pool.dispatch(1)
+    claimed(pool).fail(Throttled(retry_after=60))
+    assert pool.dispatch(2, deadline=30, delay=1).done()
+
+
+def test_task_is_too_late_once_the_last_open_group_is_parked() -> None:
+    pool = fleet("a", "b")
+    pool.dispatch(1)
+    claimed(pool, 0).fail(Throttled(retry_after=60))
+    task = pool.dispatch(2, deadline=30)
+    pool.park_worker(1, "revoked")
+    assert task.done()
+
+
+def test_retry_that_the_budget_puts_off_past_the_deadline_dies_at_once() -> None:
+    pool = fleet("a", retry=RetryPolicy(attempts=9, delay=0), retry_budget=Budget(ratio=0, per_second=0.1))
+    pool.dispatch(1)
+    claimed(pool).fail(ValueError())
+    claimed(pool).fail(ValueError())
+    task = pool.dispatch(2, deadline=3, priority=5)
+    claimed(pool).fail(ValueError())
+    assert task.done()
+    assert [dead.reason for dead in pool.dead_tasks()] == [DeadReason.DEADLINE]

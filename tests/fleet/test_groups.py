@@ -157,7 +157,7 @@ def test_named_worker_and_excluded_ones() -> None:
         ({"require": {"gold"}}, "gold"),
         ({"require": {"gold", "eu"}}, "'eu', 'gold'"),
         ({"worker": 99}, "the id 99"),
-        ({"exclude": {0, "b"}}, "being none of"),
+        ({"exclude": {0, "b"}}, "other than"),
         ({"worker": 0, "exclude": {"a"}}, "the id 0"),
         ({"worker": 0, "require": {"gold"}}, "gold"),
     ],

@@ -180,3 +180,35 @@ def test_wait_with_what_cannot_be_called(stage: Any) -> None:
     pool = stage.pool([int])
     refused(InvalidType, pool.wait_with, 5)
     pool.close(timeout=stage.within)
+
+
+def test_cancel_task_wants_a_task(stage: Any) -> None:
+    with pytest.raises(InvalidType, match="what dispatch"):
+        stage.pool([str]).cancel_task(3)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error"), [("x", InvalidType), (True, InvalidType), (math.nan, InvalidValue)]
+)
+def test_result_with_a_timeout_that_makes_no_sense(stage: Any, timeout: Any, error: type[Exception]) -> None:
+    pool = stage.pool([str])
+    pool.pause()
+    task = pool.dispatch(1)
+    for wait in (task.result, task.exception):
+        with pytest.raises(error):
+            wait(timeout)
+        with pytest.raises(TimeoutError):
+            wait(timedelta(milliseconds=1))
+        with pytest.raises(TimeoutError):
+            wait(-1)
+
+
+@pytest.mark.parametrize("long", [1e10, 10**18, 1e300, timedelta.max])
+def test_time_that_no_thread_can_wait_is_as_long_as_it_takes(stage: Any, long: Any) -> None:
+    pool = stage.pool([str, str])
+    assert pool.dispatch(1).result(long) == "1"
+    assert pool.wait(long)
+    assert pool.wait_with(lambda stats: None, long)
+    pool.remove_worker(0, timeout=long)
+    assert len(pool.workers()) == 1
+    pool.close(long)

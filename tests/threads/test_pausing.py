@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from retrypool import RetryPolicy, TaskState
+from retrypool import PoolClosed, RetryPolicy, TaskState
 
 
 def test_paused_pool_accepts_tasks_and_runs_none(stage: Any) -> None:
@@ -164,3 +164,11 @@ def test_paused_worker_that_alone_has_not_tried_a_task_is_waited_for_only_so_lon
     pool.pause_worker(1)
     assert pool.dispatch("x", retry=RetryPolicy(delay=0)).result(stage.within) == 0
     pool.close(timeout=stage.within)
+
+
+def test_pool_that_closes_can_not_be_paused(stage: Any) -> None:
+    """It would wait for good for what it has promised to run."""
+    pool = stage.pool([str])
+    pool.close(timeout=stage.within)
+    with pytest.raises(PoolClosed):
+        pool.pause()

@@ -435,3 +435,15 @@ def test_huge_numbers_are_no_trouble() -> None:
     pool.schedule("x", every=60, start=datetime.max.replace(tzinfo=UTC))
     pool.clock.advance(60)
     assert "every" in repr(schedule)
+
+
+def test_cron_does_not_come_before_its_start_whatever_happens_before_it() -> None:
+    pool = make_pool()
+    begin = START + timedelta(days=1)
+    schedule = pool.schedule("x", cron="*/5 * * * *", start=begin)
+    schedule.pause()
+    schedule.resume()
+    assert schedule.next_run == begin
+    pool.clock.set_time(pool.clock.time() - 3600)
+    pool.clock.advance(60)
+    assert schedule.next_run == begin
