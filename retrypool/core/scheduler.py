@@ -20,7 +20,6 @@ from retrypool.core.budget import Budget, Purse
 from retrypool.core.health import Group, HealthPolicy
 from retrypool.core.history import History
 from retrypool.core.matching import AnyTask, Matching
-from retrypool.core.queue import Audience
 from retrypool.core.rates import Pace
 from retrypool.core.seat import Seat
 from retrypool.core.settings import TaskSettings
@@ -35,8 +34,6 @@ from retrypool.events import (
 from retrypool.task import Attempt, DeadReason, DeadTask, Outcome, Record, TaskState
 
 __all__ = ["Scheduler"]
-
-_ANYBODY = Audience()
 
 CLOSED_BY_FORCE = "the pool was closed by force"
 
