@@ -11,7 +11,10 @@ keep it out of there:
    thread notes under the same gate that it has come by. So after that nothing new is raised.
 3. What was raised before but has not struck yet is taken back, by the thread itself, after the gate.
 4. The exception may strike anywhere on the thread's way from the end of `run` to here. There it holds no
-   lock and has changed nothing: an outer guard catches it and sends the thread here again.
+   lock and has changed nothing: the runner's guard catches it and sends the thread here again. The guard
+   first notes that it was struck, in a plain assignment, which can't be struck itself: see `struck`. From
+   then on nothing new is raised, and at most one more is under way. For that one there is a second guard,
+   around the first: a guard is open where it jumps back to the head of its own loop.
 5. Inside `run` the thread may call its pool, or be in a listener that hears of the start. Meanwhile the
    gate is barred, and what is raised then strikes as the call returns. Barring it is a point at which
    whatever was raised before has struck.
@@ -42,7 +45,7 @@ T = TypeVar("T")
 class Gate:
     """Between those who raise in the thread of one seat, and that thread."""
 
-    __slots__ = ("_absorbed", "_deferred", "_lock", "_raised", "_seat", "_thread_id", "barred")
+    __slots__ = ("_absorbed", "_deferred", "_lock", "_raised", "_seat", "_thread_id", "barred", "struck")
 
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
@@ -52,6 +55,10 @@ class Gate:
         self._raised: Context | None = None  # under _lock: the last attempt that was raised in
         self._deferred: Context | None = None  # under _lock: the attempt to raise in once not barred
         self.barred = False  # written by the thread itself
+        # Written by the thread itself, read under _lock: the last attempt in which it was struck on its way
+        # back. Who raises holds _lock from before it reads this until it has raised, so there is at most
+        # one who has read it before it was written and raises after that.
+        self.struck: Context | None = None
 
     def open(self) -> None:
         """Say which thread it is: the one that calls."""
@@ -65,7 +72,7 @@ class Gate:
         """
         with self._lock:
             # `stuck` names the attempt from when it was taken over until after `absorb`.
-            if self._thread_id is None or self._seat.stuck is not ctx or self._absorbed is ctx:
+            if self._thread_id is None or self._seat.stuck is not ctx or ctx in (self._absorbed, self.struck):
                 return False
             if self.barred:
                 self._deferred = ctx

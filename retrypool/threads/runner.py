@@ -108,19 +108,22 @@ class Runner(Generic[T, R]):
         """Serve until the worker is to leave for good; return whether there still is one to stop."""
         while True:
             try:
-                while True:
-                    try:
-                        if self.seat.stuck is not None:
-                            self._came_back(self.seat.stuck)
-                        self._serve()
-                        if self.seat.retired:
-                            return True
-                        if not self.restart():
-                            return False
-                    except Interrupted:  # it came too late to hit what it was meant for
-                        continue
-            except Interrupted:  # and a second one hit the thread on its way back into the loop
+                return self._serve_and_restart()
+            except Interrupted:  # the last one: it was under way when the first was noted
                 continue
+
+    def _serve_and_restart(self) -> bool:
+        while True:
+            try:
+                if self.seat.stuck is not None:
+                    self._came_back(self.seat.stuck)
+                self._serve()
+                if self.seat.retired:
+                    return True
+                if not self.restart():
+                    return False
+            except Interrupted:  # it came too late to hit what it was meant for
+                self._gate.struck = self.seat.stuck
 
     def restart(self) -> bool:
         """Stop the worker and start it again, or a new one if there is something to make it from."""

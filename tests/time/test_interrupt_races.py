@@ -1,6 +1,9 @@
 """Where an interrupt can strike, each place forced."""
 
+import ctypes
+import functools
 import gc
+import operator
 import sys
 import threading
 from typing import Any
@@ -113,6 +116,52 @@ def test_interrupts_that_strike_on_the_way_back_do_no_harm(play, monkeypatch, ca
     assert pool.dispatch("x").result(play.within) == "x"
     assert thread_of(pool) is thread
     assert caplog.text == ""
+
+
+def test_second_interrupt_that_strikes_as_the_guard_lets_go_of_the_first(play, monkeypatch, caplog):
+    """The jump back to the head of a loop is a point at which it can strike."""
+    serve = Runner._serve
+    struck: list[object] = []
+
+    def struck_twice(self: Any) -> None:
+        if not struck:
+            struck.append(self)
+            raise_interrupted_and_leave_one_pending()
+        serve(self)
+
+    monkeypatch.setattr(Runner, "_serve", struck_twice)
+    pool = play.pool([str])
+    thread = thread_of(pool)
+    assert pool.dispatch("x").result(play.within) == "x"
+    assert struck
+    assert thread_of(pool) is thread
+    assert caplog.text == ""
+
+
+def raise_interrupted_and_leave_one_pending() -> None:
+    """Raise, and have one more strike later on: with no step of Python in between where it could."""
+    here, kind = ctypes.c_ulong(threading.get_ident()), ctypes.py_object(Interrupted)
+    leave_one = functools.partial(ctypes.pythonapi.PyThreadState_SetAsyncExc, here, kind)
+    raise_one = functools.partial((_ for _ in ()).throw, Interrupted())
+    list(map(operator.call, [leave_one, raise_one]))
+
+
+def test_nothing_is_raised_once_the_thread_was_struck_on_its_way_back():
+    """So there are two strikes at the most: that one, and one that was under way meanwhile."""
+    pool = ManualPool([str])
+    pool.dispatch("x")
+    attempt = pool.claim()
+    attempt._seat.stuck = attempt.context
+    gate = Gate(attempt._seat)
+    gate.open()
+    with pytest.raises(Interrupted):
+        gate.interrupt(attempt.context)
+    gate.struck = attempt.context
+    assert not gate.interrupt(attempt.context)
+    gate.repeat()
+    assert gate.absorb(attempt.context)
+    attempt._seat.stuck = None
+    pool.force_close()
 
 
 def test_interrupts_in_a_storm_from_one_operator_do_not_kill_the_thread(play, caplog):
