@@ -85,6 +85,7 @@ class Storm:
         self.workers = workers
         self.counts = Counts()
         self.ends: Counter[int] = Counter()
+        self.done: list[int] = []
         self.late: set[tuple[int, int]] = set()
         self.lock = threading.Lock()
         self.own: list[Any] = []
@@ -204,6 +205,8 @@ class Storm:
                     task.cancel()
                 pool.force_close()
                 self._join(before)
+                # Whoever waits for a task may know of its end a little before a listener does.
+                counts.final_states = sum(self.ends[task_id] != 1 for task_id in self.done)
         finally:
             sys.setswitchinterval(switching)
         counts.seconds = time.monotonic() - started
@@ -234,7 +237,7 @@ class Storm:
             counts.interrupted += over
             counts.kinds[kind.__name__] += over
             counts.tasks[task.state.value] += 1
-            counts.final_states += self.ends[task.id] != 1
+            self.done.append(task.id)
             if task.state.value == "succeeded":
                 result = task.result()
                 counts.late_results += result != (task.id, history[-1].number)

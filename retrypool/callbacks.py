@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from threading import current_thread, main_thread
 from typing import Any
+
+from retrypool.ctrl_c import is_ctrl_c
 
 __all__ = ["call_guarded"]
 
@@ -20,7 +21,7 @@ def call_guarded(what: str, function: Callable[..., Any], *args: object) -> Any:
     try:
         return function(*args)
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+        if is_ctrl_c(error):
             raise
         log.exception("%s %r raised", what, function)
         return None

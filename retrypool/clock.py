@@ -4,6 +4,8 @@ import threading
 import time
 from typing import Protocol
 
+from retrypool.ctrl_c import acquire
+
 __all__ = ["Clock", "SystemClock"]
 
 
@@ -29,13 +31,7 @@ class SystemClock:
     # Static methods, so that a pool that binds one calls straight into C.
     monotonic = staticmethod(time.monotonic)
     time = staticmethod(time.time)
-
-    @staticmethod
-    def acquire(lock: threading.Lock, timeout: float | None) -> bool:
-        """Acquire `lock`, waiting `timeout` seconds at the most (None: as long as it takes)."""
-        if timeout is None:
-            return lock.acquire()
-        return lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+    acquire = staticmethod(acquire)
 
     def __repr__(self) -> str:
         return "SystemClock()"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from retrypool.clock import Clock, SystemClock
+from retrypool.ctrl_c import in_main_thread
 from retrypool.durations import Duration, optional_seconds, seconds
 from retrypool.errors import AttemptTimeout, InvalidValue, NoContext
 
@@ -102,7 +103,7 @@ class CancelToken:
         except BaseException as error:
             # As with a pool's callbacks: a Ctrl-C is meant for the program, all else must not keep the
             # others from being told, nor end the thread that tells them.
-            if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
+            if not isinstance(error, Exception) and in_main_thread():
                 raise
             log.exception("on_cancel callback %r raised", callback)
 

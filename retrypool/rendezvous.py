@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from retrypool.ctrl_c import acquire
+
 if TYPE_CHECKING:
     from retrypool.task import Task
 
@@ -49,10 +51,7 @@ class Rendezvous:
             self.bells.append(bell)
         rung = False
         try:
-            if timeout is None:
-                rung = bell.acquire()
-            else:
-                rung = bell.acquire(timeout > 0, timeout if timeout > 0 else -1)
+            rung = acquire(bell, timeout)
         finally:
             if not rung:  # its time is over, or a Ctrl-C
                 with self.lock:

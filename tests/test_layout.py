@@ -12,7 +12,8 @@ import pytest
 # the layers below it; those that share a line do not know each other. A name is a module or a
 # folder of retrypool; the modules inside a folder may import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "clock", "callbacks", "rendezvous"),
+    ("errors", "ctrl_c"),
+    ("clock", "callbacks", "rendezvous"),
     ("dates", "durations", "retry_after"),
     ("attempt",),
     ("task",),

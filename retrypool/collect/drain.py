@@ -10,6 +10,7 @@ from typing import Generic, Literal, Self
 
 from typing_extensions import TypeVar
 
+from retrypool.ctrl_c import acquire
 from retrypool.errors import InvalidValue
 
 __all__ = ["Drain"]
@@ -106,7 +107,7 @@ class Drain(Generic[T]):
             try:
                 over = self._over()  # asked before the values are: what was sent before the end is read
                 if not over and not self._values:
-                    bell.acquire()
+                    acquire(bell)
             finally:
                 self._bells.discard(bell)
             if over and not self._values:

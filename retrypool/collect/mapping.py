@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from retrypool.collect.results import TaskResult
+from retrypool.ctrl_c import acquire
 from retrypool.errors import QueueFull
 from retrypool.rendezvous import Reporter
 from retrypool.task import Task, TaskState
@@ -178,9 +179,8 @@ class _Inbox(Generic[T, R]):
             self._waits = True
             if self.tasks:
                 return
-            if until is None:
-                self._bell.acquire()
-            elif not self._bell.acquire(timeout=min(_left(until), threading.TIMEOUT_MAX)) and not self.tasks:
+            left = None if until is None else _left(until)
+            if not acquire(self._bell, left) and not self.tasks:
                 raise TimeoutError("no result within the timeout of map()")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from math import inf
-from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
 
@@ -20,6 +19,7 @@ from retrypool.core.retry import Decision, Failure, FailureAction, GiveUp, Retry
 from retrypool.core.scheduler import CLOSED_BY_FORCE
 from retrypool.core.seat import Seat
 from retrypool.core.settings import checked_cost
+from retrypool.ctrl_c import is_ctrl_c
 from retrypool.errors import AttemptTimeout, RetryPoolError
 from retrypool.events import AttemptEnded, AttemptStarted, TaskRetrying, TaskSucceeded
 from retrypool.retry_after import parse_retry_after
@@ -128,7 +128,7 @@ class Attempts:
             scope, retry_after = self._engine.judge(error)
         except BaseException as wrong:
             # As with a pool's callbacks: a Ctrl-C is meant for the program.
-            if isinstance(wrong, KeyboardInterrupt) and current_thread() is main_thread():
+            if is_ctrl_c(wrong):
                 raise
             log.exception("blame raised for %r: it blames the task", error)
             return Scope.TASK, None

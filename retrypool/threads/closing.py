@@ -8,11 +8,13 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
 from retrypool.context import CancelToken, Context, reason_of
 from retrypool.core.scheduler import CLOSED_BY_FORCE
+from retrypool.ctrl_c import join, wait_in_stretches
 from retrypool.errors import CloseTimeout, WrongThread
 from retrypool.events import PoolClosing
 from retrypool.task import DeadReason, Task
@@ -61,7 +63,9 @@ def wait(pool: Pool[Any, Any], timeout: float | None) -> bool:
     with engine.lock:
         engine.waiters += 1
         try:
-            engine.settled.wait_for(lambda: scheduler.idle() or scheduler.is_stranded(), timeout)
+            wait_in_stretches(
+                partial(engine.settled.wait_for, lambda: scheduler.idle() or scheduler.is_stranded()), timeout
+            )
         finally:
             engine.waiters -= 1
         return scheduler.idle()
@@ -142,15 +146,12 @@ def _join(pool: Pool[Any, Any], timeout: float | None, until: float | None) -> N
         if runner.thread.ident is None:
             continue
         if timeout is not None:
-            runner.thread.join(_left(until))
-            if runner.thread.is_alive():
+            if not join(runner.thread, _left(until)):
                 raise _still_running(pool, timeout)
         elif runner.seat.stuck is None:
-            runner.thread.join()
-        else:
-            runner.thread.join(_left(grace_ends))
-            if runner.thread.is_alive():
-                log.warning("%s has not come back: its thread is left behind", runner.seat.name)
+            join(runner.thread)
+        elif not join(runner.thread, _left(grace_ends)):
+            log.warning("%s has not come back: its thread is left behind", runner.seat.name)
 
 
 def _over(pool: Pool[Any, Any]) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from retrypool.ctrl_c import STRETCH
 from retrypool.errors import QueueFull
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Room:
                 raise QueueFull(self._limit)
             self._blocked += 1
             try:
-                self._changed.wait(None if left == math.inf else min(left, threading.TIMEOUT_MAX))
+                self._changed.wait(min(left, STRETCH))
             finally:
                 self._blocked -= 1
             if refusal := self._engine.refusal(settings):

@@ -12,6 +12,7 @@ from typing import Generic, Literal, TypeVar, get_args
 
 from retrypool.context import CancelToken, reason_of
 from retrypool.core.seat import Seat
+from retrypool.ctrl_c import join
 from retrypool.errors import InvalidValue, WorkerNotFound
 from retrypool.events import (
     WorkerAdded,
@@ -158,7 +159,7 @@ class Roster(Generic[T, R]):
         until = time.monotonic() + timeout
         for runner in crew:
             if runner.thread.ident is not None:
-                runner.thread.join(max(0.0, until - time.monotonic()))
+                join(runner.thread, until - time.monotonic())
         self._dismiss(worker_id, "the worker was removed", force=force)
 
     def _ask_to_leave(self, worker_id: int) -> Crew[T, R]:

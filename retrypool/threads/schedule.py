@@ -6,11 +6,11 @@ import contextvars
 import logging
 from collections.abc import Callable
 from datetime import datetime, tzinfo
-from threading import current_thread, main_thread
 from typing import Any, Generic, TypeVar
 
 from retrypool.core.settings import TaskSettings
 from retrypool.core.timetable import Plan
+from retrypool.ctrl_c import is_ctrl_c
 from retrypool.dates import date
 from retrypool.errors import PoolClosed, RetryPoolError
 from retrypool.task import Task
@@ -126,7 +126,7 @@ class Schedule(Generic[T, R]):
             log.warning("%r skips a tick: %s", self, error)
         except BaseException as error:
             # As with callbacks: a Ctrl-C is for the program, and only the main thread gets one.
-            if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+            if is_ctrl_c(error):
                 raise
             log.exception("%r skips a tick: its data could not be made", self)
         finally:

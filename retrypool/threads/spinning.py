@@ -12,6 +12,8 @@ from __future__ import annotations
 import threading
 import time
 
+from retrypool.ctrl_c import in_main_thread
+
 __all__ = ["spin_while_held"]
 
 TURNS = 20
@@ -26,7 +28,7 @@ def spin_while_held(lock: threading.Lock) -> None:
     # Whether the lock can be had is only known by taking it; `locked` says no to a lock that somebody
     # has been handed who waits for the GIL. A Ctrl-C, which strikes in the main thread alone, must not
     # come between taking it and letting it go.
-    if threading.current_thread() is threading.main_thread():
+    if in_main_thread():
         return
     for _ in range(TURNS):
         if lock.acquire(blocking=False):

@@ -8,6 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from retrypool.clock import SystemClock
+from retrypool.ctrl_c import join
 from retrypool.threads.parking import Parker
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Watchdog:
         """Wait for the thread to end."""
         thread = self._thread
         if thread is not None and not self.is_current():
-            thread.join(timeout)
+            join(thread, timeout)
 
     def is_current(self) -> bool:
         """Return whether it is the watchdog that asks."""

@@ -23,6 +23,12 @@ def say(*words):
     sys.stdout.write(" ".join(map(str, words)) + "\\n")
     sys.stdout.flush()
 
+def strike_beside():
+    if sys.stdin.readline():
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+threading.Thread(target=strike_beside, daemon=True).start()
+
 def hang(data):
     say("hanging")
     time.sleep(3600)
@@ -44,7 +50,7 @@ class Script:
     def __init__(self, source: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", PRELUDE + textwrap.dedent(source)],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -67,6 +73,12 @@ class Script:
     def interrupt(self) -> None:
         """Press Ctrl-C, once."""
         self.process.send_signal(signal.SIGINT)
+
+    def interrupt_beside(self) -> None:
+        """Press Ctrl-C, and have another than the main thread be the one that is woken by it."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
 
     def end(self) -> Ended:
         """Wait for the end of the script."""
