@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from retrypool import Pool
+from retrypool import Interrupted, Pool
 
 # A test that starts another Python gets the same retrypool there, whatever the current folder is.
 os.environ["PYTHONSAFEPATH"] = "1"
@@ -26,8 +26,27 @@ settings.load_profile("repeatable" if os.environ.get("CI") else "local")
 GRACE = 5.0
 
 
+@pytest.fixture
+def interrupts_dropped_by_python(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Those that struck a finalizer or the callback of a weak reference, and are raised once more.
+
+    Python reports them, pytest warns of that, and warnings are errors. But any interrupt may strike there.
+    """
+    dropped: list[Any] = []
+    report = sys.unraisablehook
+
+    def sort(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, Interrupted):
+            dropped.append(unraisable.exc_type)
+        else:
+            report(unraisable)
+
+    monkeypatch.setattr(sys, "unraisablehook", sort)
+    return dropped
+
+
 @pytest.fixture(autouse=True)
-def no_thread_left_behind() -> Iterator[None]:
+def no_thread_left_behind(interrupts_dropped_by_python: list[Any]) -> Iterator[None]:
     """Fails a test that leaves a thread running.
 
     Set up before a test's own fixtures, so it looks after they have closed their pools. The threads

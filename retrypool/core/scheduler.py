@@ -348,14 +348,18 @@ class Scheduler(Matching):
     def retry_at_once(self, task: AnyTask) -> bool:
         """Put a plain task back without the lock, if it may go that way.
 
+        One with a deadline may not: whether it still can be begun in time is known under the lock.
         The caller owns the task. Once it is in the arrivals it owns it no more, so the append comes
         last. A withdrawal can't come in between: it finds `_seat` set, or the phase `RUNNING`, until
         the task is as good as queued, and from then on whoever takes the task sees it.
         """
         record = task._record
         assert record is not None
-        line = self.backlog.arrivals.line(task._settings.priority)
-        if not record.plain or line is None or self.purse is not None or self.over:
+        settings = task._settings
+        line = self.backlog.arrivals.line(settings.priority)
+        if not record.plain or settings.deadline is not None or line is None:
+            return False
+        if self.purse is not None or self.over:
             return False
         record.seq = self.backlog.next_seq()
         record.deciding = False

@@ -219,7 +219,7 @@ class Attempts:
             observers.retrying(task, error, delay)
         if observers.listening:
             observers.tell(TaskRetrying(self._monotonic(), task, error, delay))
-        at_once = delay == 0 and seat is not None and task._settings.deadline is None
+        at_once = delay == 0 and seat is not None
         # Once it is back it can't be taken away any more from who claims it. So here is where it is
         # settled whether a cancellation came in time.
         if at_once and not self._is_cancelled(task) and self._scheduler.retry_at_once(task):

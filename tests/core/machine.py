@@ -12,7 +12,7 @@ from retrypool.core.scheduler import Scheduler
 from retrypool.core.seat import Seat
 from retrypool.task import Attempt, DeadReason, Outcome, TaskState
 
-from .model import AFFINITY_WAIT, ANY, Desk, Health, Item, pick
+from .model import AFFINITY_WAIT, ANY, Desk, Item, pick
 from .parts import make_task
 from .stepping import Stepping
 
@@ -236,7 +236,7 @@ class Machine(Stepping):
     def add_worker(self, name: str, goes_on: bool = False) -> None:
         group = self.scheduler.staff.group(name, None)
         seat = Seat(self.number(), f"worker of {name}", group)
-        desk = Desk(seat, self.health.setdefault(group, Health()))
+        desk = Desk(seat, self.health_of(group))
         seat.wake = lambda: setattr(desk, "called", True)
         self.scheduler.add(seat)
         seat.idle = False  # its thread starts
@@ -250,9 +250,12 @@ class Machine(Stepping):
         desk = pick(self.desks, n)
         if len(self.live) == 1 and not last:
             return
+        news = not desk.seat.retired
         self.scheduler.retire(desk.seat, self.now)
         if desk.health.probe is desk:
             desk.health.probe = None
+        if news:
+            self.remember(desk)
         if at_once and desk.state == "run":
             item = self.release(desk, "decided")
             self.tried(desk, item, Outcome.WITHDRAWN)

@@ -77,6 +77,7 @@ class Model(RuleBasedStateMachine):
         self.items: list[Item] = []
         self.desks: list[Desk] = []
         self.health: dict[Group, Health] = {}
+        self.former: dict[str, Health] = {}  # of groups without workers that were told to wait
         self.paused = False
         self.searching = False
         self.crossed = False  # two threads held a task at once: first in, first out is not promised then
@@ -85,6 +86,19 @@ class Model(RuleBasedStateMachine):
         self.number = itertools.count(1).__next__
 
     # -- what the model knows ----------------------------------------------------------------------
+
+    def health_of(self, group: Group) -> Health:
+        """What is known of a group; if it is new, of the one of the same name that went before it."""
+        former = self.former.pop(group.name, None) or Health()
+        return self.health.setdefault(group, Health(former.until, former.throttles))
+
+    def remember(self, desk: Desk) -> None:
+        """Keep what its group was told, if all its workers are gone."""
+        group = desk.seat.group
+        if group in self.live:
+            return
+        self.former[group.name] = desk.health
+        self.former = {name: other for name, other in self.former.items() if (other.until or 0.0) > self.now}
 
     @property
     def live(self) -> frozenset[Group]:
