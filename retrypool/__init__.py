@@ -1,121 +1,66 @@
 """Push many items through something slow and flaky, with several workers that are not identical."""
 
-from typing import TYPE_CHECKING
-
-from retrypool.collect.drain import Drain
-from retrypool.collect.group import Group
-from retrypool.collect.results import TaskResult
-from retrypool.context import CancelToken, Context, current_context
-from retrypool.core.blame import Scope
-from retrypool.core.budget import Budget
-from retrypool.core.delays import combine, exponential, fixed, linear, random_between
-from retrypool.core.health import HealthPolicy
-from retrypool.core.rates import Rate
-from retrypool.core.retry import (
-    UNLIMITED,
-    Failure,
-    FailureAction,
-    GiveUp,
-    RetryIn,
-    RetryPolicy,
-)
-from retrypool.errors import (
-    AttemptTimeout,
-    CloseTimeout,
-    Interrupted,
-    InvalidType,
-    InvalidValue,
-    MissingExtra,
-    NoContext,
-    NoWorkers,
-    PoolClosed,
-    QueueFull,
-    RetryPoolError,
-    StorageError,
-    TaskNotFound,
-    Throttled,
-    Unrecoverable,
-    WorkerFault,
-    WorkerNotFound,
-    WrongThread,
-)
-from retrypool.events import Listener
-from retrypool.retry_after import parse_retry_after
-from retrypool.task import Attempt, DeadReason, DeadTask, Outcome, Task, TaskState
-from retrypool.threads.pool import Pool
-from retrypool.threads.schedule import Schedule
-from retrypool.threads.stats import Stats
-from retrypool.threads.status import TaskStatus
-from retrypool.worker import Worker, WorkerInfo, WorkerSpec
-
-if TYPE_CHECKING:
-    from retrypool.executor import PoolExecutor
-
 __version__ = "0.1.0"
 
-__all__ = [
-    "UNLIMITED",
-    "Attempt",
-    "AttemptTimeout",
-    "Budget",
-    "CancelToken",
-    "CloseTimeout",
-    "Context",
-    "DeadReason",
-    "DeadTask",
-    "Drain",
-    "Failure",
-    "FailureAction",
-    "GiveUp",
-    "Group",
-    "HealthPolicy",
-    "Interrupted",
-    "InvalidType",
-    "InvalidValue",
-    "Listener",
-    "MissingExtra",
-    "NoContext",
-    "NoWorkers",
-    "Outcome",
-    "Pool",
-    "PoolClosed",
-    "PoolExecutor",
-    "QueueFull",
-    "Rate",
-    "RetryIn",
-    "RetryPolicy",
-    "RetryPoolError",
-    "Schedule",
-    "Scope",
-    "Stats",
-    "StorageError",
-    "Task",
-    "TaskNotFound",
-    "TaskResult",
-    "TaskState",
-    "TaskStatus",
-    "Throttled",
-    "Unrecoverable",
-    "Worker",
-    "WorkerFault",
-    "WorkerInfo",
-    "WorkerNotFound",
-    "WorkerSpec",
-    "WrongThread",
-    "combine",
-    "current_context",
-    "exponential",
-    "fixed",
-    "linear",
-    "parse_retry_after",
-    "random_between",
-]
+# Where the public names are defined. A module is imported when one of its names is first asked for, so that
+# a program does not wait for what it has no use for. `__init__.pyi` says the same to type checkers.
+_HOMES = {
+    "collect.drain": ("Drain",),
+    "collect.group": ("Group",),
+    "collect.results": ("TaskResult",),
+    "context": ("CancelToken", "Context", "current_context"),
+    "core.blame": ("Scope",),
+    "core.budget": ("Budget",),
+    "core.delays": ("combine", "exponential", "fixed", "linear", "random_between"),
+    "core.health": ("HealthPolicy",),
+    "core.rates": ("Rate",),
+    "core.retry": ("UNLIMITED", "Failure", "FailureAction", "GiveUp", "RetryIn", "RetryPolicy"),
+    "errors": (
+        "AttemptTimeout",
+        "CloseTimeout",
+        "Interrupted",
+        "InvalidType",
+        "InvalidValue",
+        "MissingExtra",
+        "NoContext",
+        "NoWorkers",
+        "PoolClosed",
+        "QueueFull",
+        "RetryPoolError",
+        "StorageError",
+        "TaskNotFound",
+        "Throttled",
+        "Unrecoverable",
+        "WorkerFault",
+        "WorkerNotFound",
+        "WrongThread",
+    ),
+    "events": ("Listener",),
+    "executor": ("PoolExecutor",),
+    "retry_after": ("parse_retry_after",),
+    "task": ("Attempt", "DeadReason", "DeadTask", "Outcome", "Task", "TaskState"),
+    "threads.pool": ("Pool",),
+    "threads.schedule": ("Schedule",),
+    "threads.stats": ("Stats",),
+    "threads.status": ("TaskStatus",),
+    "worker": ("Worker", "WorkerInfo", "WorkerSpec"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = list(_HOME_OF)
 
 
 def __getattr__(name: str) -> object:
-    # Imported on first use: a program that has no use for executors does not wait for them.
-    if name == "PoolExecutor":
-        from retrypool.executor import PoolExecutor
+    from importlib import import_module  # here: it costs more than all the rest of this module
 
-        return PoolExecutor
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in ("events", "testing"):
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value  # from now on it is found without coming here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,7 @@
 """What happened, as values; whoever wants to know is a `Listener`.
 
-Events are made only while somebody listens. Each has `at`, seconds on the pool's clock.
+Events are made only while somebody listens. Each has `at`, seconds on the pool's clock. One without fields of
+its own is a dataclass all the same, as what it is derived from is one.
 """
 
 from __future__ import annotations
@@ -61,9 +62,10 @@ class TaskEvent(Event):
     task: Task[Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
 class TaskDispatched(TaskEvent):
     """A task was accepted."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,10 @@ class TaskRetrying(TaskEvent):
     delay: float
 
 
-@dataclass(frozen=True, slots=True)
 class TaskSucceeded(TaskEvent):
     """A task ended with a result."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,24 +121,28 @@ class WorkerEvent(Event):
     group: str
 
 
-@dataclass(frozen=True, slots=True)
 class WorkerAdded(WorkerEvent):
     """A worker joined the pool."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class WorkerRemoved(WorkerEvent):
     """A worker left the pool."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class WorkerPaused(WorkerEvent):
     """A worker takes no more tasks for now."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class WorkerResumed(WorkerEvent):
     """A paused worker takes tasks again."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +152,16 @@ class WorkerFailed(WorkerEvent):
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
 class WorkerStuck(WorkerEvent):
     """A worker has not come back from an attempt that was over `grace` seconds ago."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class WorkerReplaced(WorkerEvent):
     """A stuck worker got a new resource and a new thread; the old thread is abandoned."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +194,7 @@ class GroupOpened(Event):
     group: str
 
 
-@dataclass(frozen=True, slots=True)
 class PoolClosing(Event):
     """The pool takes no more tasks."""
+
+    __slots__ = ()

@@ -2,11 +2,16 @@
 
 import ast
 import importlib.util
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+import retrypool
 
 # The one table, lowest first. A module imports only from the lines above its own here, which are
 # the layers below it; those that share a line do not know each other. A name is a module or a
@@ -178,22 +183,58 @@ def test_module_is_small(path: Path) -> None:
 
 
 def test_init_holds_the_public_names_and_nothing_else() -> None:
-    """Imports, `__version__`, `__all__`, and `__getattr__` for what is imported on first use."""
+    """`__version__`, where the names are defined, and what imports them on first use."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     others = []
     for node in tree.body:
         match node:
-            case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant(value=str())):
-                pass
-            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            case ast.Expr(value=ast.Constant(value=str())):
                 pass
             case ast.FunctionDef(name="__getattr__" | "__dir__"):
                 pass
-            case ast.Assign(targets=[ast.Name(id="__version__" | "__all__")]):
+            case ast.Assign(targets=[ast.Name(id="__version__" | "__all__" | "_HOMES" | "_HOME_OF")]):
                 pass
             case _:
                 others.append(ast.unparse(node))
     assert others == []
+
+
+def test_type_checkers_are_told_the_same_as_the_interpreter() -> None:
+    tree = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+    told = {
+        alias.name: str(node.module).removeprefix("retrypool.")
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module != "retrypool"
+        for alias in node.names
+    }
+    (names,) = [node.value for node in tree.body if isinstance(node, ast.Assign)]
+    assert told == retrypool._HOME_OF
+    assert sorted(ast.literal_eval(names)) == sorted(retrypool.__all__)
+
+
+def test_package_imports_nothing_before_it_is_asked_for() -> None:
+    found = _in_fresh_process("import retrypool, sys; print(*(m for m in sys.modules if 'retrypool.' in m))")
+    assert found == ""
+
+
+@pytest.mark.parametrize("start", [1, 2], ids=["odd", "even"])
+def test_each_module_can_be_the_first_to_be_imported(start: int) -> None:
+    """Whoever needs the executor only must not depend on somebody else having imported the pool."""
+    modules = [name_of(path) for path in BELOW if path.stem != "__main__"]
+    source = f"""
+        import importlib, sys
+        for module in {modules[start - 1 :: 2]}:
+            importlib.import_module(module)
+            for name in [name for name in sys.modules if name.partition(".")[0] == "retrypool"]:
+                del sys.modules[name]
+    """
+    assert _in_fresh_process(textwrap.dedent(source)) == ""
+
+
+def _in_fresh_process(source: str) -> str:
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 @pytest.mark.parametrize(
