@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -16,6 +17,9 @@ from retrypool import Interrupted, Pool
 
 # A test that starts another Python gets the same retrypool there, whatever the current folder is.
 os.environ["PYTHONSAFEPATH"] = "1"
+
+# What a shell runs in the background ignores Ctrl-C, and so does all that is started from there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine makes an example slow, never wrong: no deadline.
 settings.register_profile("local", deadline=None)

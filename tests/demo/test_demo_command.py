@@ -74,11 +74,9 @@ def test_reader_that_goes_away_early_gets_no_traceback() -> None:
     assert "10/10" in err.splitlines()[-1]
 
 
-# Tests that run in the background may have SIGINT ignored, and children inherit that.
 LONG_DEMO = """
-import signal, sys
+import sys
 from retrypool.__main__ import main
-signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(main(["demo", "--tasks", "5000"]))
 """
 

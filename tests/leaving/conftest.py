@@ -1,6 +1,5 @@
 """Scripts that are run by a Python of their own, and sent real signals."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -54,8 +53,6 @@ class Script:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # A shell that runs something in the background makes it ignore Ctrl-C.
-            preexec_fn=_hear_ctrl_c if os.name == "posix" else None,  # noqa: PLW1509
         )
         self._kill = threading.Timer(PATIENCE, self.process.kill)
         self._kill.start()
@@ -94,10 +91,6 @@ class Script:
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()
-
-
-def _hear_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
