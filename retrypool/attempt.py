@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     from retrypool.core.health import Group
     from retrypool.core.settings import TaskSettings
 
-__all__ = ["Attempt", "DeadReason", "DeadTask", "Outcome", "Record"]
+__all__ = ["NO_GROUPS", "Attempt", "DeadReason", "DeadTask", "Outcome", "Record"]
 
 T = TypeVar("T")
+
+
+NO_GROUPS: frozenset[Group] = frozenset()
+"""One for all tasks: each call of `frozenset()` makes another, of 216 bytes."""
 
 
 class Outcome(StrEnum):
@@ -129,7 +133,7 @@ class Record:
     def __init__(self, seq: int, plain: bool = True) -> None:
         self.seq = seq  # its place in the order of claims, first in first out
         self.plain = plain  # whether any worker that has not tried it may take it from the arrivals
-        self.tried: frozenset[Group] = frozenset()  # groups that have failed it
+        self.tried: frozenset[Group] = NO_GROUPS  # groups that have failed it
         self.history: list[Attempt] = []  # the attempts that did not succeed
         self.inherited = 0  # how many of them are from before it was requeued
         self.entries = 0  # entries into run() since it was dispatched or requeued
@@ -139,7 +143,7 @@ class Record:
         # Groups that failed it, each once, with how many successes it had then and when it had begun: who
         # has had none since when the task succeeds elsewhere, is suspect.
         self.suspects: tuple[tuple[Group, int, float], ...] = ()
-        self.victims: frozenset[Group] = frozenset()  # groups that took the blame for it
+        self.victims: frozenset[Group] = NO_GROUPS  # groups that took the blame for it
         self.running_time = 0.0
         # Its attempt is over, and its owner finds out what becomes of it; set and cleared by the owner.
         self.deciding = False

@@ -9,6 +9,7 @@ from contextlib import suppress
 from heapq import heappop
 from typing import Any
 
+from retrypool.attempt import NO_GROUPS
 from retrypool.core.agenda import Agenda
 from retrypool.core.blame import Scope
 from retrypool.core.health import Group
@@ -129,7 +130,7 @@ class Matching:
         """Put a task into the lane that it belongs to."""
         audience = task._settings.audience
         if record.tried and record.tried >= self._live_for(audience):
-            record.tried = frozenset()
+            record.tried = NO_GROUPS
         if record.tried and not record.parole:
             audience = Audience(record.tried, *audience[1:])
         lane = self.backlog.file(task, record.seq, rank_of(task), audience, now)

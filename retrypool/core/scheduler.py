@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 from weakref import ref
 
+from retrypool.attempt import NO_GROUPS
 from retrypool.core.agenda import Agenda, Moment
 from retrypool.core.budget import Budget, Purse
 from retrypool.core.health import Group, HealthPolicy
@@ -385,7 +386,7 @@ class Scheduler(Matching):
         """Return the tried set with `group` in it, or nothing at all once every live group is in it."""
         tried = record.tried
         union = tried | group.alone if tried else group.alone
-        return frozenset() if union >= self.staff.live else union
+        return NO_GROUPS if union >= self.staff.live else union
 
     def _defer(self, task: AnyTask, phase: TaskState, when: float) -> None:
         task._phase = phase
