@@ -26,7 +26,7 @@ from retrypool.core.settings import TaskSettings
 from retrypool.durations import Duration
 from retrypool.errors import InvalidType, InvalidValue, PoolClosed, Throttled, WorkerFault, WrongThread
 from retrypool.rendezvous import Reporter
-from retrypool.task import Task
+from retrypool.task import Task, checked_timeout
 from retrypool.threads import closing
 from retrypool.threads.engine import Engine
 from retrypool.threads.pool import Pool
@@ -107,30 +107,26 @@ class _Mapping(Executor):
                 raise InvalidType("buffersize", buffersize, "an integer or None")
             if buffersize < 1:
                 raise InvalidValue("buffersize", buffersize, "None or > 0")
-        until = None if timeout is None else time.monotonic() + timeout
+        until = None if timeout is None else time.monotonic() + checked_timeout(timeout)
         arguments = zip(*iterables)  # noqa: B905 - as the built-in map does
         first = arguments if buffersize is None else islice(arguments, buffersize)
         tasks = deque(self.submit(fn, *each) for each in first)
-        # The generator must not keep an executor alive that nobody else needs.
-        rest = iter(()) if buffersize is None else arguments
-        return _results(tasks, until, weakref.ref(self), fn, rest)
+        # The generator keeps the executor alive if it needs it for the rest, and only then.
+        if buffersize is None:
+            return _results(tasks, until, iter(()))
+        return _results(tasks, until, (self.submit(fn, *each) for each in arguments))
 
 
 def _results(
     tasks: deque[Future[R]],
     until: float | None,
-    executor_ref: weakref.ref[Executor],
-    fn: Callable[..., R],
-    rest: Iterator[tuple[Any, ...]],
+    rest: Iterator[Future[R]],
 ) -> Generator[R, None, None]:
     try:
         while tasks:
             # The first stays among the tasks while it is waited for, to be cancelled with the others.
             tasks[0].exception(None if until is None else max(0.0, until - time.monotonic()))
-            executor = executor_ref()
-            if executor is not None and (arguments := next(rest, None)) is not None:
-                tasks.append(executor.submit(fn, *arguments))
-            executor = arguments = None
+            tasks.extend(islice(rest, 1))
             yield tasks.popleft().result()
     finally:
         for task in tasks:
@@ -236,8 +232,12 @@ class PoolExecutor(_Mapping):
         if max_workers < 1:
             # The last words are those that callers of executors know.
             raise InvalidValue("max_workers", max_workers, "1 or more: max_workers must be greater than 0")
+        if not isinstance(thread_name_prefix, str):
+            raise InvalidType("thread_name_prefix", thread_name_prefix, "a string")
         if initializer is not None and not callable(initializer):
             raise InvalidType("initializer", initializer, "a function")
+        if not isinstance(initargs, Iterable):
+            raise InvalidType("initargs", initargs, "a tuple of arguments for the initializer")
         settings = TaskSettings(retry=_ONCE)
         given: dict[str, Any] = (
             {"timeout": timeout} if retry is None else {"retry": retry, "timeout": timeout}

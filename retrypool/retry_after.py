@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from datetime import UTC, timedelta
+from typing import Any
 
 __all__ = ["parse_retry_after"]
 
@@ -25,14 +26,14 @@ def parse_retry_after(value: object, *, now: float | None = None) -> float | Non
     1.5
     """
     try:
-        items = getattr(value, "items", None)
+        return _parse(value, now)
     except Exception:  # noqa: BLE001 - whatever it is, it says nothing of a time
         return None
-    if callable(items):  # HTTP messages have it, and are no Mapping
-        try:
-            headers = {str(name).lower(): text for name, text in items()}
-        except Exception:  # noqa: BLE001 - whatever it is, it says nothing of a time
-            return None
+
+
+def _parse(value: Any, now: float | None) -> float | None:
+    if callable(getattr(value, "items", None)):  # HTTP messages have it, and are no Mapping
+        headers = {str(name).lower(): text for name, text in value.items()}
         milliseconds = str(headers.get("retry-after-ms", "")).removesuffix("ms")
         exact = _parse_text(f"{milliseconds}ms", now)
         if exact is not None:
@@ -60,17 +61,13 @@ def _parse_text(text: str, now: float | None) -> float | None:
 
     try:
         date = parsedate_to_datetime(text)
-        if date.tzinfo is None:  # "-0000", and the obsolete forms: HTTP dates are in GMT
-            date = date.replace(tzinfo=UTC)
-        moment = date.timestamp()
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
-    return max(0.0, moment - (time.time() if now is None else now))
+    if date.tzinfo is None:  # "-0000", and the obsolete forms: HTTP dates are in GMT
+        date = date.replace(tzinfo=UTC)
+    return max(0.0, date.timestamp() - (time.time() if now is None else now))
 
 
 def _sane(number: float) -> float | None:
-    try:
-        number = float(number)
-    except OverflowError:
-        return None
+    number = float(number)
     return max(0.0, number) if math.isfinite(number) else None

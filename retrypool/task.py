@@ -310,7 +310,7 @@ class Task(Future[R], Generic[T, R]):
         if self._phase in _ENDED:
             return
         if timeout is not None and (timeout.__class__ is not float or not timeout <= TIMEOUT_MAX):
-            timeout = _checked_timeout(timeout)
+            timeout = checked_timeout(timeout)
         if not self._meet().wait(timeout, self.done):
             raise TimeoutError(f"{self!r} has not ended within {timeout} s")
 
@@ -379,7 +379,7 @@ class Task(Future[R], Generic[T, R]):
         return _FUTURE_STATES.get(self._phase, "PENDING")
 
 
-def _checked_timeout(timeout: object) -> float:
+def checked_timeout(timeout: object) -> float:
     """Return what a thread can wait. As for any future, a negative time is no error: it is over."""
     if isinstance(timeout, timedelta):
         return min(timeout.total_seconds(), TIMEOUT_MAX)

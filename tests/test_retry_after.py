@@ -141,3 +141,14 @@ def test_what_only_looks_like_a_mapping_is_none(value: object) -> None:
 )
 def test_mapping_of_headers(headers: dict[object, object], parsed: float | None) -> None:
     assert parse_retry_after(headers, now=A_MINUTE_BEFORE) == parsed
+
+
+def test_value_that_can_not_be_read_says_nothing() -> None:
+    class Broken(str):
+        __slots__ = ()
+
+        def strip(self, chars: str | None = None, /) -> str:
+            raise OSError(chars)
+
+    assert parse_retry_after(Broken("3")) is None
+    assert parse_retry_after({"retry-after": Broken("3")}) is None

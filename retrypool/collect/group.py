@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self
 from typing_extensions import TypeVar, Unpack
 
 from retrypool.collect.results import TaskResult
-from retrypool.errors import PoolClosed
+from retrypool.errors import InvalidType, PoolClosed
 from retrypool.rendezvous import Reporter
 from retrypool.task import Task, TaskState
 
@@ -70,6 +70,8 @@ class Group(Generic[T, R]):
 
     def dispatch_many(self, items: Iterable[T], **options: Unpack[TaskOptions]) -> list[Task[T, R]]:
         """Dispatch each of `items`, and return the tasks in the same order."""
+        if not isinstance(items, Iterable):
+            raise InvalidType("items", items, "an iterable of data")
         return [self.dispatch(data, **options) for data in items]
 
     def results(self) -> list[TaskResult[T, R]]:

@@ -304,12 +304,19 @@ class Scheduler(Matching):
 
     # -- without the lock ------------------------------------------------------------------------
 
-    def tried(self, task: AnyTask, attempt: Attempt, group: Group) -> Record:
-        """Enter a failed attempt into the task's record. Called by the one who owns the task."""
+    def take_in_hand(self, task: AnyTask) -> Record:
+        """Say that an attempt is over, and its owner, who calls this, finds out what becomes of the task."""
         record = task._record
         if record is None:
             task._record = record = self._record(task)
         record.deciding = True
+        return record
+
+    def tried(self, task: AnyTask, attempt: Attempt, group: Group) -> Record:
+        """Enter a failed attempt into the task's record. Called by the one who owns the task."""
+        record = task._record
+        if record is None or not record.deciding:
+            record = self.take_in_hand(task)
         record.history.append(attempt)
         record.entries += 1
         record.running_time += attempt.ended - attempt.started

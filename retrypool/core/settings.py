@@ -178,6 +178,11 @@ class TaskSettings:
             checked[option] = check(option, value)
         if checked.get("at") is not None and checked.get("delay"):
             raise InvalidValue("at", options["at"], "given without a delay, or the delay without it")
+        # Either of them takes the place of the other.
+        if "at" in checked:
+            checked.setdefault("delay", 0.0)
+        elif "delay" in checked:
+            checked["at"] = None
         return replace(self, **checked)
 
 
@@ -226,11 +231,11 @@ def _worker_id(what: str, value: object) -> object:
 def _excluded(what: str, value: Any) -> object:
     if isinstance(value, (str, int)) or not isinstance(value, Iterable):
         raise InvalidType(what, value, "a set of worker ids and group names, such as {3, 'token-a'}")
-    names = frozenset(value)
+    names = list(value)  # no set yet: what is neither need not be hashable
     for name in names:
         if isinstance(name, bool) or not isinstance(name, (int, str)):
             raise InvalidType(what, name, "a set of worker ids and group names")
-    return names
+    return frozenset(names)
 
 
 def _cost(what: str, value: Any) -> object:

@@ -63,8 +63,7 @@ class Attempts:
 
     def started(self, ctx: Context) -> None:
         """Tell that an attempt starts."""
-        event = AttemptStarted(ctx._started, ctx._task, ctx.attempt, ctx.worker_id, ctx.group)
-        self._observers.tell(event)
+        self._observers.tell(AttemptStarted(ctx._started, ctx._task, ctx.attempt, ctx.worker_id, ctx.group))
 
     def succeeded(self, seat: Seat, task: Task[Any, Any]) -> None:
         """Tell of a success, when somebody wants to know."""
@@ -101,33 +100,45 @@ class Attempts:
         `over` says that it was taken over, and that its code still runs.
         """
         task = ctx._task
-        observers = self._observers
         self.deciding.add(ctx)
         try:
-            scope, retry_after = self._judge(task, error)
-            attempt = self._enter(seat, ctx, outcome_of(scope, error), ended, error)
-            if over:
-                # Another of its kind: the pool has hold of the context for a while, which is no reason to
-                # keep what the task ends with.
-                reason = type(error)(*error.args)
-                self._stop(seat, ctx, reason, interrupt=task._settings.interrupt_on_timeout)
-            if observers.listening:
-                observers.tell(AttemptEnded(ended, task, attempt))
-            if scope in _CONCERNS_GROUP or seat.attentive:
-                self._blame(seat, scope, retry_after)
-            action = None if observers.on_failure is None else observers.failed(task, error)
-            decision = self._decide(task, attempt, scope, action, over=over)
+            self._scheduler.take_in_hand(task)
+            try:
+                decision = self._find_decision(seat, ctx, error, ended, over=over)
+            except BaseException as broken:
+                # Code of the user's that is in nobody's list of callbacks, such as a property of his error.
+                if is_ctrl_c(broken):
+                    raise
+                log.exception("what becomes of %r could not be decided: it is dead", task)
+                decision = GiveUp(DeadReason.POLICY_ERROR, broken)
             self._carry_out(task, decision, error, None if seat.stuck is ctx else seat)
         finally:
             self.deciding.discard(ctx)
         ctx._let_go()
+
+    def _find_decision(
+        self, seat: Seat, ctx: Context, error: BaseException, ended: float, *, over: bool
+    ) -> Decision:
+        """Judge an attempt, enter it, have its group answer for it, and ask what becomes of the task."""
+        task, observers = ctx._task, self._observers
+        scope, retry_after = self._judge(task, error)
+        attempt = self._enter(seat, ctx, outcome_of(scope, error), ended, error)
+        if over:
+            # Another of its kind: the pool has hold of the context for a while, which is no reason to
+            # keep what the task ends with.
+            self._stop(seat, ctx, type(error)(*error.args), interrupt=task._settings.interrupt_on_timeout)
+        if observers.listening:
+            observers.tell(AttemptEnded(ended, task, attempt))
+        if scope in _CONCERNS_GROUP or seat.attentive:
+            self._blame(seat, scope, retry_after)
+        action = None if observers.on_failure is None else observers.failed(task, error)
+        return self._decide(task, attempt, scope, action, over=over)
 
     def _judge(self, task: Task[Any, Any], error: BaseException) -> tuple[Scope, object]:
         """Say whose fault an error is."""
         try:
             scope, retry_after = self._engine.judge(error)
         except BaseException as wrong:
-            # As with a pool's callbacks: a Ctrl-C is meant for the program.
             if is_ctrl_c(wrong):
                 raise
             log.exception("blame raised for %r: it blames the task", error)
@@ -153,11 +164,12 @@ class Attempts:
     def _blame(self, seat: Seat, scope: Scope, retry_after: object) -> None:
         """Let the group answer for what is its own fault."""
         engine = self._engine
+        # Outside the lock: what was raised may have brought a type of its own.
+        pause = parse_retry_after(retry_after, now=engine.clock.time())
         spin_while_held(engine.lock)
         with engine.lock:
             now = self._monotonic()
             if scope is Scope.THROTTLED:
-                pause = parse_retry_after(retry_after, now=engine.clock.time())
                 self._scheduler.cool(seat.group, pause, now)
             else:
                 self._scheduler.attempt_over(seat, scope, now)

@@ -112,15 +112,13 @@ class Gathering(Generic[T, R]):
         Raises `TimeoutError` if they have not all ended `timeout` seconds after this call, and
         `InvalidType` for what is no task.
         """
+        if not isinstance(tasks, Iterable):
+            raise InvalidType("tasks", tasks, "an iterable of tasks")
         known = list(tasks)
         for task in known:
             if not isinstance(task, Task):
                 raise InvalidType("a task", task, "what dispatch() returned")
-        until = _until(timeout)
-        left = None if until is None else max(0.0, until - time.monotonic())
-        # It reads what `Task` has as properties in place of attributes.
-        ended: Iterator[Any] = concurrent.futures.as_completed(known, left)  # type: ignore[arg-type]
-        return ended
+        return _as_they_end(known, _until(timeout))
 
     def group(self, *, on_error: OnError = "collect", **options: Unpack[TaskOptions]) -> Group[T, R]:
         """Return a context manager whose `dispatch` makes tasks, and whose end waits for all of them.
@@ -196,6 +194,14 @@ class Gathering(Generic[T, R]):
             raise WrongThread(call)
         if refusal := self._engine.refusal():
             raise refusal
+
+
+def _as_they_end(tasks: list[Task[T, R]], until: float | None) -> Generator[Task[T, R], None, None]:
+    # The clock of the one below starts when it is first asked.
+    left = None if until is None else max(0.0, until - time.monotonic())
+    # It reads what `Task` has as properties in place of attributes.
+    ended: Iterator[Any] = concurrent.futures.as_completed(tasks, left)  # type: ignore[arg-type]
+    yield from ended
 
 
 def _until(timeout: Duration | None) -> float | None:

@@ -73,9 +73,9 @@ class Pool(Gathering[T, R], Staffing[T, R], Planning[T, R], Inquiry[T, R]):
     - `history_limit`: of how many ended tasks `status` knows, the oldest being forgotten; default: 10,000.
     - `max_queue`: how many tasks may wait, delayed ones included; default: any number. A `dispatch` that
       finds the queue full waits for room (`on_full="block"`) or raises `QueueFull` (`on_full="raise"`);
-      `block_timeout` says it for one task. Retries take no notice. A worker, or a callback on a worker's
-      thread, never waits unless it gives a `block_timeout`: it would wait for itself. Workers take tasks
-      under the lock then, which costs some microseconds for each.
+      `block_timeout` says it for one task. Retries and requeued tasks take no notice. A worker, or a callback
+      on a worker's thread, never waits unless it gives a `block_timeout`: it would wait for itself. Workers
+      take tasks under the lock then, which costs some microseconds for each.
     - `keep_results`: whether `results()` tells of every task, which keeps them all; default: no.
     - `wait_for_workers`: whether tasks are accepted while there is no worker; default: no.
     - `grace`: how long the thread of an attempt that is over may take to come back, before it counts as
@@ -365,8 +365,8 @@ class Pool(Gathering[T, R], Staffing[T, R], Planning[T, R], Inquiry[T, R]):
     def requeue_dead_task(self, task_id: int) -> Task[T, R]:
         """Give a dead task fresh attempts, and return it as a new task: same id, its history kept.
 
-        The old task's future has told its error already, and stays as it is. Raises `TaskNotFound`, and
-        what `dispatch` raises.
+        The old task's future has told its error already, and stays as it is. Never waits for room in the
+        queue. Raises `TaskNotFound`, and what `dispatch` raises of a pool that can take no task.
         """
         return self._engine.requeue(task_id)
 

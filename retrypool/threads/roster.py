@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar, get_args
 
 from retrypool.context import CancelToken, reason_of
+from retrypool.core.health import Group
 from retrypool.core.seat import Seat
 from retrypool.ctrl_c import join
 from retrypool.errors import InvalidValue, WorkerNotFound
@@ -248,7 +249,7 @@ class Roster(Generic[T, R]):
         if then == "remove":
             self._dismiss(worker_id, f"{name} was removed", force=force)
         elif then == "restart":
-            self._replace_those_stuck(crew)
+            self._replace_those_gone(crew)
         return any(ended)
 
     @undisturbed
@@ -259,7 +260,7 @@ class Roster(Generic[T, R]):
             for runner in crew:
                 runner.replacement = spec
         self._make_unfit(crew)
-        self._replace_those_stuck(crew)
+        self._replace_those_gone(crew)
 
     @undisturbed
     def supplant(self, worker_id: int, spec: WorkerSpec[T, R]) -> None:
@@ -317,18 +318,32 @@ class Roster(Generic[T, R]):
             happened = engine.decided()
         engine.act(happened)
 
-    def _replace_those_stuck(self, crew: Crew[T, R]) -> None:
+    def _replace_those_gone(self, crew: Crew[T, R]) -> None:
+        """Let others stand in for those who are stuck, and those who could not be started."""
         for runner in crew:
-            if runner.seat.stuck is not None and runner.can_be_remade:
+            if runner.error is not None:
+                self._start_again(runner)
+            elif runner.seat.stuck is not None and runner.can_be_remade:
                 self._replace(runner)
+
+    def _start_again(self, old: Runner[T, R]) -> None:
+        """Try once more to start a worker that could not be started."""
+        engine = self._engine
+        with engine.lock:
+            if old not in self._crews.get(old.seat.id, ()) or engine.closed or engine.exiting:
+                return
+            group = engine.scheduler.staff.group(old.seat.group.name, old.spec.rate)
+            runner = self._stand_in(old, group, old.next_spec if old.can_be_remade else old.spec)
+            happened = engine.decided()
+        engine.act(happened)
+        runner.start()
 
     def _replace(self, old: Runner[T, R]) -> bool:
         """Give a stuck worker a new thread and a new resource, if not too many were given up already.
 
         Returns whether there is somebody again.
         """
-        engine, scheduler = self._engine, self._engine.scheduler
-        seat = old.seat
+        engine, seat = self._engine, old.seat
         with engine.lock:
             crew = self._crews.get(seat.id, ())
             if old not in crew or seat.stuck is None:
@@ -338,23 +353,29 @@ class Roster(Generic[T, R]):
             if len(self._abandoned) >= self._max_abandoned:
                 log.error("%s is not replaced: max_abandoned threads are given up", seat.name)
                 return False
-            fresh = Seat(seat.id, seat.name, seat.group, seat.tags)
-            fresh.paused, fresh.barred_for = seat.paused, seat.barred_for
-            Tally.of(seat).move_to(fresh)
-            fresh.failures, fresh.lost = seat.failures, seat.lost
-            runner = Runner(engine, fresh, old.next_spec, self._has_left)
-            self._crews[seat.id] = tuple(runner if one is old else one for one in crew)
             self._abandoned.add(old)
             old.stop.set()
-            scheduler.add(fresh)  # before the old one goes, so that its group stays
-            scheduler.retire(seat, engine.monotonic())
-            scheduler.remove(seat)
-            engine.review_guard()
+            runner = self._stand_in(old, seat.group, old.next_spec)
             happened = engine.decided()
         engine.act(happened)
-        self._tell(WorkerReplaced, fresh)
+        self._tell(WorkerReplaced, runner.seat)
         runner.start()
         return True
+
+    def _stand_in(self, old: Runner[T, R], group: Group, spec: WorkerSpec[T, R]) -> Runner[T, R]:
+        """Put a new runner in the place of `old`, with what that has counted. Called under the lock."""
+        engine, scheduler, seat = self._engine, self._engine.scheduler, old.seat
+        fresh = Seat(seat.id, seat.name, group, seat.tags)
+        fresh.paused, fresh.barred_for = seat.paused, seat.barred_for
+        Tally.of(seat).move_to(fresh)
+        fresh.failures, fresh.lost = seat.failures, seat.lost
+        runner = Runner(engine, fresh, spec, self._has_left)
+        self._crews[seat.id] = tuple(runner if one is old else one for one in self._crews[seat.id])
+        scheduler.add(fresh)  # before the old one goes, so that its group stays
+        scheduler.retire(seat, engine.monotonic())
+        scheduler.remove(seat)
+        engine.review_guard()
+        return runner
 
     # -- pausing and parking ---------------------------------------------------------------------
 

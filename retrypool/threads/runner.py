@@ -53,6 +53,7 @@ class Runner(Generic[T, R]):
         self._parker = Parker(engine.clock)
         self._gate = Gate(seat)
         self._pause_noticed = False
+        self._handed: Task[T, R] | None = None  # what it has taken and may not simply run, for _next
         seat.wake = self._parker.call
         seat.interrupt = self._gate.interrupt
         self.thread = threading.Thread(target=self._live, name=f"{engine.name}-{seat.name}", daemon=True)
@@ -164,7 +165,8 @@ class Runner(Generic[T, R]):
                     or not seat.direct
                     or (task._record is not None and not admits(seat, task))
                 ):
-                    task = self._next(task)
+                    self._handed, task = task, None  # hold on to nothing while waiting
+                    task = self._next()
             if task is None:
                 return
             task._phase = _RUNNING
@@ -251,9 +253,10 @@ class Runner(Generic[T, R]):
         else:
             self.engine.attempts.finish(self.seat, ctx, result)
 
-    def _next(self, handed: Task[T, R] | None = None) -> Task[T, R] | None:
+    def _next(self) -> Task[T, R] | None:
         """Return the next task, waiting for it; None when the worker is to leave or to be made anew."""
         engine, seat = self.engine, self.seat
+        handed, self._handed = self._handed, None
         while True:
             task = engine.claim(seat, handed)
             if task is not None:
@@ -315,7 +318,8 @@ class Runner(Generic[T, R]):
         # The first entry is the hot loop's own frame. Without it, the error that the task keeps does
         # not hold what this thread does later.
         if error.__traceback__ is not None:
-            error.__traceback__ = error.__traceback__.tb_next
+            # Not by assignment, which an error may refuse, as a frozen dataclass does.
+            BaseException.with_traceback(error, error.__traceback__.tb_next)
         self.engine.attempts.failed(seat, ctx, error, ended)
 
     def _came_back(self, ctx: Context) -> None:

@@ -17,7 +17,9 @@ def info_of(crew: Sequence[Runner[Any, Any]], now: float) -> WorkerInfo:
     """Return what there is to tell of the worker that these runners are. Called under the pool's lock."""
     seats = [runner.seat for runner in crew]
     group = seats[0].group
-    failures: Counter[str] = sum((seat.failures + seat.lost for seat in seats), Counter())
+    failures: Counter[str] = Counter()
+    for counts in [counts for seat in seats for counts in (seat.failures, seat.lost)]:
+        failures.update(dict.copy(counts))  # atomic: the seat's own thread counts meanwhile
     busy = [ctx for seat in seats for ctx in [*seat.running, seat.stuck] if ctx is not None]
     return WorkerInfo(
         id=seats[0].id,

@@ -64,7 +64,8 @@ class Staffing(Generic[T, R]):
     def restart_worker(self, worker_id: int) -> None:
         """Have a worker made anew, after what it runs: on_stop, its factory if it has one, on_start.
 
-        One that is stuck and has a factory gets a new thread at once. Raises `WorkerNotFound`.
+        One that is stuck and has a factory gets a new thread at once; one that could not be started is
+        started again. Raises `WorkerNotFound`.
         """
         self._roster.restart(worker_id)
 
@@ -77,7 +78,7 @@ class Staffing(Generic[T, R]):
         """Put another resource in a worker's place, after what it runs: same id, name and group.
 
         What is known against its group is forgotten, and it is resumed if it was parked. One that is
-        stuck gets a new thread at once. Of a spec, `worker` and `factory` count. Raises
+        stuck, or could not be started, gets a new thread at once. Of a spec, `worker` and `factory` count. Raises
         `WorkerNotFound`, and what `add_worker` raises.
         """
         self._roster.supplant(worker_id, as_spec(worker, **options))

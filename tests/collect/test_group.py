@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 from concurrent.futures import CancelledError
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from retrypool import (
     Unrecoverable,
     WrongThread,
 )
+from retrypool.testing import FakeClock, ManualPool
 
 ONCE = RetryPolicy(attempts=1)
 
@@ -308,3 +310,22 @@ def test_errors_of_the_pool_come_in_the_order_of_dispatch(scene: Any) -> None:
     assert first.exception(scene.within)
     assert [error.args for error in pool.errors()] == [(1,), (2,)]
     assert [dead.reason for dead in pool.dead_tasks()] == [DeadReason.ATTEMPTS] * 2
+
+
+@pytest.mark.parametrize("usual", ["delay", "at"])
+def test_a_task_s_own_date_goes_before_that_of_its_group(usual: str) -> None:
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    when: dict[str, dict[str, Any]] = {"delay": {"delay": 3600}, "at": {"at": noon + timedelta(hours=1)}}
+    own: dict[str, dict[str, Any]] = {"delay": {"at": noon + timedelta(seconds=5)}, "at": {"delay": 5}}
+    pool = ManualPool([str], clock=FakeClock(time=noon.timestamp()))
+    with pool.group(on_error="ignore", **when[usual]) as group:
+        task = group.dispatch(1, **own[usual])
+        assert pool.status(task.id).next_attempt_at == noon + timedelta(seconds=5)
+        task.cancel()
+    pool.force_close()
+
+
+def test_group_takes_an_iterable_of_data(scene: Any) -> None:
+    pool = scene.pool([str])
+    with pool.group() as group, pytest.raises(InvalidType, match="items"):
+        group.dispatch_many(5)

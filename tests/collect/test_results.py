@@ -1,6 +1,7 @@
 """What is kept of a task, and what is not: results, data, references."""
 
 import asyncio
+import time
 import weakref
 from concurrent.futures import CancelledError
 from typing import Any
@@ -267,3 +268,29 @@ def test_done_callback_is_called_beside_the_reporter_of_a_map(scene: Any) -> Non
     gate.open()
     assert consuming.result(scene.within) == [None]
     assert told == [task]
+
+
+def test_worker_that_waits_holds_on_to_no_task_that_it_has_run(scene: Any, no_garbage: None) -> None:
+    """Nor to one that it took from the queue, and left to another worker because it had failed it."""
+
+    class Value:
+        pass
+
+    def fail_once(data: object) -> Value:
+        if not failures:
+            failures.append(data)
+            raise OSError
+        return Value()
+
+    failures: list[object] = []
+    pool = scene.pool([fail_once] * 2, retry=RetryPolicy(delay=0))
+    task = pool.dispatch(Value())
+    result, data = weakref.ref(task.result(scene.within)), weakref.ref(task.data)
+    pool.wait()
+    failures.clear()
+    del task
+    deadline = time.monotonic() + scene.within
+    while (result() or data()) and time.monotonic() < deadline:  # its worker is on its way to sleep
+        time.sleep(0)
+    assert result() is None
+    assert data() is None

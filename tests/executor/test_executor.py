@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import itertools
+import operator
 import signal
 import subprocess
 import sys
@@ -13,7 +14,16 @@ from typing import Any
 
 import pytest
 
-from retrypool import AttemptTimeout, InvalidType, InvalidValue, PoolExecutor, RetryPolicy, Throttled, fixed
+from retrypool import (
+    AttemptTimeout,
+    InvalidType,
+    InvalidValue,
+    Pool,
+    PoolExecutor,
+    RetryPolicy,
+    Throttled,
+    fixed,
+)
 
 AT_ONCE = RetryPolicy(attempts=3, delay=fixed(0))
 
@@ -305,3 +315,27 @@ def test_shutdown_of_a_view_in_a_worker_does_not_hang(scene: Any) -> None:
     executor = scene.pool([Connected()]).as_executor()
     with pytest.raises(RuntimeError, match="wait for itself"):
         executor.submit(executor.shutdown).result(scene.within)
+
+
+@pytest.mark.parametrize("kind", ["view", "executor"])
+def test_map_keeps_the_executor_that_it_needs_for_the_rest(kind: str) -> None:
+    with Pool([operator.call] * 2) as pool:
+        executor = pool.as_executor() if kind == "view" else PoolExecutor(2)
+        results = executor.map(str, range(50), buffersize=4)
+        del executor
+        seen = []
+        for result in results:
+            seen.append(result)
+            gc.collect()
+    assert seen == [str(n) for n in range(50)]
+
+
+@pytest.mark.parametrize("options", [{"initargs": 5}, {"thread_name_prefix": 5}])
+def test_executor_refuses_what_makes_no_sense(options: Any) -> None:
+    with pytest.raises(InvalidType, match=next(iter(options))):
+        PoolExecutor(1, **options)
+
+
+def test_map_refuses_a_timeout_that_is_none() -> None:
+    with PoolExecutor(1) as executor, pytest.raises(InvalidType, match="timeout"):
+        executor.map(str, [1], timeout="x")  # type: ignore[arg-type]

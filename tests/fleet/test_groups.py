@@ -282,6 +282,7 @@ def test_priority_holds_among_tasks_that_ask_for_different_workers() -> None:
         {"require": None},
         {"exclude": "a"},
         {"exclude": {1.5}},
+        {"exclude": [[1]]},
         {"exclude": {True}},
         {"exclude": None},
         {"worker": "a"},

@@ -2,6 +2,7 @@
 
 import threading
 import traceback
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -314,3 +315,33 @@ def test_dispatch_from_many_threads(stage: Any) -> None:
     assert [task.result() for task in tasks] == list(range(4000))
     assert len({task.id for task in tasks}) == 4000
     assert pool.stats().succeeded == 4000
+
+
+def test_error_that_refuses_attributes_is_a_failure_like_others(stage: Any) -> None:
+    @dataclass(frozen=True)
+    class Refused(Exception):
+        code: int
+
+    def fail(data: int) -> None:
+        raise Refused(data)
+
+    pool = stage.pool([fail] * 2, retry=RetryPolicy(attempts=2, delay=0))
+    error = pool.dispatch(500).exception(stage.within)
+    assert isinstance(error, Refused)
+    assert error.__traceback__ is not None
+    assert error.__traceback__.tb_frame.f_code is fail.__code__
+    assert {info.state for info in pool.workers()} == {"active"}
+
+
+def test_task_is_dead_when_nobody_can_tell_what_becomes_of_it(
+    stage: Any, monkeypatch: Any, caplog: Any
+) -> None:
+    """Whatever it is that goes wrong there: the task must not be left behind, nor the worker die of it."""
+    pool = stage.pool([int])
+    with monkeypatch.context() as broken:
+        broken.setattr(pool._engine.attempts, "_decide", None)
+        task = pool.dispatch("x")
+        assert isinstance(task.exception(stage.within), TypeError)
+    assert pool.dead_tasks()[0].reason is DeadReason.POLICY_ERROR
+    assert "could not be decided" in caplog.text
+    assert pool.dispatch("1").result(stage.within) == 1

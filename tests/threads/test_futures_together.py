@@ -1,6 +1,7 @@
 """Whatever takes a `concurrent.futures.Future` takes a task, also together with plain futures."""
 
 import asyncio
+import time
 from concurrent.futures import (
     ALL_COMPLETED,
     FIRST_COMPLETED,
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from retrypool import Pool, RetryPolicy, Task
+from retrypool import InvalidType, Pool, RetryPolicy, Task
 
 ONCE = RetryPolicy(attempts=1)
 
@@ -133,3 +134,22 @@ def test_task_that_is_cancelled_cancels_the_coroutine(stage: Any, pool: Pool[Any
     held.wait_until_reached()
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(awaiting(pool.dispatch("x")))
+
+
+def test_as_completed_counts_its_time_from_the_call(stage: Any) -> None:
+    gate = stage.gate()
+    pool = stage.pool([gate.hold])
+    ended = pool.as_completed([pool.dispatch(1)], timeout=0.02)
+    before = time.monotonic()
+    while time.monotonic() < before + 0.02:
+        time.sleep(0)
+    with pytest.raises(TimeoutError):
+        next(ended)
+    gate.open()
+
+
+@pytest.mark.parametrize("tasks", [5, None])
+def test_as_completed_takes_an_iterable_of_tasks(stage: Any, tasks: Any) -> None:
+    pool = stage.pool([str])
+    with pytest.raises(InvalidType, match="tasks"):
+        pool.as_completed(tasks)

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -342,3 +343,42 @@ def test_worker_that_has_not_started_yet_says_so(stage: Any) -> None:
     starting.open()
     assert task.result(stage.within) == "x"
     pool.close(timeout=stage.within)
+
+
+@pytest.mark.parametrize("way", ["replace", "restart", "restart, from a factory"])
+def test_worker_that_could_not_be_started_is_started_again_on_request(stage: Any, way: str) -> None:
+    class Late:
+        def on_start(self) -> None:
+            if not mended.is_set():
+                raise OSError("no device")
+
+        def run(self, ctx: Any, data: str) -> str:
+            return data
+
+    mended = threading.Event()
+    pool = stage.pool([WorkerSpec(factory=Late) if "factory" in way else Late()], wait_for_workers=True)
+    stage.until(lambda: pool.workers()[0].state == "failed")
+    task = pool.dispatch("x")
+    mended.set()
+    if way == "replace":
+        pool.replace_worker(0, str)
+    else:
+        pool.restart_worker(0)
+    assert task.result(stage.within) == "x"
+    assert [(info.id, info.state, info.error) for info in pool.workers()] == [(0, "active", None)]
+
+
+def test_counts_are_copied_in_one_step(stage: Any) -> None:
+    """The worker's own thread may count a failure of a new kind meanwhile."""
+
+    class Counts(Counter[str]):
+        def __iter__(self) -> Any:
+            raise AssertionError("step by step")
+
+        def items(self) -> Any:
+            raise AssertionError("step by step")
+
+    pool = stage.pool([int], retry=RetryPolicy(attempts=1))
+    seat = next(iter(pool._roster)).seat
+    seat.failures = Counts({"failed": 2})
+    assert pool.workers()[0].failures == {Outcome.FAILED: 2}

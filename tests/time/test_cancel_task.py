@@ -242,3 +242,21 @@ def _failing_once() -> Any:
         return data
 
     return run
+
+
+def test_task_may_be_cancelled_by_the_function_that_says_whose_fault_its_error_is(play):
+    def blame(error: BaseException) -> None:
+        assert pool.cancel_task(tasks[0])
+
+    def fail(data: object) -> None:
+        go.wait(play.within)
+        raise ValueError(data)
+
+    go = threading.Event()
+    tasks: list[Any] = []
+    pool = play.pool([fail] * 2, blame=blame)
+    tasks.append(pool.dispatch("x"))
+    go.set()
+    play.until(tasks[0].done)
+    assert tasks[0].cancelled()
+    assert len(tasks[0].history) == 1
