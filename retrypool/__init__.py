@@ -1,66 +1,38 @@
 """Push many items through something slow and flaky, with several workers that are not identical."""
 
+import atexit
+import sys
+
 __version__ = "0.1.0"
 
-# Where the public names are defined. A module is imported when one of its names is first asked for, so that
-# a program does not wait for what it has no use for. `__init__.pyi` says the same to type checkers.
-_HOMES = {
-    "collect.drain": ("Drain",),
-    "collect.group": ("Group",),
-    "collect.results": ("TaskResult",),
-    "context": ("CancelToken", "Context", "current_context"),
-    "core.blame": ("Scope",),
-    "core.budget": ("Budget",),
-    "core.delays": ("combine", "exponential", "fixed", "linear", "random_between"),
-    "core.health": ("HealthPolicy",),
-    "core.rates": ("Rate",),
-    "core.retry": ("UNLIMITED", "Failure", "FailureAction", "GiveUp", "RetryIn", "RetryPolicy"),
-    "errors": (
-        "AttemptTimeout",
-        "CloseTimeout",
-        "Interrupted",
-        "InvalidType",
-        "InvalidValue",
-        "MissingExtra",
-        "NoContext",
-        "NoWorkers",
-        "PoolClosed",
-        "QueueFull",
-        "RetryPoolError",
-        "StorageError",
-        "TaskNotFound",
-        "Throttled",
-        "Unrecoverable",
-        "WorkerFault",
-        "WorkerNotFound",
-        "WrongThread",
-    ),
-    "events": ("Listener",),
-    "executor": ("PoolExecutor",),
-    "retry_after": ("parse_retry_after",),
-    "task": ("Attempt", "DeadReason", "DeadTask", "Outcome", "Task", "TaskState"),
-    "threads.pool": ("Pool",),
-    "threads.schedule": ("Schedule",),
-    "threads.stats": ("Stats",),
-    "threads.status": ("TaskStatus",),
-    "worker": ("Worker", "WorkerInfo", "WorkerSpec"),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
-__all__ = list(_HOME_OF)
+TYPE_CHECKING = False  # as in `typing`, which need not be imported for it
+if TYPE_CHECKING:
+    from retrypool._public import *  # noqa: F403
 
 
 def __getattr__(name: str) -> object:
-    from importlib import import_module  # here: it costs more than all the rest of this module
+    # All public names are imported when the first of them is asked for.
+    if not name.startswith("_") or name == "__all__":
+        import retrypool._public as public
 
-    if name in ("events", "testing"):
-        return import_module(f"{__name__}.{name}")
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-    globals()[name] = value  # from now on it is found without coming here
-    return value
+        names = globals()
+        names.update({each: value for each, value in vars(public).items() if each in public.__all__})
+        names["__all__"] = public.__all__
+        if name in names:
+            return names[name]
+        if name in public.__all__:
+            return getattr(public, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__getattr__("__all__")})  # type: ignore[misc]
+
+
+def _close_open_pools() -> None:
+    if (closing := sys.modules.get("retrypool.threads.closing")) is not None:
+        closing.close_at_exit()
+
+
+# Here, where it is registered in time also if the first pool is made by another function at the exit.
+atexit.register(_close_open_pools)

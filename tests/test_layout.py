@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import modulefinder
 import subprocess
 import sys
 import textwrap
@@ -10,8 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-
-import retrypool
 
 # The one table, lowest first. A module imports only from the lines above its own here, which are
 # the layers below it; those that share a line do not know each other. A name is a module or a
@@ -72,7 +71,7 @@ def package_folder() -> Path:
 PACKAGE = package_folder()
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # The public names come from everywhere.
-BELOW = [path for path in MODULES if path != PACKAGE / "__init__.py"]
+BELOW = [path for path in MODULES if path.name not in ("__init__.py", "_public.py") or path.parent != PACKAGE]
 CORE = [path for path in MODULES if path.is_relative_to(PACKAGE / "core")]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 
@@ -182,39 +181,51 @@ def test_module_is_small(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES_AT_MOST
 
 
-def test_init_holds_the_public_names_and_nothing_else() -> None:
-    """`__version__`, where the names are defined, and what imports them on first use."""
-    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+def test_module_of_the_public_names_holds_nothing_else() -> None:
+    """Imports, `__all__`, and `__getattr__` for what is imported on first use."""
+    tree = ast.parse((PACKAGE / "_public.py").read_text(encoding="utf-8"))
     others = []
     for node in tree.body:
         match node:
-            case ast.Expr(value=ast.Constant(value=str())):
+            case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant(value=str())):
                 pass
-            case ast.FunctionDef(name="__getattr__" | "__dir__"):
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
                 pass
-            case ast.Assign(targets=[ast.Name(id="__version__" | "__all__" | "_HOMES" | "_HOME_OF")]):
+            case ast.FunctionDef(name="__getattr__"):
+                pass
+            case ast.Assign(targets=[ast.Name(id="__all__")]):
                 pass
             case _:
                 others.append(ast.unparse(node))
     assert others == []
 
 
-def test_type_checkers_are_told_the_same_as_the_interpreter() -> None:
-    tree = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
-    told = {
-        alias.name: str(node.module).removeprefix("retrypool.")
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom) and node.module != "retrypool"
-        for alias in node.names
-    }
-    (names,) = [node.value for node in tree.body if isinstance(node, ast.Assign)]
-    assert told == retrypool._HOME_OF
-    assert sorted(ast.literal_eval(names)) == sorted(retrypool.__all__)
-
-
 def test_package_imports_nothing_before_it_is_asked_for() -> None:
     found = _in_fresh_process("import retrypool, sys; print(*(m for m in sys.modules if 'retrypool.' in m))")
     assert found == ""
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "retrypool.Pool",
+        "retrypool.PoolExecutor",
+        "retrypool.events.TaskDead",
+        "retrypool.__all__",
+        "[retrypool.Pool for name in dir(retrypool) if name == 'Pool'][0]",
+        "[hasattr(retrypool, name) for name in ('pool', '_public_', '__wrapped__')] == [False] * 3 or 1 / 0",
+    ],
+)
+def test_first_use_of_the_package(use: str) -> None:
+    _in_fresh_process(f"import retrypool; {use}")
+    _in_fresh_process(f"from retrypool import *; import retrypool; {use}")
+
+
+def test_tools_that_follow_imports_find_the_package() -> None:
+    """Those that pack a program into one file, for instance."""
+    finder = modulefinder.ModuleFinder(path=[str(PACKAGE.parent)])
+    finder.load_file(str(PACKAGE / "__init__.py"))
+    assert "retrypool.threads.pool" in finder.modules
 
 
 @pytest.mark.parametrize("start", [1, 2], ids=["odd", "even"])

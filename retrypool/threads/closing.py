@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import sys
@@ -229,8 +228,8 @@ def exiting() -> bool:
     return _exiting
 
 
-def _close_at_exit() -> None:
-    """Drain what is open, unless a Ctrl-C ends the script."""
+def close_at_exit() -> None:
+    """Drain what is open, unless a Ctrl-C ends the script. The package has it called at the exit."""
     global _exiting  # noqa: PLW0603 - there is one interpreter
     _exiting = True
     for pool in list(_open):
@@ -307,7 +306,6 @@ def _refuse_in_child() -> None:
     _open.clear()
 
 
-atexit.register(_close_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_refuse_in_child)
 

@@ -78,8 +78,8 @@ class Staffing(Generic[T, R]):
         """Put another resource in a worker's place, after what it runs: same id, name and group.
 
         What is known against its group is forgotten, and it is resumed if it was parked. One that is
-        stuck, or could not be started, gets a new thread at once. Of a spec, `worker` and `factory` count. Raises
-        `WorkerNotFound`, and what `add_worker` raises.
+        stuck, or could not be started, gets a new thread at once. Of a spec, `worker` and `factory`
+        count. Raises `WorkerNotFound`, and what `add_worker` raises.
         """
         self._roster.supplant(worker_id, as_spec(worker, **options))
 

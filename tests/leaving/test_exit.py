@@ -1,6 +1,10 @@
 """What happens to a pool that is open when the interpreter exits."""
 
+import subprocess
+import sys
 from typing import Any
+
+import pytest
 
 DRAINED = {
     "plain": """
@@ -185,3 +189,14 @@ def test_exit_that_does_not_wait_any_longer_says_for_whom(run: Any) -> None:
 def test_nothing_keeps_a_script_that_is_done(run_all: Any) -> None:
     for name, ended in run_all(FINE).items():
         assert (ended.returncode, ended.err) == (0, ""), (name, ended)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="there are no new threads at the exit")
+def test_pool_that_is_made_by_another_function_at_the_exit_is_drained() -> None:
+    """Also if that is the first use of the package."""
+    source = """if True:
+        import atexit, retrypool
+        atexit.register(lambda: retrypool.Pool([print]).dispatch("ran"))
+    """
+    ended = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("ran\n", "")

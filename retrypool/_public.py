@@ -1,6 +1,7 @@
-# What type checkers see of `__init__.py`.
+"""The public names. The package imports this when the first of them is asked for."""
 
-from retrypool import events as events
+from typing import TYPE_CHECKING
+
 from retrypool.collect.drain import Drain
 from retrypool.collect.group import Group
 from retrypool.collect.results import TaskResult
@@ -10,7 +11,14 @@ from retrypool.core.budget import Budget
 from retrypool.core.delays import combine, exponential, fixed, linear, random_between
 from retrypool.core.health import HealthPolicy
 from retrypool.core.rates import Rate
-from retrypool.core.retry import UNLIMITED, Failure, FailureAction, GiveUp, RetryIn, RetryPolicy
+from retrypool.core.retry import (
+    UNLIMITED,
+    Failure,
+    FailureAction,
+    GiveUp,
+    RetryIn,
+    RetryPolicy,
+)
 from retrypool.errors import (
     AttemptTimeout,
     CloseTimeout,
@@ -32,7 +40,6 @@ from retrypool.errors import (
     WrongThread,
 )
 from retrypool.events import Listener
-from retrypool.executor import PoolExecutor
 from retrypool.retry_after import parse_retry_after
 from retrypool.task import Attempt, DeadReason, DeadTask, Outcome, Task, TaskState
 from retrypool.threads.pool import Pool
@@ -41,7 +48,8 @@ from retrypool.threads.stats import Stats
 from retrypool.threads.status import TaskStatus
 from retrypool.worker import Worker, WorkerInfo, WorkerSpec
 
-__version__: str
+if TYPE_CHECKING:
+    from retrypool.executor import PoolExecutor
 
 __all__ = [
     "UNLIMITED",
@@ -100,3 +108,12 @@ __all__ = [
     "parse_retry_after",
     "random_between",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Imported on first use: a program that has no use for executors does not wait for them.
+    if name == "PoolExecutor":
+        from retrypool.executor import PoolExecutor
+
+        return PoolExecutor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
