@@ -17,6 +17,7 @@ __all__ = ["Group", "HealthPolicy", "cool_down"]
 
 FIRST_COOL_DOWN = 1.0
 LONGEST_COOL_DOWN = 60.0
+MERE_CHANCE = 1e-4  # how seldom a group may be taken for ill that was only unlucky
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,9 @@ class HealthPolicy:
 
     A group is ejected when `faults_in_a_row` attempts failed by its own fault, or `fault_share` of at
     least `sample` attempts; or when it failed `witnesses` tasks that then succeeded elsewhere, and
-    none succeeded on it meanwhile. The n-th time in a row it is ejected for n times `ejection`, up to
+    none succeeded on it meanwhile. If it has always failed some, more than `witnesses` are asked for:
+    as many in a row as its own share of failures, in `sample` attempts or more, would bring about in
+    one of 10,000 cases. The n-th time in a row it is ejected for n times `ejection`, up to
     `longest_ejection`; then it is given one task, and is back if that succeeds. At most `ejected_share`
     of the groups are ejected at a time, and never the last one.
 
@@ -72,6 +75,7 @@ class Group:
         "ejections",
         "evidence",
         "evidence_mark",
+        "failures_before",
         "faults",
         "faults_in_a_row",
         "name",
@@ -80,6 +84,7 @@ class Group:
         "rate",
         "sample_mark",
         "seats",
+        "streak_mark",
         "success_mark",
         "suspected",
         "throttles",
@@ -106,6 +111,9 @@ class Group:
         self.evidence = 0  # tasks that it failed and others did not, in a row
         self.evidence_mark = 0  # its successes when that was last counted
         self.suspected: float | None = None  # since when there is evidence enough
+        # Written without the lock, by each seat that fails: of two at once, either will do.
+        self.streak_mark = 0  # its successes when it last failed
+        self.failures_before = 0  # its failures when it last failed after a success
 
     # -- shut and open ---------------------------------------------------------------------------
 
@@ -208,6 +216,14 @@ class Group:
             return seats[0].succeeded
         return sum(seat.succeeded for seat in seats)
 
+    def successes_at_failure(self) -> int:
+        """Return how many attempts have succeeded on its workers, now that one has failed. Needs no lock."""
+        successes = self.successes()
+        if successes != self.streak_mark:
+            self.streak_mark = successes
+            self.failures_before = self._attempts() - successes - 1
+        return successes
+
     def seems_well(self) -> bool:
         """Return whether nothing that it has done last was its own fault. Needs no lock."""
         return not self.ejected and (not self.faults_in_a_row or self.successes() != self.success_mark)
@@ -253,9 +269,17 @@ class Group:
             self.evidence = 0
             self.suspected = None
         self.evidence += 1
-        if self.evidence >= policy.witnesses and self.suspected is None:
+        if self.suspected is None and self.evidence >= self._evidence_wanted(policy):
             self.suspected = now
         return self.is_ill_at_rest() or (self.suspected is not None and began >= self.suspected)
+
+    def _evidence_wanted(self, policy: HealthPolicy) -> int:
+        """Return how many such tasks in a row say that it is ill, and not as unlucky as it always was."""
+        attempts = self.streak_mark + self.failures_before
+        if not self.failures_before or attempts < policy.sample:
+            return policy.witnesses
+        share = min(self.failures_before / attempts, 0.5)
+        return max(policy.witnesses, math.ceil(math.log(MERE_CHANCE) / math.log(share)))
 
     def is_ill_at_rest(self) -> bool:
         """Return whether there is evidence enough against it, and it does nothing that could refute it."""

@@ -335,7 +335,7 @@ class Scheduler(Matching):
             record.charged += 1
             if self.staff.health is not None:
                 others = record.suspects and tuple(s for s in record.suspects if s[0] is not group)
-                record.suspects = (*others, (group, group.successes(), attempt.started))
+                record.suspects = (*others, (group, group.successes_at_failure(), attempt.started))
         record.tried = self._and_tried(record, group)
         return record
 

@@ -23,6 +23,41 @@ def test_group_that_failed_three_tasks_which_succeeded_elsewhere_is_ejected() ->
     assert states(pool)["a"] == "ejected"
 
 
+def runs_on_first(pool: ManualPool[Any, Any], succeeded: int, failed: int) -> None:
+    """Let the first group do so much by itself, and end with a success."""
+    for number in range(succeeded + failed):
+        pool.dispatch(number, worker=0, retry=RetryPolicy(attempts=1))
+        attempt = claimed(pool, 0)
+        attempt.fail(OSError()) if number < failed else attempt.finish(number)
+
+
+def test_group_that_always_failed_some_is_ejected_when_it_fails_more_in_a_row_than_that_explains() -> None:
+    pool = fleet("a", "b")
+    runs_on_first(pool, succeeded=80, failed=20)
+    # Of 100 attempts 20 failed: 6 in a row come by chance in less than one of 10,000 cases, 5 do not.
+    fails_on_first_and_succeeds_on_second(pool, 5)
+    assert states(pool)["a"] == "active"
+    fails_on_first_and_succeeds_on_second(pool, 1)
+    assert states(pool)["a"] == "ejected"
+
+
+def test_group_that_failed_nearly_everything_is_ejected_in_the_end() -> None:
+    pool = fleet("a", "b")
+    runs_on_first(pool, succeeded=1, failed=99)
+    fails_on_first_and_succeeds_on_second(pool, 13)
+    assert states(pool)["a"] == "active"
+    fails_on_first_and_succeeds_on_second(pool, 1)
+    assert states(pool)["a"] == "ejected"
+
+
+def test_three_tasks_do_for_a_group_that_never_failed_before_or_has_done_little() -> None:
+    for succeeded, failed in ((500, 0), (500, 1), (9, 10)):
+        pool = fleet("a", "b")
+        runs_on_first(pool, succeeded, failed)
+        fails_on_first_and_succeeds_on_second(pool, 3)
+        assert states(pool)["a"] == "ejected"
+
+
 def test_success_of_its_own_meanwhile_clears_it() -> None:
     pool = fleet("a", "b")
     for number in range(5):
