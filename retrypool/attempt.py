@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     import contextvars
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from retrypool.core.health import Group
     from retrypool.core.settings import TaskSettings
 
-__all__ = ["NO_GROUPS", "Attempt", "DeadReason", "DeadTask", "Outcome", "Record", "Suspicion"]
+__all__ = ["NO_GROUPS", "Attempt", "DeadReason", "DeadTask", "Outcome", "Record"]
 
 T = TypeVar("T")
 
@@ -62,13 +62,6 @@ class Attempt(NamedTuple):
     def duration(self) -> float:
         """Seconds from start to end."""
         return self.ended - self.started
-
-
-Suspicion: TypeAlias = "tuple[Group, int, float, Suspicion | None]"
-"""A group that failed a task, how many successes it had then, when it had begun, and who failed it before.
-
-If it has had none since when the task succeeds elsewhere, it is suspect. Each group is in there once.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +140,9 @@ class Record:
         self.charged = 0  # of these, how many count against `attempts`
         self.uncharged = 0  # and how many don't
         self.cost = 1.0  # how many calls it counts as, where calls are paced
-        self.suspects: Suspicion | None = None
+        # Groups that failed it, each once, with how many successes it had then and when it had begun: who
+        # has had none since when the task succeeds elsewhere, is suspect.
+        self.suspects: tuple[tuple[Group, int, float], ...] = ()
         self.victims: frozenset[Group] = NO_GROUPS  # groups that took the blame for it
         self.running_time = 0.0
         # Its attempt is over, and its owner finds out what becomes of it; set and cleared by the owner.

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 from weakref import ref
 
-from retrypool.attempt import NO_GROUPS, Suspicion
+from retrypool.attempt import NO_GROUPS
 from retrypool.core.agenda import Agenda, Moment
 from retrypool.core.budget import Budget, Purse
 from retrypool.core.health import Group, HealthPolicy
@@ -264,9 +264,8 @@ class Scheduler(Matching):
     def cleared(self, task: AnyTask, now: float) -> None:
         """Take notice that a task has succeeded that groups failed which have done nothing right since."""
         record = task._record
-        suspicion = None if record is None else record.suspects
-        while suspicion is not None:
-            group, successes, began, suspicion = suspicion
+        assert record is not None
+        for group, successes, began in record.suspects:
             if group in self.staff.live and group.is_news(successes, began):
                 self.staff.witness(group, began, now)
 
@@ -335,8 +334,8 @@ class Scheduler(Matching):
         else:
             record.charged += 1
             if self.staff.health is not None:
-                others = record.suspects and _without(record.suspects, group)
-                record.suspects = (group, group.successes_at_failure(), attempt.started, others)
+                others = record.suspects and tuple(s for s in record.suspects if s[0] is not group)
+                record.suspects = (*others, (group, group.successes_at_failure(), attempt.started))
         record.tried = self._and_tried(record, group)
         return record
 
@@ -348,11 +347,10 @@ class Scheduler(Matching):
     def is_suspicious(self, task: AnyTask) -> bool:
         """Return whether `cleared` has anything to say of a task that has succeeded."""
         record = task._record
-        suspicion = None if record is None else record.suspects
-        while suspicion is not None:
-            group, successes, began, suspicion = suspicion
-            if group.is_news(successes, began):
-                return True
+        if record is not None:
+            for group, successes, began in record.suspects:
+                if group.is_news(successes, began):
+                    return True
         return False
 
     def retry_at_once(self, task: AnyTask) -> bool:
@@ -445,12 +443,3 @@ class Scheduler(Matching):
         errors = task.errors
         error = errors[-1] if errors else AttemptTimeout(deadline, "deadline")
         self.bury(task, DeadReason.DEADLINE, error, now)
-
-
-def _without(suspicion: Suspicion | None, group: Group) -> Suspicion | None:
-    others: Suspicion | None = None
-    while suspicion is not None:
-        other, successes, began, suspicion = suspicion
-        if other is not group:
-            others = (other, successes, began, others)
-    return others
