@@ -16,12 +16,9 @@ def __getattr__(name: str) -> object:
         import retrypool._public as public
 
         names = globals()
-        names.update({each: value for each, value in vars(public).items() if each in public.__all__})
-        names["__all__"] = public.__all__
+        names.update({each: getattr(public, each) for each in ("__all__", *public.__all__)})
         if name in names:
             return names[name]
-        if name in public.__all__:
-            return getattr(public, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

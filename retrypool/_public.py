@@ -1,7 +1,5 @@
 """The public names. The package imports this when the first of them is asked for."""
 
-from typing import TYPE_CHECKING
-
 from retrypool.collect.drain import Drain
 from retrypool.collect.group import Group
 from retrypool.collect.results import TaskResult
@@ -40,6 +38,7 @@ from retrypool.errors import (
     WrongThread,
 )
 from retrypool.events import Listener
+from retrypool.executor import PoolExecutor
 from retrypool.retry_after import parse_retry_after
 from retrypool.task import Attempt, DeadReason, DeadTask, Outcome, Task, TaskState
 from retrypool.threads.pool import Pool
@@ -47,9 +46,6 @@ from retrypool.threads.schedule import Schedule
 from retrypool.threads.stats import Stats
 from retrypool.threads.status import TaskStatus
 from retrypool.worker import Worker, WorkerInfo, WorkerSpec
-
-if TYPE_CHECKING:
-    from retrypool.executor import PoolExecutor
 
 __all__ = [
     "UNLIMITED",
@@ -108,12 +104,3 @@ __all__ = [
     "parse_retry_after",
     "random_between",
 ]
-
-
-def __getattr__(name: str) -> object:
-    # Imported on first use: a program that has no use for executors does not wait for them.
-    if name == "PoolExecutor":
-        from retrypool.executor import PoolExecutor
-
-        return PoolExecutor
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -221,7 +221,8 @@ class Group:
         successes = self.successes()
         if successes != self.streak_mark:
             self.streak_mark = successes
-            self.failures_before = self._attempts() - successes - 1
+            # That of a worker which has left is not among them.
+            self.failures_before = max(0, self._attempts() - successes - 1)
         return successes
 
     def seems_well(self) -> bool:
@@ -275,10 +276,11 @@ class Group:
 
     def _evidence_wanted(self, policy: HealthPolicy) -> int:
         """Return how many such tasks in a row say that it is ill, and not as unlucky as it always was."""
-        attempts = self.streak_mark + self.failures_before
-        if not self.failures_before or attempts < policy.sample:
+        failures = self.failures_before
+        attempts = self.streak_mark + failures
+        if failures == 0 or attempts < policy.sample:
             return policy.witnesses
-        share = min(self.failures_before / attempts, 0.5)
+        share = min(failures / attempts, 0.5)
         return max(policy.witnesses, math.ceil(math.log(MERE_CHANCE) / math.log(share)))
 
     def is_ill_at_rest(self) -> bool:

@@ -106,7 +106,7 @@ class Attempts:
             try:
                 decision = self._find_decision(seat, ctx, error, ended, over=over)
             except BaseException as broken:
-                # Code of the user's that is in nobody's list of callbacks, such as a property of his error.
+                # The user's code runs in more places than callbacks: in a property of an error, for one.
                 if is_ctrl_c(broken):
                     raise
                 log.exception("what becomes of %r could not be decided: it is dead", task)

@@ -332,10 +332,12 @@ class Roster(Generic[T, R]):
         with engine.lock:
             if old not in self._crews.get(old.seat.id, ()) or engine.closed or engine.exiting:
                 return
+            # By its name: others of its crew may have begun it anew.
             group = engine.scheduler.staff.group(old.seat.group.name, old.spec.rate)
             runner = self._stand_in(old, group, old.next_spec if old.can_be_remade else old.spec)
             happened = engine.decided()
         engine.act(happened)
+        self._tell(WorkerAdded, runner.seat)
         runner.start()
 
     def _replace(self, old: Runner[T, R]) -> bool:

@@ -321,7 +321,7 @@ def test_shutdown_of_a_view_in_a_worker_does_not_hang(scene: Any) -> None:
 def test_map_keeps_the_executor_that_it_needs_for_the_rest(kind: str) -> None:
     with Pool([operator.call] * 2) as pool:
         executor = pool.as_executor() if kind == "view" else PoolExecutor(2)
-        results = executor.map(str, range(50), buffersize=4)
+        results = executor.map(str, range(50), buffersize=1)
         del executor
         seen = []
         for result in results:

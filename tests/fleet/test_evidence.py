@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from retrypool import RetryPolicy, Unrecoverable, WorkerFault
 from retrypool.testing import FakeClock, ManualAttempt, ManualPool
 
@@ -31,31 +33,38 @@ def runs_on_first(pool: ManualPool[Any, Any], succeeded: int, failed: int) -> No
         attempt.fail(OSError()) if number < failed else attempt.finish(number)
 
 
-def test_group_that_always_failed_some_is_ejected_when_it_fails_more_in_a_row_than_that_explains() -> None:
+@pytest.mark.parametrize(
+    ("succeeded", "failed", "wanted"),
+    [
+        (80, 20, 6),  # 0.2 ** 5 is more than one in 10,000
+        (1, 99, 14),  # as for a half
+        (500, 0, 3),
+        (500, 1, 3),
+        (9, 10, 3),  # too few to tell its share by
+    ],
+)
+def test_group_is_ejected_when_it_fails_more_in_a_row_than_its_own_share_explains(
+    succeeded: int, failed: int, wanted: int
+) -> None:
     pool = fleet("a", "b")
-    runs_on_first(pool, succeeded=80, failed=20)
-    # Of 100 attempts 20 failed: 6 in a row come by chance in less than one of 10,000 cases, 5 do not.
-    fails_on_first_and_succeeds_on_second(pool, 5)
+    runs_on_first(pool, succeeded, failed)
+    fails_on_first_and_succeeds_on_second(pool, wanted - 1)
     assert states(pool)["a"] == "active"
     fails_on_first_and_succeeds_on_second(pool, 1)
     assert states(pool)["a"] == "ejected"
 
 
-def test_group_that_failed_nearly_everything_is_ejected_in_the_end() -> None:
+def test_failure_of_a_worker_that_was_removed_does_not_count_below_nothing() -> None:
+    """It is not counted with its group any more, and ends what it runs."""
     pool = fleet("a", "b")
-    runs_on_first(pool, succeeded=1, failed=99)
-    fails_on_first_and_succeeds_on_second(pool, 13)
-    assert states(pool)["a"] == "active"
-    fails_on_first_and_succeeds_on_second(pool, 1)
+    pool.add_worker(str, name="leaving", group="a")
+    pool.dispatch("last", worker=2)
+    last = claimed(pool, 2)
+    runs_on_first(pool, succeeded=30, failed=0)
+    pool._engine.scheduler.retire(next(s for s in pool._engine.scheduler.staff if s.id == 2), 0.0)
+    last.fail(OSError())
+    fails_on_first_and_succeeds_on_second(pool, 3)
     assert states(pool)["a"] == "ejected"
-
-
-def test_three_tasks_do_for_a_group_that_never_failed_before_or_has_done_little() -> None:
-    for succeeded, failed in ((500, 0), (500, 1), (9, 10)):
-        pool = fleet("a", "b")
-        runs_on_first(pool, succeeded, failed)
-        fails_on_first_and_succeeds_on_second(pool, 3)
-        assert states(pool)["a"] == "ejected"
 
 
 def test_success_of_its_own_meanwhile_clears_it() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from retrypool import NoWorkers, Outcome, RetryPolicy, WorkerNotFound, WorkerSpec
+from retrypool.events import WorkerAdded, WorkerFailed
 
 
 class Hooked:
@@ -356,8 +357,10 @@ def test_worker_that_could_not_be_started_is_started_again_on_request(stage: Any
             return data
 
     mended = threading.Event()
-    pool = stage.pool([WorkerSpec(factory=Late) if "factory" in way else Late()], wait_for_workers=True)
-    stage.until(lambda: pool.workers()[0].state == "failed")
+    events: list[Any] = []
+    spec = WorkerSpec(factory=Late) if "factory" in way else WorkerSpec(Late(), concurrency=2)
+    pool = stage.pool([spec], wait_for_workers=True, listeners=[events.append])
+    stage.until(lambda: sum(type(event) is WorkerFailed for event in events) == spec.concurrency)
     task = pool.dispatch("x")
     mended.set()
     if way == "replace":
@@ -365,7 +368,10 @@ def test_worker_that_could_not_be_started_is_started_again_on_request(stage: Any
     else:
         pool.restart_worker(0)
     assert task.result(stage.within) == "x"
-    assert [(info.id, info.state, info.error) for info in pool.workers()] == [(0, "active", None)]
+    assert [(info.id, info.group, info.error) for info in pool.workers()] == [(0, "worker-0", None)]
+    assert {seat.group.name for seat in pool._engine.scheduler.staff} == {"worker-0"}
+    assert type(events[-1]) is not WorkerFailed
+    assert sum(type(event) is WorkerAdded for event in events) == 1 + spec.concurrency
 
 
 def test_counts_are_copied_in_one_step(stage: Any) -> None:
