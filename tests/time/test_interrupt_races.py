@@ -6,12 +6,13 @@ import gc
 import operator
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from retrypool import AttemptTimeout, Interrupted, PoolClosed, RetryPolicy, TaskState, WorkerSpec
-from retrypool.testing import ManualPool
+from retrypool.testing import ManualAttempt, ManualPool
 from retrypool.threads.interrupt import Gate
 from retrypool.threads.runner import Runner
 
@@ -54,6 +55,21 @@ def strike(pool: Any, play: Any, **options: Any) -> None:
 
 def thread_of(pool: Any) -> threading.Thread:
     return next(iter(pool._roster)).thread
+
+
+@pytest.fixture
+def over() -> Iterator[tuple[Gate, ManualAttempt[Any, Any]]]:
+    """The gate of the thread that runs the test, and an attempt in it that was taken over."""
+    pool = ManualPool([str])
+    pool.dispatch("x")
+    attempt = pool.claim()
+    assert attempt is not None
+    attempt._seat.stuck = attempt.context
+    gate = Gate(attempt._seat)
+    gate.open()
+    yield gate, attempt
+    attempt._seat.stuck = None
+    pool.force_close()
 
 
 @pytest.mark.parametrize("ending", ["returns", "raises"])
@@ -146,22 +162,15 @@ def raise_interrupted_and_leave_one_pending() -> None:
     list(map(operator.call, [leave_one, raise_one]))
 
 
-def test_nothing_is_raised_once_the_thread_was_struck_on_its_way_back():
+def test_nothing_is_raised_once_the_thread_was_struck_on_its_way_back(over):
     """So there are two strikes at the most: that one, and one that was under way meanwhile."""
-    pool = ManualPool([str])
-    pool.dispatch("x")
-    attempt = pool.claim()
-    attempt._seat.stuck = attempt.context
-    gate = Gate(attempt._seat)
-    gate.open()
+    gate, attempt = over
     with pytest.raises(Interrupted):
         gate.interrupt(attempt.context)
     gate.struck = attempt.context
     assert not gate.interrupt(attempt.context)
     gate.repeat()
     assert gate.absorb(attempt.context)
-    attempt._seat.stuck = None
-    pool.force_close()
 
 
 def test_interrupts_in_a_storm_from_one_operator_do_not_kill_the_thread(play, caplog):
@@ -188,29 +197,18 @@ def test_interrupts_in_a_storm_from_one_operator_do_not_kill_the_thread(play, ca
     assert caplog.text == ""
 
 
-def test_nothing_is_raised_once_the_thread_has_come_by():
-    pool = ManualPool([str])
-    pool.dispatch("x")
-    attempt = pool.claim()
-    seat = attempt._seat
-    gate = Gate(seat)
-    gate.open()
+def test_nothing_is_raised_once_the_thread_has_come_by(over):
+    gate, attempt = over
+    attempt._seat.stuck = None
     assert not gate.interrupt(attempt.context), "it was not taken over"
-    seat.stuck = attempt.context
+    attempt._seat.stuck = attempt.context
     assert not gate.absorb(attempt.context)
     assert not gate.interrupt(attempt.context), "it has come by"
-    seat.stuck = None
-    pool.force_close()
 
 
-def test_interrupt_that_has_not_struck_is_taken_back():
+def test_interrupt_that_has_not_struck_is_taken_back(over):
     """It was raised, and the thread gets to the gate before it strikes: it never will."""
-    pool = ManualPool([str])
-    pool.dispatch("x")
-    attempt = pool.claim()
-    attempt._seat.stuck = attempt.context
-    gate = Gate(attempt._seat)
-    gate.open()
+    gate, attempt = over
     struck = 0
     try:
         gate.interrupt(attempt.context)
@@ -220,8 +218,6 @@ def test_interrupt_that_has_not_struck_is_taken_back():
     for _ in range(1000):
         pass
     assert struck == 1
-    attempt._seat.stuck = None
-    pool.force_close()
 
 
 def test_waiting_for_a_task_can_leave_no_lock_behind(monkeypatch):
