@@ -47,7 +47,9 @@ class Event:
 class Listener(Protocol):
     """Gets every event, outside the pool's lock, on the thread that caused it.
 
-    What it raises is logged and changes nothing. A plain function of the event serves as well.
+    What it raises is logged and changes nothing. A plain function of the event serves as well. Either may
+    have an attribute `listens_to`, a tuple of event types: it gets only these and what is derived from
+    them, and the others cost nothing. Those that come for each task are the expensive ones.
     """
 
     def on_event(self, event: Event, /) -> object:

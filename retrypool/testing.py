@@ -177,7 +177,7 @@ class ManualAttempt(Generic[T, R]):
             ctx._withheld = []
         seat.running.append(ctx)
         engine.watchdog.expect(expires)
-        if engine.observers.listening:
+        if engine.observers.wants_started:
             engine.attempts.started(ctx)
         return ctx
 

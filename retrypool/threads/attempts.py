@@ -72,10 +72,10 @@ class Attempts:
         observers = self._observers
         if observers.on_success is not None:
             observers.succeeded(task)
-        if observers.listening:
-            now = task._ended
-            observers.tell(AttemptEnded(now, task, task.history[-1]))
-            observers.tell(TaskSucceeded(now, task))
+        if observers.wants_ended:
+            observers.tell(AttemptEnded(task._ended, task, task.history[-1]))
+        if observers.wants_succeeded:
+            observers.tell(TaskSucceeded(task._ended, task))
 
     def _tell_health(self, seat: Seat, task: Task[Any, Any]) -> None:
         """Let a success speak for its group, and against those that failed the task before."""
@@ -127,7 +127,7 @@ class Attempts:
             # Another of its kind: the pool has hold of the context for a while, which is no reason to
             # keep what the task ends with.
             self._stop(seat, ctx, type(error)(*error.args), interrupt=task._settings.interrupt_on_timeout)
-        if observers.listening:
+        if observers.wants_ended:
             observers.tell(AttemptEnded(ended, task, attempt))
         if scope in _CONCERNS_GROUP or seat.attentive:
             self._blame(seat, scope, retry_after)
@@ -229,7 +229,7 @@ class Attempts:
         # Told before it is done: as soon as the task is back, another worker may end it.
         if observers.on_retry is not None:
             observers.retrying(task, error, delay)
-        if observers.listening:
+        if observers.wants_retrying:
             observers.tell(TaskRetrying(self._monotonic(), task, error, delay))
         at_once = delay == 0 and seat is not None
         # Once it is back it can't be taken away any more from who claims it. So here is where it is
@@ -356,7 +356,7 @@ class Attempts:
         outcome = Outcome.WITHDRAWN if fate == "retry" else Outcome.CANCELLED
         attempt = self._enter(seat, ctx, outcome, self._monotonic(), None)
         self._stop(seat, ctx, reason, interrupt=interrupt)
-        if self._observers.listening:
+        if self._observers.wants_ended:
             self._observers.tell(AttemptEnded(attempt.ended, task, attempt))
         if seat.attentive:
             self._forget_probe(seat)

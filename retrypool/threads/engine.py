@@ -32,7 +32,7 @@ from retrypool.rendezvous import Reporter
 from retrypool.task import DeadTask, Task
 from retrypool.threads.attempts import Attempts
 from retrypool.threads.interrupt import undisturbed
-from retrypool.threads.observers import Observers
+from retrypool.threads.observers import Listening, Observers
 from retrypool.threads.parking import Parker
 from retrypool.threads.room import Room
 from retrypool.threads.spinning import spin_while_held
@@ -115,7 +115,6 @@ class Engine(Generic[T, R]):
         self.careful = careful  # no task is plain: the pool's own options see to that
         self.guarded = True  # a pool starts without workers
         self.searching = False
-        self.talkative = observers.listening or observers.on_success is not None
         self.watchdog = Watchdog(self)
         self.attempts = Attempts(self)
         self.monotonic = clock.monotonic
@@ -173,11 +172,23 @@ class Engine(Generic[T, R]):
             self.careful
             or self.closed
             or self.forked
-            or self.observers.listening
+            or self.observers.wants_dispatched
             or self.room is not None
             or self.kept is not None
             or (not self.scheduler.staff.live and not self.wait_for_workers)
         )
+
+    def listen(self, listener: Listening) -> None:
+        """Tell `listener` of what happens from now on."""
+        self.observers.add(listener)
+        with self.lock:
+            self.review_guard()
+
+    def stop_listening(self, listener: Listening) -> None:
+        """Tell `listener` nothing more."""
+        self.observers.remove(listener)
+        with self.lock:
+            self.review_guard()
 
     def closing_refusal(self) -> RetryPoolError | None:
         """Return why the pool takes nothing at all any more, if so."""
@@ -254,7 +265,7 @@ class Engine(Generic[T, R]):
         task._rendezvous = reporter
         try:
             self.scheduler.prepare(task)
-            if self.observers.listening:
+            if self.observers.wants_dispatched:
                 self.observers.tell(TaskDispatched(now, task))
         except BaseException:  # a cost function that raises, a Ctrl-C
             if room is not None:
@@ -320,7 +331,7 @@ class Engine(Generic[T, R]):
         task: Task[T, R] = Task(dead.id, dead.data, dead.settings, self, now)
         try:
             self.scheduler.prepare(task)
-            if self.observers.listening:
+            if self.observers.wants_dispatched:
                 self.observers.tell(TaskDispatched(now, task))
             with self.lock:
                 if refusal := self.refusal(dead.settings):

@@ -15,6 +15,7 @@ from retrypool.dates import date
 from retrypool.errors import TaskNotFound
 from retrypool.task import Task, TaskState
 from retrypool.threads.engine import Engine
+from retrypool.threads.observers import Listening
 from retrypool.threads.roster import Roster
 from retrypool.threads.status import TaskStatus
 
@@ -72,6 +73,18 @@ class Inquiry(Generic[T, R]):
             now, wall = engine.monotonic(), engine.clock.time()
             parts = explain(engine.scheduler, known, now)
         return "".join(part if isinstance(part, str) else _time_of_day(part, now, wall) for part in parts)
+
+    def add_listener(self, listener: Listening) -> None:
+        """Tell `listener` of what happens from now on: an object with `on_event(event)`, or a function.
+
+        One that says in `listens_to` which events it wants, a tuple of their types, gets only these, and
+        the others cost nothing. Raises `InvalidType` for what is no listener.
+        """
+        self._engine.listen(listener)
+
+    def remove_listener(self, listener: Listening) -> None:
+        """Tell `listener` nothing more. One that is not there is no error."""
+        self._engine.stop_listening(listener)
 
     def _find(self, task_id: object) -> Task[Any, Any] | None:
         """Return the task of this id, if it has not ended."""

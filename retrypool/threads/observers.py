@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, TypeVar
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
 
 from retrypool.callbacks import call_guarded
 from retrypool.core.retry import FailureAction
 from retrypool.errors import InvalidType
-from retrypool.events import Event, Listener, TaskDead
+from retrypool.events import (
+    AttemptEnded,
+    AttemptStarted,
+    Event,
+    Listener,
+    TaskDead,
+    TaskDispatched,
+    TaskRetrying,
+    TaskSucceeded,
+)
 from retrypool.task import DeadTask, Task
 
 __all__ = ["Listening", "Observers"]
@@ -22,9 +32,16 @@ R = TypeVar("R")
 Listening = Listener | Callable[[Event], object]
 
 
-class Observers(Generic[T, R]):
-    """The callbacks and listeners of one pool. Whatever they raise is logged and changes nothing."""
+_Hearers = tuple[Callable[[Event], object], ...]
 
+
+class Observers(Generic[T, R]):
+    """The callbacks and listeners of one pool. Whatever they raise is logged and changes nothing.
+
+    The flags say which of the frequent events anybody wants: the others are not even made.
+    """
+
+    # All that follows the callbacks is written under _changing, and replaced, never changed: read without it.
     def __init__(
         self,
         *,
@@ -49,8 +66,39 @@ class Observers(Generic[T, R]):
         self.on_dead = on_dead
         if not isinstance(listeners, Iterable):
             raise InvalidType("listeners", listeners, "a list of listeners")
-        self._listeners: Sequence[Callable[[Event], object]] = [_hearer(each) for each in listeners]
-        self.listening = bool(self._listeners)
+        self._changing = threading.Lock()
+        self._listeners: tuple[tuple[Listening, _Hearer], ...] = ()
+        self._set([(listener, _Hearer(listener)) for listener in listeners])
+
+    def _set(self, listeners: Iterable[tuple[Listening, _Hearer]]) -> None:
+        self._listeners = tuple(listeners)
+        # Filled as kinds of events come up: each kind always gets the same.
+        self._by_kind: dict[type[Event], _Hearers] = {}
+        self.wants_dispatched = self._wants(TaskDispatched)
+        self.wants_started = self._wants(AttemptStarted)
+        self.wants_ended = self._wants(AttemptEnded)
+        self.wants_retrying = self._wants(TaskRetrying)
+        self.wants_succeeded = self._wants(TaskSucceeded)
+        # Whether a success is to be told of at all.
+        self.talkative = self.on_success is not None or self.wants_ended or self.wants_succeeded
+
+    def _wants(self, kind: type[Event]) -> bool:
+        return any(hearer.wants(kind) for _, hearer in self._listeners)
+
+    def add(self, listener: Listening) -> None:
+        """Tell `listener` of what happens from now on."""
+        hearer = _Hearer(listener)
+        with self._changing:
+            self._set([*self._listeners, (listener, hearer)])
+
+    def remove(self, listener: Listening) -> None:
+        """Tell `listener` nothing more; one that is not there is no error.
+
+        By equality, not identity: each look at a method makes another object of it.
+        """
+        with self._changing:
+            found = next((each for each in self._listeners if each[0] == listener), None)
+            self._set(each for each in self._listeners if each is not found)
 
     def succeeded(self, task: Task[T, R]) -> None:
         """Tell `on_success`."""
@@ -76,14 +124,38 @@ class Observers(Generic[T, R]):
         """Tell the listeners, and `on_dead` if it is about that."""
         if isinstance(event, TaskDead) and self.on_dead is not None:
             call_guarded("on_dead", self.on_dead, event.dead)
-        for hear in self._listeners:
+        by_kind, kind = self._by_kind, type(event)
+        try:
+            hearers = by_kind[kind]
+        except KeyError:
+            hearers = tuple(hearer.hear for _, hearer in self._listeners if hearer.wants(kind))
+            with self._changing:
+                if by_kind is self._by_kind:
+                    by_kind[kind] = hearers
+        for hear in hearers:
             call_guarded("listener", hear, event)
 
 
-def _hearer(listener: Listening) -> Callable[[Event], object]:
-    on_event = getattr(listener, "on_event", None)
-    if callable(on_event):
-        return on_event  # type: ignore[no-any-return]
-    if callable(listener):
-        return listener
-    raise InvalidType("a listener", listener, "an object with on_event(event), or a function of it")
+class _Hearer:
+    """A listener, and which events it is told of."""
+
+    __slots__ = ("_kinds", "hear")
+
+    def __init__(self, listener: Listening) -> None:
+        on_event = getattr(listener, "on_event", None)
+        if callable(on_event):
+            self.hear: Callable[[Event], object] = on_event
+        elif callable(listener):
+            self.hear = listener
+        else:
+            raise InvalidType("a listener", listener, "an object with on_event(event), or a function of it")
+        kinds: Any = getattr(listener, "listens_to", None)
+        if kinds is not None:
+            kinds = tuple(kinds) if isinstance(kinds, Iterable) else (kinds,)
+            for kind in kinds:
+                if not (isinstance(kind, type) and issubclass(kind, Event)):
+                    raise InvalidType("listens_to", kind, "event types, such as (TaskDead, GroupEjected)")
+        self._kinds: tuple[type[Event], ...] = (Event,) if kinds is None else kinds
+
+    def wants(self, kind: type[Event]) -> bool:
+        return issubclass(kind, self._kinds)

@@ -147,7 +147,7 @@ class Runner(Generic[T, R]):
         attempts, watchdog, monotonic = engine.attempts, engine.watchdog, engine.monotonic
         arrivals, running, admits = engine.unlocked, seat.running, engine.scheduler.admits
         popleft = arrivals.usual.popleft
-        listening, talkative = engine.observers.listening, engine.talkative
+        observers = engine.observers
         remember = engine.scheduler.history.entries.append
         run, takes_context = run_of(self.worker)
         gate = self._gate
@@ -174,6 +174,7 @@ class Runner(Generic[T, R]):
             span = task._settings.span
             expires = attempts.expiry(task, now) if span is None else now + span
             ctx = Context(task, seat, clock, now, expires)
+            listening = observers.wants_started  # looked at once: who bars the gate opens it again
             if listening:
                 gate.bar()
             # From here on the attempt may be taken over: whoever gets it out of the box owns it.
@@ -182,6 +183,8 @@ class Runner(Generic[T, R]):
             # barred, nothing is begun that can't be seen to run already.
             if not seat.go:
                 self._give_back(ctx)
+                if listening:
+                    gate.unbar()
                 continue
             if expires < watchdog.wakes_at:
                 watchdog.expect(expires)
@@ -216,7 +219,7 @@ class Runner(Generic[T, R]):
                     task._phase = _SUCCEEDED
                     if task._rendezvous is not None:
                         task._announce()
-                    if talkative or seat.attentive or (record is not None and record.suspects):
+                    if observers.talkative or seat.attentive or (record is not None and record.suspects):
                         attempts.succeeded(seat, task)
             # Hold on to nothing while waiting for the next one.
             task = record = ctx = result = None  # type: ignore[assignment]

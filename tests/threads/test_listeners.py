@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from retrypool import RetryPolicy, TaskState
+from retrypool import InvalidType, Pool, RetryPolicy, TaskState
 from retrypool.events import (
     AttemptEnded,
     AttemptStarted,
@@ -180,3 +180,87 @@ def test_task_has_ended_when_that_is_told(stage: Any) -> None:
     pool.dispatch("2").cancel()
     pool.close(timeout=stage.within)
     assert states == [TaskState.SUCCEEDED, TaskState.DEAD, TaskState.CANCELLED]
+
+
+class DeathsOnly:
+    """A listener that wants to know of dead tasks only."""
+
+    listens_to = (TaskDead,)
+
+    def __init__(self) -> None:
+        self.told: list[Event] = []
+
+    def on_event(self, event: Event) -> None:
+        self.told.append(event)
+
+
+def test_listener_gets_only_what_it_listens_to(stage: Any, heard: Recorder) -> None:
+    deaths = DeathsOnly()
+    pool = stage.pool([int], retry=RetryPolicy(attempts=1), listeners=[deaths, heard])
+    pool.dispatch("1")
+    pool.dispatch("x")
+    pool.close(timeout=stage.within)
+    assert kinds(deaths.told) == [TaskDead]
+    assert {TaskDispatched, AttemptStarted, AttemptEnded, TaskSucceeded, TaskDead} < set(kinds(heard.events))
+
+
+def test_base_of_events_stands_for_all_that_are_derived_from_it(stage: Any) -> None:
+    told: list[Event] = []
+
+    def listen(event: Event) -> None:
+        told.append(event)
+
+    listen.listens_to = WorkerEvent  # type: ignore[attr-defined]
+    pool = stage.pool([int], listeners=[listen])
+    pool.dispatch("1")
+    pool.close(timeout=stage.within)
+    assert kinds(told) == [WorkerAdded, WorkerRemoved]
+
+
+def test_uninterested_listener_leaves_the_lock_free_way_open(stage: Any) -> None:
+    """Nothing of a success is made for a listener that does not want it."""
+    pool = stage.pool([int], listeners=[DeathsOnly()])
+    observers = pool._engine.observers
+    assert not pool._engine.guarded
+    assert not observers.talkative
+    assert not observers.wants_started
+    pool.close(timeout=stage.within)
+
+
+@pytest.mark.parametrize("kinds", [(TaskDead, int), int, "TaskDead", [TaskDead, "TaskDead"]])
+def test_listens_to_must_name_events(kinds: Any) -> None:
+    listener = DeathsOnly()
+    listener.listens_to = kinds
+    with pytest.raises(InvalidType, match="listens_to"):
+        Pool([int], listeners=[listener])
+
+
+def test_listener_comes_and_goes_while_the_pool_runs(stage: Any, heard: Recorder) -> None:
+    pool = stage.pool([int])
+    pool.dispatch("1").result(stage.within)
+    pool.add_listener(heard)
+    task = pool.dispatch("2")
+    assert pool.wait(stage.within)
+    pool.remove_listener(heard)
+    pool.remove_listener(heard)
+    assert not pool._engine.guarded
+    pool.dispatch("3")
+    pool.close(timeout=stage.within)
+    assert kinds(heard.events) == [TaskDispatched, AttemptStarted, AttemptEnded, TaskSucceeded]
+    assert heard.of(task) == heard.events
+
+
+def test_method_of_a_listener_can_be_taken_out_again(stage: Any, heard: Recorder) -> None:
+    """Each look at a method makes another object of it."""
+    pool = stage.pool([int], listeners=[heard.on_event])
+    told = len(heard.events)
+    pool.remove_listener(heard.on_event)
+    pool.close(timeout=stage.within)
+    assert len(heard.events) == told
+
+
+def test_what_is_no_listener_is_refused_while_the_pool_runs(stage: Any) -> None:
+    pool = stage.pool([int])
+    with pytest.raises(InvalidType, match="listener"):
+        pool.add_listener(3)
+    pool.close(timeout=stage.within)
