@@ -20,24 +20,24 @@ Built = tuple[Any, list[Any]]
 
 
 def scheduler_with(groups: int) -> Built:
-    """A scheduler and one seat for each group, without threads."""
+    """A scheduler and one slot for each group, without threads."""
     from retrypool.core.scheduler import Scheduler
-    from retrypool.core.seat import Seat
+    from retrypool.model.slots import Slot
 
     scheduler = Scheduler(affinity_wait=1e9)
-    seats = []
+    slots = []
     for number in range(groups):
-        seat = Seat(number, f"worker-{number}", scheduler.staff.group(f"group-{number}", None))
-        scheduler.add(seat)
-        seat.idle = False
-        seats.append(seat)
-    return scheduler, seats
+        slot = Slot(number, f"worker-{number}", scheduler.fleet.group(f"group-{number}", None))
+        scheduler.add(slot)
+        slot.idle = False
+        slots.append(slot)
+    return scheduler, slots
 
 
 def fill(scheduler: Any, tried: list[frozenset[Any]], count: int) -> None:
     """Let so many tasks wait, which groups have tried by turns as `tried` says."""
-    from retrypool.core.settings import TaskSettings
-    from retrypool.task import Record, Task
+    from retrypool.model.settings import TaskSettings
+    from retrypool.model.task import Record, Task
 
     settings, owner = TaskSettings(), object()
     for number in range(count):
@@ -50,29 +50,29 @@ def fill(scheduler: Any, tried: list[frozenset[Any]], count: int) -> None:
 
 def all_tried(backlog: int) -> Built:
     """The one that claims has tried all of it, the other none."""
-    scheduler, seats = scheduler_with(2)
-    fill(scheduler, [seats[0].group.alone], backlog)
-    return scheduler, seats[:1]
+    scheduler, slots = scheduler_with(2)
+    fill(scheduler, [slots[0].group.alone], backlog)
+    return scheduler, slots[:1]
 
 
 def many_sets(backlog: int) -> Built:
     """Many distinct sets of groups, none with the one that claims in it."""
-    scheduler, seats = scheduler_with(64)
-    fill(scheduler, sets_of([seat.group for seat in seats[1:]], TRIED_SETS), backlog)
-    return scheduler, seats[:1]
+    scheduler, slots = scheduler_with(64)
+    fill(scheduler, sets_of([slot.group for slot in slots[1:]], TRIED_SETS), backlog)
+    return scheduler, slots[:1]
 
 
 def many_groups(backlog: int) -> Built:
     """Each task tried by one of many groups, which claim by turns."""
-    scheduler, seats = scheduler_with(GROUPS)
-    fill(scheduler, [seat.group.alone for seat in seats], backlog)
-    return scheduler, seats
+    scheduler, slots = scheduler_with(GROUPS)
+    fill(scheduler, [slot.group.alone for slot in slots], backlog)
+    return scheduler, slots
 
 
 def many_of_both(backlog: int) -> Built:
-    scheduler, seats = scheduler_with(GROUPS)
-    fill(scheduler, sets_of([seat.group for seat in seats], TRIED_SETS), backlog)
-    return scheduler, seats
+    scheduler, slots = scheduler_with(GROUPS)
+    fill(scheduler, sets_of([slot.group for slot in slots], TRIED_SETS), backlog)
+    return scheduler, slots
 
 
 def sets_of(groups: list[Any], count: int) -> list[frozenset[Any]]:
@@ -84,20 +84,20 @@ def claiming(build: Callable[[int], Built]) -> Callable[[int], float]:
     """CPU microseconds per claim; what is put back is put back outside the measurement."""
 
     def measure(backlog: int) -> float:
-        scheduler, seats = build(backlog)
+        scheduler, slots = build(backlog)
         claims = min(CLAIMS, max(1, backlog // 2))
-        turns = list(itertools.islice(itertools.cycle(seats), claims))
+        turns = list(itertools.islice(itertools.cycle(slots), claims))
         total = 0.0
         for _ in range(TIMES):
             taken = []
             start = process_time()
-            for seat in turns:
-                seat.idle = False
-                taken.append(scheduler.claim(seat, 0.0))
+            for slot in turns:
+                slot.idle = False
+                taken.append(scheduler.claim(slot, 0.0))
             total += process_time() - start
             for task in taken:
                 if task is not None:
-                    task._seat = None
+                    task._slot = None
                     scheduler.enqueue(task, 0.0)
         return total / TIMES / claims * 1e6
 

@@ -1,22 +1,8 @@
 """The public names. The package imports this when the first of them is asked for."""
 
-from retrypool.collect.drain import Drain
-from retrypool.collect.group import Group
 from retrypool.collect.results import TaskResult
-from retrypool.context import CancelToken, Context, current_context
-from retrypool.core.blame import Scope
-from retrypool.core.budget import Budget
-from retrypool.core.delays import combine, exponential, fixed, linear, random_between
-from retrypool.core.health import HealthPolicy
-from retrypool.core.rates import Rate
-from retrypool.core.retry import (
-    UNLIMITED,
-    Failure,
-    FailureAction,
-    GiveUp,
-    RetryIn,
-    RetryPolicy,
-)
+from retrypool.collect.schedule import Schedule
+from retrypool.collect.task_group import TaskGroup
 from retrypool.errors import (
     AttemptTimeout,
     CloseTimeout,
@@ -39,13 +25,29 @@ from retrypool.errors import (
 )
 from retrypool.events import Listener
 from retrypool.executor import PoolExecutor
-from retrypool.retry_after import parse_retry_after
-from retrypool.task import Attempt, DeadReason, DeadTask, Outcome, Task, TaskState
-from retrypool.threads.pool import Pool
-from retrypool.threads.schedule import Schedule
-from retrypool.threads.stats import Stats
-from retrypool.threads.status import TaskStatus
-from retrypool.worker import Worker, WorkerInfo, WorkerSpec
+from retrypool.model.cancel import CancelToken
+from retrypool.model.context import Context, current_context
+from retrypool.model.drain import Drain
+from retrypool.model.task import Attempt, DeadTask, Task
+from retrypool.model.worker import Worker, WorkerInfo, WorkerSpec
+from retrypool.observe.stats import Stats
+from retrypool.observe.status import TaskStatus
+from retrypool.policy.blame import Scope
+from retrypool.policy.budget import Budget
+from retrypool.policy.delays import combine, exponential, fixed, linear, random_between
+from retrypool.policy.health import HealthPolicy
+from retrypool.policy.rates import Rate
+from retrypool.policy.retry import (
+    UNLIMITED,
+    Failure,
+    FailureAction,
+    GiveUp,
+    RetryIn,
+    RetryPolicy,
+)
+from retrypool.policy.retry_after import parse_retry_after
+from retrypool.pool import Pool
+from retrypool.states import DeadReason, Outcome, TaskState
 
 __all__ = [
     "UNLIMITED",
@@ -61,7 +63,6 @@ __all__ = [
     "Failure",
     "FailureAction",
     "GiveUp",
-    "Group",
     "HealthPolicy",
     "Interrupted",
     "InvalidType",
@@ -84,6 +85,7 @@ __all__ = [
     "Stats",
     "StorageError",
     "Task",
+    "TaskGroup",
     "TaskNotFound",
     "TaskResult",
     "TaskState",

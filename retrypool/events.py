@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from retrypool.task import Attempt, DeadTask, Task
+    from retrypool.model.task import Attempt, DeadTask, Task
 
 __all__ = [
     "AttemptEnded",
@@ -27,8 +27,8 @@ __all__ = [
     "TaskRetrying",
     "TaskSucceeded",
     "WorkerAdded",
+    "WorkerCordoned",
     "WorkerFailed",
-    "WorkerParked",
     "WorkerPaused",
     "WorkerRemoved",
     "WorkerReplaced",
@@ -183,7 +183,7 @@ class GroupEjected(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerParked(WorkerEvent):
+class WorkerCordoned(WorkerEvent):
     """A worker takes no more tasks for good, unless it is resumed or replaced."""
 
     reason: str

@@ -21,15 +21,15 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from typing_extensions import override
 
-from retrypool.core.retry import FailureAction, RetryPolicy
-from retrypool.core.settings import TaskSettings
-from retrypool.durations import Duration
+from retrypool.checks import Duration
 from retrypool.errors import InvalidType, InvalidValue, PoolClosed, Throttled, WorkerFault, WrongThread
-from retrypool.rendezvous import Reporter
-from retrypool.task import Task, checked_timeout
-from retrypool.threads import closing
+from retrypool.model.completion import Reporter
+from retrypool.model.settings import TaskSettings
+from retrypool.model.task import Task, checked_timeout
+from retrypool.policy.retry import FailureAction, RetryPolicy
+from retrypool.pool import Pool
+from retrypool.threads import lifecycle
 from retrypool.threads.engine import Engine
-from retrypool.threads.pool import Pool
 
 __all__ = ["Call", "PoolExecutor", "PoolView"]
 
@@ -282,7 +282,7 @@ class PoolExecutor(_Mapping):
             return
         with suppress(PoolClosed):  # in a forked child there is nothing to close
             if cancel_futures:
-                closing.cancel_waiting(pool, "the executor was shut down")
+                lifecycle.cancel_waiting(pool, "the executor was shut down")
             if wait:
                 pool.close()
             else:
@@ -316,7 +316,7 @@ class PoolExecutor(_Mapping):
         with self._lock:
             if self._shut:
                 raise self._refusal()
-            if closing.exiting():
+            if lifecycle.exiting():
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             if self._pool is not None:  # another thread was quicker
                 return self._pool.dispatch(call)
@@ -374,12 +374,12 @@ class _Crew:
         self.broken = "an initializer failed: the executor takes no more calls"
         pool = None if self.pool is None else self.pool()
         if pool is not None:
-            closing.break_down(pool, BrokenThreadPool(self.broken))
+            lifecycle.break_down(pool, BrokenThreadPool(self.broken))
 
 
 def _close_later(pool: Pool[Any, Any]) -> None:
     """Close a pool on a thread of its own. If there can't be one any more, the exit does it."""
-    closing.shut(pool)
+    lifecycle.shut(pool)
     with suppress(RuntimeError):
         threading.Thread(
             target=_close, args=(pool,), name=f"{pool._engine.name}-closing", daemon=True

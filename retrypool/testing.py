@@ -9,14 +9,15 @@ from typing import Any, Generic, Literal
 
 from typing_extensions import TypeVar, override
 
+from retrypool.checks import Duration, seconds
 from retrypool.clock import Clock
-from retrypool.context import Context, sit_down
-from retrypool.core.seat import Seat
-from retrypool.durations import Duration, seconds
 from retrypool.errors import InvalidValue
-from retrypool.task import Task, TaskState
-from retrypool.threads.pool import Pool
-from retrypool.worker import AnyWorker, WorkerSpec, run_of
+from retrypool.model.context import Context, occupy
+from retrypool.model.slots import Slot
+from retrypool.model.task import Task
+from retrypool.model.worker import AnyWorker, WorkerSpec, run_of
+from retrypool.pool import Pool
+from retrypool.states import TaskState
 
 __all__ = ["FakeClock", "ManualAttempt", "ManualPool"]
 
@@ -127,22 +128,22 @@ class ManualPool(Pool[T, R]):
         `InvalidValue` for a worker that is busy.
         """
         if worker_id is not None:
-            seats = [runner.seat for runner in self._roster.find(worker_id)]
-            return self._claim(next((seat for seat in seats if _is_free(seat)), seats[0]))
-        for runner in self._roster:
-            if _is_free(runner.seat) and (attempt := self._claim(runner.seat)):
+            slots = [runner.slot for runner in self._workers.find(worker_id)]
+            return self._claim(next((slot for slot in slots if _is_free(slot)), slots[0]))
+        for runner in self._workers:
+            if _is_free(runner.slot) and (attempt := self._claim(runner.slot)):
                 return attempt
         return None
 
-    def _claim(self, seat: Seat) -> ManualAttempt[T, R] | None:
-        if not _is_free(seat):
-            raise InvalidValue("the worker", seat.id, "one that runs nothing")
-        if seat.unfit:  # a thread would make its worker anew now
-            next(runner for runner in self._roster if runner.seat is seat).restart()
-        self._engine.scheduler.staff.unpark(seat)
-        seat.idle = False
-        task: Task[T, R] | None = self._engine.claim(seat)
-        return None if task is None else ManualAttempt(self, seat, task)
+    def _claim(self, slot: Slot) -> ManualAttempt[T, R] | None:
+        if not _is_free(slot):
+            raise InvalidValue("the worker", slot.id, "one that runs nothing")
+        if slot.unfit:  # a thread would make its worker anew now
+            next(runner for runner in self._workers if runner.slot is slot).restart()
+        self._engine.scheduler.fleet.unpark(slot)
+        slot.idle = False
+        task: Task[T, R] | None = self._engine.claim(slot)
+        return None if task is None else ManualAttempt(self, slot, task)
 
     @override
     def close(self, timeout: Duration | None = None, *, delayed: Literal["run", "cancel"] = "run") -> None:
@@ -150,32 +151,32 @@ class ManualPool(Pool[T, R]):
         super().close(0 if timeout is None else timeout, delayed=delayed)
 
 
-def _is_free(seat: Seat) -> bool:
-    return not seat.running and seat.stuck is None
+def _is_free(slot: Slot) -> bool:
+    return not slot.running and slot.stuck is None
 
 
 class ManualAttempt(Generic[T, R]):
     """An attempt that a test ends as it likes. `context` is what `run` would receive."""
 
-    def __init__(self, pool: ManualPool[T, R], seat: Seat, task: Task[T, R]) -> None:
+    def __init__(self, pool: ManualPool[T, R], slot: Slot, task: Task[T, R]) -> None:
         self.task = task
-        self.worker_id = seat.id
+        self.worker_id = slot.id
         self._pool = pool
         self._engine = pool._engine
-        self._seat = seat
-        self.context = self._begin(seat, task)
+        self._slot = slot
+        self.context = self._begin(slot, task)
 
-    def _begin(self, seat: Seat, task: Task[T, R]) -> Context:
+    def _begin(self, slot: Slot, task: Task[T, R]) -> Context:
         """Begin the attempt, in the steps that a worker thread takes."""
         engine, settings = self._engine, task._settings
         task._phase = TaskState.RUNNING
         now = engine.monotonic()
         span = settings.span
         expires = engine.attempts.expiry(task, now) if span is None else now + span
-        ctx = Context(task, seat, engine.clock, now, expires)
+        ctx = Context(task, slot, engine.clock, now, expires)
         if settings.wraps_up:
             ctx._withheld = []
-        seat.running.append(ctx)
+        slot.running.append(ctx)
         engine.watchdog.expect(expires)
         if engine.observers.wants_started:
             engine.attempts.started(ctx)
@@ -184,20 +185,20 @@ class ManualAttempt(Generic[T, R]):
     def finish(self, result: R) -> None:
         """End the attempt with a result. If it is over already, nothing comes of that."""
         if self._still_ours():
-            self._seat.idle = True
-            self._engine.attempts.finish(self._seat, self.context, result)
+            self._slot.idle = True
+            self._engine.attempts.finish(self._slot, self.context, result)
 
     def fail(self, error: BaseException) -> None:
         """End the attempt with an error. If it is over already, nothing comes of that."""
         if self._still_ours():
-            self._seat.failed += 1
-            self._seat.idle = True
-            self._engine.attempts.failed(self._seat, self.context, error, self._engine.monotonic())
+            self._slot.failed += 1
+            self._slot.idle = True
+            self._engine.attempts.failed(self._slot, self.context, error, self._engine.monotonic())
 
     def run(self) -> None:
         """Run the worker itself, on this thread, and end the attempt with what comes of it."""
-        run, takes_context = run_of(self._pool._roster.find(self.worker_id)[0].worker)
-        sit_down(self._seat)
+        run, takes_context = run_of(self._pool._workers.find(self.worker_id)[0].worker)
+        occupy(self._slot)
         try:
             data = self.task.data
             result = run(self.context, data) if takes_context else run(data)
@@ -206,14 +207,14 @@ class ManualAttempt(Generic[T, R]):
         else:
             self.finish(result)
         finally:
-            sit_down(None)
+            occupy(None)
 
     def _still_ours(self) -> bool:
         try:
-            self._seat.running.remove(self.context)
+            self._slot.running.remove(self.context)
         except ValueError:
-            if self._seat.stuck is self.context:
-                self._engine.attempts.came_back(self._seat)
-                self._seat.idle = True
+            if self._slot.stuck is self.context:
+                self._engine.attempts.came_back(self._slot)
+                self._slot.idle = True
             return False
         return True

@@ -6,7 +6,8 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from retrypool.task import Task, TaskState
+from retrypool.model.task import Task
+from retrypool.states import TaskState
 
 __all__ = ["TaskResult"]
 

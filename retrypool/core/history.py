@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, NamedTuple
 
-from retrypool.task import Attempt, Outcome, Record, Task, TaskState
+from retrypool.model.task import Attempt, Record, Task
+from retrypool.states import Outcome, TaskState
 
 __all__ = ["Ended", "History", "last_error", "text_of", "tried_by"]
 

@@ -1,13 +1,13 @@
 """The tasks that could be claimed now, in the order in which they should be.
 
-There are two places. The *arrivals* are deques, one for each priority: dispatchers append to them and
-workers pop from them, each in one atomic operation, without a lock. What can't be served from there,
-because it is not for all workers or because one that may not take it came upon it, waits in *lanes*:
-one for each combination of priority and audience, so that a worker that may take nothing of 100,000
-tasks learns it from a handful of lanes. Lanes are touched under the pool's lock only.
+There are two places. The *injector queue* is made of deques, one for each priority: dispatchers append to
+them and workers pop from them, each in one atomic operation, without a lock. What can't be served from there,
+because it is not for all workers or because one that may not take it came upon it, waits in *subqueues*:
+one for each combination of priority and constraints, so that a worker that may take nothing of 100,000
+tasks learns it from a handful of subqueues. Subqueues are touched under the pool's lock only.
 
 Tasks carry a sequence number, given when they enter the queue; within a priority, the smallest one of
-all the lanes and the arrivals goes first.
+all the subqueues and the injector goes first.
 """
 
 from __future__ import annotations
@@ -16,58 +16,25 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush, heapreplace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from retrypool.errors import InvalidType
+from retrypool.model.constraints import Constraints
 
 if TYPE_CHECKING:
-    from retrypool.core.health import Group
-    from retrypool.core.seat import Seat
-    from retrypool.task import Task
+    from retrypool.model.slots import Slot
+    from retrypool.model.task import Task
 
-__all__ = ["Arrivals", "Audience", "Backlog", "Lane", "Standing", "rank_of", "seq_of", "tag_set"]
-
-
-class Audience(NamedTuple):
-    """Whom a task is for. Tasks of the same audience and rank share a lane."""
-
-    tried: frozenset[Group] = frozenset()  # groups that have failed it
-    require: frozenset[str] = frozenset()  # tags that the worker must have
-    worker: int | None = None  # the only worker that may
-    exclude: frozenset[int | str] = frozenset()  # workers and groups that may not
-
-    def admits(self, seat: Seat) -> bool:
-        """Return whether the worker at `seat` may take these tasks."""
-        return seat.group not in self.tried and self.suits(seat)
-
-    def suits(self, seat: Seat) -> bool:
-        """Return whether it could, had it not tried them."""
-        return (
-            self.require <= seat.tags
-            and self.worker in (None, seat.id)
-            and (not self.exclude or self.exclude.isdisjoint((seat.id, seat.group.name)))
-        )
-
-
-def tag_set(what: str, tags: Iterable[str]) -> frozenset[str]:
-    """Return `tags` as a set. Raises `InvalidType`, also for a string, which would be a set of letters."""
-    if isinstance(tags, str) or not isinstance(tags, Iterable):
-        raise InvalidType(what, tags, "a set of strings, such as {'premium'}")
-    names = list(tags)  # no set yet: what is no string need not be hashable
-    for name in names:
-        if not isinstance(name, str):
-            raise InvalidType(what, name, "a string")
-    return frozenset(names)
+__all__ = ["Backlog", "InjectorQueue", "Subqueue", "SubqueueEntry", "rank_of", "seq_of"]
 
 
 Rank = tuple[int, int]
-"""Where a lane stands among the others: (-priority, 0 for immediate retries and 1 for the rest)."""
+"""Where a subqueue stands among the others: (-priority, 0 for immediate retries and 1 for the rest)."""
 
 Place = tuple[int, int, int]
-"""Where a task stands among all: its lane's rank, and its sequence number. Smaller goes first."""
+"""Where a task stands among all: its subqueue's rank, and its sequence number. Smaller goes first."""
 
-Standing = tuple[Place, int, "Lane"]
-"""An entry in a seat's heap of lanes: the head's place when it was entered, the lane's number, the lane."""
+SubqueueEntry = tuple[Place, int, "Subqueue"]
+"""An entry in a slot's heap of subqueues: the head's place when entered, its number, itself."""
 
 MOST_LINES = 16
 
@@ -85,36 +52,36 @@ def rank_of(task: Task[Any, Any]) -> Rank:
     return (-settings.priority, 0 if again and settings.retry.immediate else 1)
 
 
-class Lane:
-    """Tasks of one rank and one audience, in the order of their sequence numbers."""
+class Subqueue:
+    """Tasks of one rank and one constraints, in the order of their sequence numbers."""
 
-    __slots__ = ("audience", "listed", "number", "rank", "shown", "tasks", "timed")
+    __slots__ = ("constraints", "listed", "number", "rank", "shown", "tasks", "timed")
 
-    def __init__(self, number: int, rank: Rank, audience: Audience) -> None:
+    def __init__(self, number: int, rank: Rank, constraints: Constraints) -> None:
         self.number = number
         self.rank = rank
-        self.audience = audience
+        self.constraints = constraints
         # A heap of (sequence number, since when it waits here, task). Most come in order; what starts
         # afresh, or has waited long enough for an untried worker, comes back to the place that it had.
         self.tasks: list[tuple[int, float, Task[Any, Any]]] = []
-        self.listed: set[Seat] = set()  # the seats in whose heap it is
+        self.listed: set[Slot] = set()  # the slots in whose heap it is
         self.shown = False  # whether these are all that may take from it
-        self.timed = False  # whether the agenda holds the end of its head's wait for an untried worker
+        self.timed = False  # whether the timers holds the end of its head's wait for an untried worker
 
     def __repr__(self) -> str:
-        tried = [group.name for group in self.audience.tried]
-        return f"<Lane {self.rank} tried by {tried}: {len(self.tasks)}>"
+        tried = [group.name for group in self.constraints.tried]
+        return f"<Subqueue {self.rank} tried by {tried}: {len(self.tasks)}>"
 
 
 Line = deque[Any]
 """Tasks of one priority that any worker may take which has not tried them, in their order."""
 
 
-class Arrivals:
+class InjectorQueue:
     """The lines. Anybody may append to them and pop from them.
 
     Lines are made under the pool's lock, and never taken away: somebody may be about to append to one.
-    So there are so many at the most; tasks of other priorities wait in lanes.
+    So there are so many at the most; tasks of other priorities wait in subqueues.
     """
 
     __slots__ = ("_by_priority", "_lines", "several", "usual")
@@ -177,124 +144,130 @@ class Arrivals:
 
 
 class Backlog:
-    """The arrivals and the lanes."""
+    """The injector and the subqueues."""
 
     def __init__(self) -> None:
-        self.arrivals = Arrivals()
-        self.lanes: dict[tuple[Rank, Audience], Lane] = {}
+        self.injector = InjectorQueue()
+        self.subqueues: dict[tuple[Rank, Constraints], Subqueue] = {}
         self.next_seq = itertools.count(1).__next__
-        self.ghosts = 0  # withdrawn tasks that have not been come upon yet, in both places
-        self._next_lane = itertools.count(1).__next__
+        self.tombstones = 0  # withdrawn tasks that have not been come upon yet, in both places
+        self._next_subqueue = itertools.count(1).__next__
 
     def __len__(self) -> int:
         """The tasks that wait here. Exact while nobody dispatches or claims."""
-        filed = sum(len(lane.tasks) for lane in self.lanes.values())
-        # A worker may have a ghost in hand already, which is not counted out yet.
-        return max(0, len(self.arrivals) + filed - self.ghosts)
+        filed = sum(len(subqueue.tasks) for subqueue in self.subqueues.values())
+        # A worker may have a tombstone in hand already, which is not counted out yet.
+        return max(0, len(self.injector) + filed - self.tombstones)
 
     def __iter__(self) -> Iterator[Task[Any, Any]]:
-        """Iterate over a copy of what waits, lanes first."""
-        filed = [entry[2] for lane in self.lanes.values() for entry in tuple(lane.tasks)]
-        for task in [*filed, *self.arrivals]:
+        """Iterate over a copy of what waits, subqueues first."""
+        filed = [entry[2] for subqueue in self.subqueues.values() for entry in tuple(subqueue.tasks)]
+        for task in [*filed, *self.injector]:
             if not task._withdrawn:
                 yield task
 
-    def file(self, task: Task[Any, Any], seq: int, rank: Rank, audience: Audience, now: float) -> Lane:
-        """Put `task` into the lane for its rank and audience, and return the lane."""
-        lane = self.lanes.get((rank, audience))
-        if lane is None:
-            lane = Lane(self._next_lane(), rank, audience)
-            self.lanes[rank, audience] = lane
-        heappush(lane.tasks, (seq, now, task))
-        if lane.tasks[0][0] == seq:
-            lane.listed.clear()  # its head has moved forward: seats have to be shown it anew
-            lane.shown = False
-        return lane
+    def file(
+        self, task: Task[Any, Any], seq: int, rank: Rank, constraints: Constraints, now: float
+    ) -> Subqueue:
+        """Put `task` into the subqueue for its rank and constraints, and return the subqueue."""
+        subqueue = self.subqueues.get((rank, constraints))
+        if subqueue is None:
+            subqueue = Subqueue(self._next_subqueue(), rank, constraints)
+            self.subqueues[rank, constraints] = subqueue
+        heappush(subqueue.tasks, (seq, now, task))
+        if subqueue.tasks[0][0] == seq:
+            subqueue.listed.clear()  # its head has moved forward: slots have to be shown it anew
+            subqueue.shown = False
+        return subqueue
 
-    def show(self, lane: Lane, seats: Iterable[Seat]) -> None:
-        """Show `lane` to all who may take from it. `seats` are all that there are.
+    def show(self, subqueue: Subqueue, slots: Iterable[Slot]) -> None:
+        """Show `subqueue` to all who may take from it. `slots` are all that there are.
 
-        New seats look at all lanes by themselves (`review`).
+        New slots look at all subqueues by themselves (`review`).
         """
-        if not lane.shown:
-            self.enlist(lane, seats)
-            lane.shown = True
+        if not subqueue.shown:
+            self.enlist(subqueue, slots)
+            subqueue.shown = True
 
-    def enlist(self, lane: Lane, seats: Iterable[Seat]) -> None:
-        """Show `lane` to those of `seats` who may take from it.
+    def enlist(self, subqueue: Subqueue, slots: Iterable[Slot]) -> None:
+        """Show `subqueue` to those of `slots` who may take from it.
 
-        A lane stays in a seat's heap until the seat comes upon it and finds it empty. When its head moves
+        A subqueue stays in a slot's heap until the slot comes upon it and finds it empty. When its head moves
         back, the entry is too early, and is put right when it surfaces; when its head moves forward, the
-        lane is listed a second time, which does no harm.
+        subqueue is listed a second time, which does no harm.
         """
-        place = self._head(lane)
+        place = self._head(subqueue)
         if place is None:
             return
-        for seat in seats:
-            if seat not in lane.listed and lane.audience.admits(seat):
-                if len(seat.standings) > 2 * len(self.lanes) + 64:
-                    self.review(seat)  # a seat that claims nothing for long drops nothing either
-                lane.listed.add(seat)
-                heappush(seat.standings, (place, lane.number, lane))
-                seat.direct = False
+        for slot in slots:
+            if slot not in subqueue.listed and subqueue.constraints.admits(slot):
+                if len(slot.subqueues) > 2 * len(self.subqueues) + 64:
+                    self.review(slot)  # a slot that claims nothing for long drops nothing either
+                subqueue.listed.add(slot)
+                heappush(slot.subqueues, (place, subqueue.number, subqueue))
+                slot.direct = False
 
-    def review(self, seat: Seat) -> None:
-        """Make the heap of `seat` anew from the lanes there are."""
-        for _, _, lane in seat.standings:
-            lane.listed.discard(seat)
-        seat.standings.clear()
-        for lane in list(self.lanes.values()):
-            self.enlist(lane, (seat,))
+    def review(self, slot: Slot) -> None:
+        """Make the heap of `slot` anew from the subqueues there are."""
+        for _, _, subqueue in slot.subqueues:
+            subqueue.listed.discard(slot)
+        slot.subqueues.clear()
+        for subqueue in list(self.subqueues.values()):
+            self.enlist(subqueue, (slot,))
 
-    def best(self, seat: Seat) -> Lane | None:
-        """Return the lane whose first task should go to `seat`, or None if no lane has one for it."""
-        standings = seat.standings
-        while standings:
-            place, number, lane = standings[0]
-            head = self._head(lane)
+    def best(self, slot: Slot) -> Subqueue | None:
+        """Return the subqueue whose first task should go to `slot`, or None if no subqueue has one for it."""
+        subqueues = slot.subqueues
+        while subqueues:
+            place, number, subqueue = subqueues[0]
+            head = self._head(subqueue)
             if head == place:
-                return lane
+                return subqueue
             if head is None:
-                heappop(standings)
-                lane.listed.discard(seat)
+                heappop(subqueues)
+                subqueue.listed.discard(slot)
             else:
-                heapreplace(standings, (head, number, lane))
+                heapreplace(subqueues, (head, number, subqueue))
         return None
 
     def ahead(self, task: Task[Any, Any]) -> int:
         """Return how many tasks go before `task`, whoever may take them. Costs a look at all of them."""
         place = (*rank_of(task), seq_of(task))
-        filed = [(*lane.rank, entry[0]) for lane in self.lanes.values() for entry in tuple(lane.tasks)]
-        arrived = [(*rank_of(other), seq_of(other)) for other in self.arrivals if not other._withdrawn]
+        filed = [
+            (*subqueue.rank, entry[0])
+            for subqueue in self.subqueues.values()
+            for entry in tuple(subqueue.tasks)
+        ]
+        arrived = [(*rank_of(other), seq_of(other)) for other in self.injector if not other._withdrawn]
         return sum(other < place for other in filed + arrived)
 
     def since(self, task: Task[Any, Any]) -> float | None:
-        """Return since when `task` waits in its lane; None if it is in none."""
-        for lane in self.lanes.values():
-            for _, since, other in lane.tasks:
+        """Return since when `task` waits in its subqueue; None if it is in none."""
+        for subqueue in self.subqueues.values():
+            for _, since, other in subqueue.tasks:
                 if other is task:
                     return since
         return None
 
-    def take(self, lane: Lane) -> Task[Any, Any]:
-        """Take the first task of `lane`, which `best` has just returned."""
-        task = heappop(lane.tasks)[2]
-        if not lane.tasks:
-            self.close(lane)
+    def take(self, subqueue: Subqueue) -> Task[Any, Any]:
+        """Take the first task of `subqueue`, which `best` has just returned."""
+        task = heappop(subqueue.tasks)[2]
+        if not subqueue.tasks:
+            self.close(subqueue)
         return task
 
-    def _head(self, lane: Lane) -> Place | None:
-        """Return the place of the first task of `lane`, having dropped those that were withdrawn."""
-        tasks = lane.tasks
+    def _head(self, subqueue: Subqueue) -> Place | None:
+        """Return the place of the first task of `subqueue`, having dropped those that were withdrawn."""
+        tasks = subqueue.tasks
         while tasks and tasks[0][2]._withdrawn:
             heappop(tasks)
-            self.ghosts -= 1
+            self.tombstones -= 1
         if tasks:
-            return (*lane.rank, tasks[0][0])
-        self.close(lane)
+            return (*subqueue.rank, tasks[0][0])
+        self.close(subqueue)
         return None
 
-    def close(self, lane: Lane) -> None:
-        """Forget an empty lane. Seats that still list it drop it when they come upon it."""
-        if self.lanes.get((lane.rank, lane.audience)) is lane:
-            del self.lanes[lane.rank, lane.audience]
+    def close(self, subqueue: Subqueue) -> None:
+        """Forget an empty subqueue. Slots that still list it drop it when they come upon it."""
+        if self.subqueues.get((subqueue.rank, subqueue.constraints)) is subqueue:
+            del self.subqueues[subqueue.rank, subqueue.constraints]

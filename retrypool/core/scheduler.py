@@ -15,24 +15,25 @@ from collections.abc import Iterator
 from typing import Any
 from weakref import ref
 
-from retrypool.attempt import NO_GROUPS
-from retrypool.core.agenda import Agenda, Moment
-from retrypool.core.budget import Budget, Purse
-from retrypool.core.health import Group, HealthPolicy
+from retrypool.core.assignment import AnyTask, Matching
+from retrypool.core.fleet import Fleet
 from retrypool.core.history import History
-from retrypool.core.matching import AnyTask, Matching
-from retrypool.core.rates import Pace
-from retrypool.core.seat import Seat
-from retrypool.core.settings import TaskSettings
-from retrypool.core.staff import Staff
-from retrypool.core.timetable import Timetable
+from retrypool.core.schedules import Schedules
+from retrypool.core.timers import Moment, Timers
 from retrypool.errors import AttemptTimeout, TaskNotFound
 from retrypool.events import (
     Event,
     TaskCancelled,
     TaskDead,
 )
-from retrypool.task import Attempt, DeadReason, DeadTask, Outcome, Record, TaskState
+from retrypool.model.record import NO_GROUPS
+from retrypool.model.settings import TaskSettings
+from retrypool.model.slots import Group, Slot
+from retrypool.model.task import Attempt, DeadTask, Record
+from retrypool.policy.budget import Budget, RetryBudget
+from retrypool.policy.health import HealthPolicy
+from retrypool.policy.rates import Pace
+from retrypool.states import DeadReason, Outcome, TaskState
 
 __all__ = ["Scheduler"]
 
@@ -59,22 +60,22 @@ class Scheduler(Matching):
         pace: Pace | None = None,
         budget: Budget | None = None,
     ) -> None:
-        agenda = Agenda()
-        staff = Staff(agenda, self.report, health=health, pace=pace)
-        super().__init__(agenda, staff, affinity_wait=affinity_wait)
+        timers = Timers()
+        fleet = Fleet(timers, self.report, health=health, pace=pace)
+        super().__init__(timers, fleet, affinity_wait=affinity_wait)
         self.dead_limit = dead_limit
         self.over = False  # closed by force: what is put back is cancelled
         self.undecided = 0  # attempts that were taken over, and whose task's fate is being decided
-        self.delayed = 0  # tasks in the agenda, waiting for their moment
+        self.delayed = 0  # tasks in the timers, waiting for their moment
         self.dead: dict[int, DeadTask[Any]] = {}  # oldest first
         self.dead_dropped = 0  # those that dead_limit pushed out
         self.died = 0  # since the pool was made
         self.cancelled = 0
-        self.retried = 0  # but for those that seats count themselves
+        self.retried = 0  # but for those that slots count themselves
         self._happened: list[Event] = []
-        self.timetable = Timetable(agenda, staff, self.report)
+        self.schedules = Schedules(timers, fleet, self.report)
         self.history = History(history_limit)
-        self.purse = None if budget is None else Purse(budget)
+        self.retry_budget = None if budget is None else RetryBudget(budget)
         self.counts_firsts = budget is not None
 
     # -- tasks -----------------------------------------------------------------------------------
@@ -94,7 +95,7 @@ class Scheduler(Matching):
         """
         settings = task._settings
         if settings.deadline is not None:
-            self.agenda.add(now + settings.deadline, self._deadline, ref(task))
+            self.timers.add(now + settings.deadline, self._deadline, ref(task))
         if settings.delay > 0:
             if self._is_too_late(task, now):
                 self._expire(task, now)
@@ -103,7 +104,7 @@ class Scheduler(Matching):
         elif settings.at is not None and settings.at > wall:
             task._phase = TaskState.SCHEDULED
             self.delayed += 1
-            self.agenda.add_date(settings.at, self._due, task, now=now, wall=wall)
+            self.timers.add_date(settings.at, self._due, task, now=now, wall=wall)
         else:
             self._enqueue(task, now)
 
@@ -118,10 +119,10 @@ class Scheduler(Matching):
         if record.cancelled or self.over:
             self.cancel(task, "cancelled" if record.cancelled else CLOSED_BY_FORCE, now)
             return
-        task._seat = None
+        task._slot = None
         self.retried += 1
-        if self.purse is not None:
-            delay = max(delay, self.purse.spend(now, self.firsts))
+        if self.retry_budget is not None:
+            delay = max(delay, self.retry_budget.spend(now, self.firsts))
             deadline = task._settings.deadline
             if deadline is not None and now + delay >= task._dispatched + deadline:
                 self._expire(task, now)
@@ -144,7 +145,7 @@ class Scheduler(Matching):
             task.options,
             task._settings,
         )
-        task._seat = None
+        task._slot = None
         self.died += 1
         self.dead[task.id] = dead
         if self.dead_limit is not None and len(self.dead) > self.dead_limit:
@@ -159,7 +160,7 @@ class Scheduler(Matching):
 
     def cancel(self, task: AnyTask, reason: str | None, now: float) -> None:
         """End a task without result or failure."""
-        task._seat = None
+        task._slot = None
         self.cancelled += 1
         if not task._settings.keep_data:
             task.data = None
@@ -171,8 +172,8 @@ class Scheduler(Matching):
     def withdraw(self, task: AnyTask) -> bool:
         """Take a waiting task out, so that nobody will run it; False if it does not wait.
 
-        It stays where it is as a ghost, and is dropped when somebody comes upon it. A worker that
-        takes it from the arrivals at this moment writes `_seat` and then reads `_withdrawn`; here it
+        It stays where it is as a tombstone, and is dropped when somebody comes upon it. A worker that
+        takes it from the injector at this moment writes `_slot` and then reads `_withdrawn`; here it
         is the other way about, so at least one of the two notices. If both do, the worker asks
         `claim`, which waits for the lock and then finds that it may have the task after all.
         """
@@ -180,11 +181,11 @@ class Scheduler(Matching):
         if phase.ended or phase is TaskState.RUNNING or task._withdrawn:
             return False
         task._withdrawn = True
-        if task._seat is not None:
+        if task._slot is not None:
             task._withdrawn = False
             return False
         if phase is _QUEUED:
-            self.backlog.ghosts += 1
+            self.backlog.tombstones += 1
         else:
             self.delayed -= 1
         return True
@@ -192,15 +193,15 @@ class Scheduler(Matching):
     def waiting(self) -> Iterator[AnyTask]:
         """Iterate over the tasks that wait: in the backlog, then for their moment."""
         yield from self.backlog
-        for task in self.agenda.subjects(self._due):
+        for task in self.timers.subjects(self._due):
             if not task._withdrawn:
                 yield task
 
-    def _take_back(self, task: AnyTask, seat: Seat, now: float) -> None:
+    def _take_back(self, task: AnyTask, slot: Slot, now: float) -> None:
         if self.over and not task._withdrawn:
             self.cancel(task, CLOSED_BY_FORCE, now)
         else:
-            super()._take_back(task, seat, now)
+            super()._take_back(task, slot, now)
 
     def cancel_waiting(self, reason: str, now: float, *, scheduled: bool = False) -> list[AnyTask]:
         """Cancel all tasks that wait, or those that never were due; return them in the order of ids."""
@@ -212,7 +213,7 @@ class Scheduler(Matching):
 
     def due(self, task: AnyTask) -> Moment | None:
         """Return when the delay of a task is over; None if it waits out none."""
-        return self.agenda.moment(self._due, task)
+        return self.timers.moment(self._due, task)
 
     # -- dead tasks ------------------------------------------------------------------------------
 
@@ -237,13 +238,13 @@ class Scheduler(Matching):
     def advance(self, now: float, wall: float | None = None) -> None:
         """Do what is due; what has a date, only if told what the wall clock shows."""
         if wall is not None:
-            self.timetable.read(now, wall)
-        self.agenda.keep(now, wall)
+            self.schedules.read(now, wall)
+        self.timers.keep(now, wall)
         self._rouse()
 
     def next_wakeup(self) -> float | None:
         """Return the moment at which `advance` has something to do; None: not before something else."""
-        return self.agenda.earliest()
+        return self.timers.earliest()
 
     def report(self, event: Event) -> None:
         """Enter something that has happened."""
@@ -258,7 +259,7 @@ class Scheduler(Matching):
 
     def cool(self, group: Group, retry_after: float | None, now: float) -> None:
         """Give `group` nothing for a time. Tasks that can't be begun before their deadline now are dead."""
-        self.staff.cool(group, retry_after, now)
+        self.fleet.cool(group, retry_after, now)
         self.expire_the_late(now)
 
     def cleared(self, task: AnyTask, now: float) -> None:
@@ -266,8 +267,8 @@ class Scheduler(Matching):
         record = task._record
         assert record is not None
         for group, successes, began in record.suspects:
-            if group in self.staff.live and group.is_news(successes, began):
-                self.staff.witness(group, began, now)
+            if group in self.fleet.live and group.is_news(successes, began):
+                self.fleet.witness(group, began, now)
 
     # -- counting --------------------------------------------------------------------------------
 
@@ -280,7 +281,7 @@ class Scheduler(Matching):
         """
         if len(self.backlog) or self.delayed or self.undecided:
             return False
-        return all(seat.idle or seat.stuck is not None for seat in self.staff)
+        return all(slot.idle or slot.stuck is not None for slot in self.fleet)
 
     def is_stranded(self) -> bool:
         """Return whether tasks wait, and no worker is left that could ever take one, as things stand."""
@@ -288,17 +289,18 @@ class Scheduler(Matching):
         if (
             self.undecided
             or not (waits or self.delayed)
-            or not all(seat.idle or seat.stuck for seat in self.staff)
+            or not all(slot.idle or slot.stuck for slot in self.fleet)
         ):
             return False
-        usable = [seat for seat in self.staff if self.staff.usable(seat)]
+        usable = [slot for slot in self.fleet if self.fleet.usable(slot)]
         if not usable:
             return True
         return not (
             self.delayed
-            or self.backlog.arrivals
+            or self.backlog.injector
             or any(
-                lane.tasks and any(map(lane.audience.suits, usable)) for lane in self.backlog.lanes.values()
+                subqueue.tasks and any(map(subqueue.constraints.suits, usable))
+                for subqueue in self.backlog.subqueues.values()
             )
         )
 
@@ -320,12 +322,12 @@ class Scheduler(Matching):
         record.history.append(attempt)
         record.entries += 1
         record.running_time += attempt.ended - attempt.started
-        record.parole = False
+        record.tried_waived = False
         outcome = attempt.outcome
         if outcome in _BLAMES_NOBODY:
             record.uncharged += outcome is _THROTTLED
             return record
-        if outcome is _WORKER_FAULT and self.staff.live - group.alone:
+        if outcome is _WORKER_FAULT and self.fleet.live - group.alone:
             record.uncharged += 1
             if group.seems_well():  # one that is ill is no witness
                 record.victims = record.victims | group.alone
@@ -333,7 +335,7 @@ class Scheduler(Matching):
             record.uncharged += 1
         else:
             record.charged += 1
-            if self.staff.health is not None:
+            if self.fleet.health is not None:
                 others = record.suspects and tuple(s for s in record.suspects if s[0] is not group)
                 record.suspects = (*others, (group, group.successes_at_failure(), attempt.started))
         record.tried = self._and_tried(record, group)
@@ -341,7 +343,7 @@ class Scheduler(Matching):
 
     def is_culprit(self, task: AnyTask) -> bool:
         """Return whether so many groups have taken the blame for `task` that it must be its own."""
-        record, health = task._record, self.staff.health
+        record, health = task._record, self.fleet.health
         return record is not None and health is not None and len(record.victims) >= health.witnesses
 
     def is_suspicious(self, task: AnyTask) -> bool:
@@ -357,21 +359,21 @@ class Scheduler(Matching):
         """Put a plain task back without the lock, if it may go that way.
 
         One with a deadline may not: whether it still can be begun in time is known under the lock.
-        The caller owns the task. Once it is in the arrivals it owns it no more, so the append comes
-        last. A withdrawal can't come in between: it finds `_seat` set, or the phase `RUNNING`, until
+        The caller owns the task. Once it is in the injector it owns it no more, so the append comes
+        last. A withdrawal can't come in between: it finds `_slot` set, or the phase `RUNNING`, until
         the task is as good as queued, and from then on whoever takes the task sees it.
         """
         record = task._record
         assert record is not None
         settings = task._settings
-        line = self.backlog.arrivals.line(settings.priority)
+        line = self.backlog.injector.line(settings.priority)
         if not record.plain or settings.deadline is not None or line is None:
             return False
-        if self.purse is not None or self.over:
+        if self.retry_budget is not None or self.over:
             return False
         record.seq = self.backlog.next_seq()
         record.deciding = False
-        task._seat = None
+        task._slot = None
         task._phase = _QUEUED
         line.append(task)
         return True
@@ -386,19 +388,19 @@ class Scheduler(Matching):
         if settings.copy_context:
             record.context = contextvars.copy_context()
         if settings.copy_context or settings.wraps_up:
-            record.roundabout = True
+            record.wrapped = True
         return record
 
     def _and_tried(self, record: Record, group: Group) -> frozenset[Group]:
         """Return the tried set with `group` in it, or nothing at all once every live group is in it."""
         tried = record.tried
         union = tried | group.alone if tried else group.alone
-        return NO_GROUPS if union >= self.staff.live else union
+        return NO_GROUPS if union >= self.fleet.live else union
 
     def _defer(self, task: AnyTask, phase: TaskState, when: float) -> None:
         task._phase = phase
         self.delayed += 1
-        self.agenda.add(when, self._due, task)
+        self.timers.add(when, self._due, task)
 
     def _due(self, task: AnyTask, now: float) -> None:
         """The delay of a task is over."""
@@ -420,13 +422,13 @@ class Scheduler(Matching):
         deadline = task._settings.deadline
         if deadline is None:
             return False
-        audience = task._settings.audience
-        opens_at = self.staff.opens_at((seat for seat in self.staff if audience.suits(seat)), now)
+        constraints = task._settings.constraints
+        opens_at = self.fleet.opens_at((slot for slot in self.fleet if constraints.suits(slot)), now)
         return math.inf > opens_at >= task._dispatched + deadline
 
     def expire_the_late(self, now: float) -> None:
         """Let tasks be dead that can't be begun before their deadline, as things have come to stand."""
-        for task_ref in self.agenda.subjects(self._deadline):
+        for task_ref in self.timers.subjects(self._deadline):
             task = task_ref()
             if task is not None and self._is_too_late(task, now) and self.withdraw(task):
                 self._expire(task, now)

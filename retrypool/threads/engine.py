@@ -2,7 +2,7 @@
 
 Two rules hold throughout. Decide under the lock, act outside it: whoever changes something calls
 `decided` before it leaves the lock, and `act` on what that returned after it. And one owner: a task is
-in the hands of whoever took it out of the backlog, or its attempt out of the seat's box, and only the
+in the hands of whoever took it out of the backlog, or its attempt out of the slot's box, and only the
 owner says what becomes of it (see `attempts`).
 """
 
@@ -18,23 +18,24 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from retrypool.clock import Clock
-from retrypool.collect.drain import Drain
-from retrypool.context import CancelToken, Context, seat_here
-from retrypool.core.blame import Judge
-from retrypool.core.queue import Arrivals
+from retrypool.core.queue import InjectorQueue
 from retrypool.core.scheduler import Scheduler
-from retrypool.core.seat import Seat
-from retrypool.core.settings import TaskSettings
-from retrypool.core.timetable import TickDue
+from retrypool.core.schedules import TickDue
 from retrypool.errors import NoWorkers, PoolClosed, RetryPoolError
 from retrypool.events import Event, TaskDispatched, TaskEvent, WorkerStuck
-from retrypool.rendezvous import Reporter
-from retrypool.task import DeadTask, Task
-from retrypool.threads.attempts import Attempts
-from retrypool.threads.interrupt import undisturbed
+from retrypool.model.cancel import CancelToken
+from retrypool.model.completion import Reporter
+from retrypool.model.context import Context, slot_here
+from retrypool.model.drain import Drain
+from retrypool.model.settings import TaskSettings
+from retrypool.model.slots import Slot
+from retrypool.model.task import DeadTask, Task
+from retrypool.policy.blame import Judge
+from retrypool.threads.interrupt import shielded
 from retrypool.threads.observers import Listening, Observers
-from retrypool.threads.parking import Parker
-from retrypool.threads.room import Room
+from retrypool.threads.outcome import Attempts
+from retrypool.threads.parker import Parker
+from retrypool.threads.queue_limit import QueueLimit
 from retrypool.threads.spinning import spin_while_held
 from retrypool.threads.watchdog import Watchdog
 
@@ -52,7 +53,7 @@ class Expiry(Event):
 
 
 def _leave_alone(_event: WorkerStuck) -> None:
-    """Do nothing for a stuck worker: there is no roster yet."""
+    """Do nothing for a stuck worker: there is no workers yet."""
 
 
 class Engine(Generic[T, R]):
@@ -64,10 +65,10 @@ class Engine(Generic[T, R]):
     #   kept, drains         under `lock`
     #   unwanted             anybody appends; whoever calls `act` takes out
     #   guarded              written under `lock`. Dispatchers read it after they have appended a task
-    #                        to the arrivals, and take the task back if it is set by then
+    #                        to the injector, and take the task back if it is set by then
     #   searching            anybody, at any time: a hint that a worker was just woken and will look
-    #                        at the arrivals, so that nobody needs to wake another. It is set before a
-    #                        seat is taken from the parked; the seat, once it can't be taken from
+    #                        at the injector, so that nobody needs to wake another. It is set before a
+    #                        slot is taken from the parked; the slot, once it can't be taken from
     #                        there any more, clears it and then looks
     def __init__(
         self,
@@ -94,23 +95,23 @@ class Engine(Generic[T, R]):
         self.judge = judge
         self.grace = grace  # seconds after which a thread that has not come back counts as stuck
         self.threaded = threaded
-        self.on_stuck: Callable[[WorkerStuck], None] = _leave_alone  # given by the roster
+        self.on_stuck: Callable[[WorkerStuck], None] = _leave_alone  # given by the workers
         self.chance = chance
-        self.arrivals = scheduler.backlog.arrivals
+        self.injector = scheduler.backlog.injector
         # What workers take from without asking. If the queue is bounded that is nothing: they claim
         # under the lock, so that what waits is counted exactly.
-        self.unlocked = self.arrivals if max_queue is None else Arrivals()
+        self.unlocked = self.injector if max_queue is None else InjectorQueue()
         self.kept: dict[int, Task[T, R]] | None = {} if keep_results else None
         self.drains: set[Drain[Any]] = set()  # those that end when this pool does
         self.unwanted: deque[Task[Any, Any]] = deque()  # what is to be cancelled soon
-        self.parked = scheduler.staff.parked
+        self.parked = scheduler.fleet.parked
         self.lock = threading.Lock()
         self.settled = threading.Condition(self.lock)  # no task waits or runs, or none ever can
-        self.room = None if max_queue is None else Room(self, max_queue, patient=patient)
+        self.queue_limit = None if max_queue is None else QueueLimit(self, max_queue, patient=patient)
         self.waiters = 0  # threads that wait for `settled`
         self.closed = False
         self.forked = False
-        self.overstayed: set[Seat] = set()  # stuck for too long; under `lock`, for the roster to see to
+        self.overstayed: set[Slot] = set()  # stuck for too long; under `lock`, for the workers to see to
         self.exiting = False  # with the interpreter: no thread can be started any more
         self.careful = careful  # no task is plain: the pool's own options see to that
         self.guarded = True  # a pool starts without workers
@@ -125,8 +126,8 @@ class Engine(Generic[T, R]):
     @property
     def here(self) -> bool:
         """Whether the calling thread is one of the workers'."""
-        seat = seat_here()
-        return seat is not None and seat in self.scheduler.staff.seats
+        slot = slot_here()
+        return slot is not None and slot in self.scheduler.fleet.slots
 
     # -- deciding and acting ---------------------------------------------------------------------
 
@@ -136,8 +137,8 @@ class Engine(Generic[T, R]):
         if wakeup is not None:
             self.watchdog.expect(wakeup)
         self.settle_waiters()
-        if self.room is not None:
-            self.room.call()
+        if self.queue_limit is not None:
+            self.queue_limit.call()
         return self.scheduler.take_happened()
 
     def act(self, happened: list[Event]) -> None:
@@ -173,9 +174,9 @@ class Engine(Generic[T, R]):
             or self.closed
             or self.forked
             or self.observers.wants_dispatched
-            or self.room is not None
+            or self.queue_limit is not None
             or self.kept is not None
-            or (not self.scheduler.staff.live and not self.wait_for_workers)
+            or (not self.scheduler.fleet.live and not self.wait_for_workers)
         )
 
     def listen(self, listener: Listening) -> None:
@@ -204,25 +205,25 @@ class Engine(Generic[T, R]):
             return refusal
         if self.wait_for_workers or (settings is not None and settings.wait_for_worker):
             return None
-        staff = self.scheduler.staff
-        if not staff.live:
+        fleet = self.scheduler.fleet
+        if not fleet.live:
             return NoWorkers(self.name)
         if settings is not None and settings.picky:
             # Workers come and go under the lock; without it, this is a look at a copy.
-            seats = tuple(staff)
-            if not any(staff.present(seat) and settings.audience.suits(seat) for seat in seats):
+            slots = tuple(fleet)
+            if not any(fleet.present(slot) and settings.constraints.suits(slot) for slot in slots):
                 return NoWorkers(self.name, settings.wants)
         return None
 
     # -- the way in ------------------------------------------------------------------------------
 
-    @undisturbed
+    @shielded
     def way_in(self, settings: TaskSettings) -> Callable[[Task[T, R]], None] | None:
         """Return what lets a task with these settings arrive without a lock, if it may come that way."""
         if not settings.plain or settings.drain is not None:
             return None
         with self.lock:
-            line = self.arrivals.open_line(settings.priority)
+            line = self.injector.open_line(settings.priority)
         return None if line is None else line.append
 
     def entrance(self, settings: TaskSettings, reporter: Reporter | None = None) -> Callable[[T], Task[T, R]]:
@@ -241,7 +242,7 @@ class Engine(Generic[T, R]):
             if self.guarded:
                 return self.dispatch(data, settings, reporter)
             task: Task[T, R] = Task(next_id(), data, settings, self, monotonic())
-            task._rendezvous = reporter
+            task._completion = reporter
             arrive(task)
             if self.guarded:
                 self.look_again(task)
@@ -251,31 +252,31 @@ class Engine(Generic[T, R]):
 
         return dispatch
 
-    @undisturbed
+    @shielded
     def dispatch(self, data: T, settings: TaskSettings, reporter: Reporter | None = None) -> Task[T, R]:
         """Accept a task, the careful way."""
         if refusal := self.refusal(settings):
             raise refusal
-        room = self.room
-        if room is not None:
-            room.reserve(settings)
+        queue_limit = self.queue_limit
+        if queue_limit is not None:
+            queue_limit.reserve(settings)
         now = self.monotonic()
         wall = 0.0 if settings.at is None else self.clock.time()
         task: Task[T, R] = Task(self.scheduler.backlog.next_seq(), data, settings, self, now)
-        task._rendezvous = reporter
+        task._completion = reporter
         try:
             self.scheduler.prepare(task)
             if self.observers.wants_dispatched:
                 self.observers.tell(TaskDispatched(now, task))
         except BaseException:  # a cost function that raises, a Ctrl-C
-            if room is not None:
-                room.give_back()
+            if queue_limit is not None:
+                queue_limit.give_back()
             raise
         spin_while_held(self.lock)
         with self.lock:
             refusal = self.refusal(settings)
-            if room is not None:
-                room.taken -= 1  # by the task itself from here on
+            if queue_limit is not None:
+                queue_limit.taken -= 1  # by the task itself from here on
             if refusal is None:
                 if settings.drain is not None:
                     self._lead_to(settings.drain)
@@ -296,7 +297,7 @@ class Engine(Generic[T, R]):
             self.drains.add(drain)
             drain._open_source(self)
 
-    @undisturbed
+    @shielded
     def end_drains(self) -> None:
         """Tell the drains that no more comes from this pool."""
         with self.lock:
@@ -304,7 +305,7 @@ class Engine(Generic[T, R]):
         for drain in drains:
             drain._end_source(self)
 
-    @undisturbed
+    @shielded
     def look_again(self, task: Task[T, R]) -> None:
         """Take a task back that was appended while the pool ceased to take any, and say why.
 
@@ -319,7 +320,7 @@ class Engine(Generic[T, R]):
         if refusal is not None:
             raise refusal
 
-    @undisturbed
+    @shielded
     def requeue(self, task_id: int) -> Task[T, R]:
         """Give a dead task fresh attempts."""
         now = self.monotonic()
@@ -347,7 +348,7 @@ class Engine(Generic[T, R]):
         self.act(happened)
         return task
 
-    @undisturbed
+    @shielded
     def cancel_waiting(self, task: Task[Any, Any], reason: str = "cancelled") -> bool:
         """Cancel a task if it waits; return whether it is cancelled."""
         spin_while_held(self.lock)
@@ -359,7 +360,7 @@ class Engine(Generic[T, R]):
         self.act(happened)
         return found or task.cancelled()
 
-    @undisturbed
+    @shielded
     def give_up(self, tasks: Iterable[Task[Any, Any]]) -> None:
         """Cancel what nobody waits for any more. Also called by the garbage collector, on any thread.
 
@@ -398,7 +399,7 @@ class Engine(Generic[T, R]):
         left = token.time_left()
         if left is not None:
             with self.lock:
-                self.scheduler.agenda.add(self.monotonic() + left, self._expire, token)
+                self.scheduler.timers.add(self.monotonic() + left, self._expire, token)
                 happened = self.decided()
             self.act(happened)
         return end
@@ -406,69 +407,69 @@ class Engine(Generic[T, R]):
     def _expire(self, token: CancelToken, now: float) -> None:
         self.scheduler.report(Expiry(now, token))
 
-    def settle(self, seat: Seat, ctx: Context, actual: float) -> None:
+    def settle(self, slot: Slot, ctx: Context, actual: float) -> None:
         """Correct what an attempt was taken to cost."""
-        self.attempts.settle(seat, ctx, actual)
+        self.attempts.settle(slot, ctx, actual)
 
-    @undisturbed
+    @shielded
     def wake_one(self) -> None:
-        """Wake a parked worker for what is in the arrivals. Called without the lock."""
+        """Wake a parked worker for what is in the injector. Called without the lock."""
         while True:
             self.searching = True
             try:
-                seat, _ = self.parked.popitem()
+                slot, _ = self.parked.popitem()
             except KeyError:  # others were quicker
                 self.searching = False
                 # Somebody may have relied on the flag in between, with a worker parked again.
-                if not (self.arrivals and self.parked):
+                if not (self.injector and self.parked):
                     return
             else:
-                seat.wake()
+                slot.wake()
                 return
 
-    def give_back(self, seat: Seat, task: Task[T, R]) -> None:
-        """Undo a claim: in the meantime the seat was told to take nothing."""
+    def give_back(self, slot: Slot, task: Task[T, R]) -> None:
+        """Undo a claim: in the meantime the slot was told to take nothing."""
         spin_while_held(self.lock)
         with self.lock:
-            self.scheduler.give_back(seat, task, self.monotonic())
+            self.scheduler.give_back(slot, task, self.monotonic())
             happened = self.decided()
         self.act(happened)
 
-    def expect_back(self, seat: Seat, ctx: Context) -> None:
-        """See to it that it is noticed if the thread at `seat` does not come back in time."""
-        if seat.retired:
+    def expect_back(self, slot: Slot, ctx: Context) -> None:
+        """See to it that it is noticed if the thread at `slot` does not come back in time."""
+        if slot.retired:
             return  # nobody waits for it
         spin_while_held(self.lock)
         with self.lock:
             when = self.monotonic() + self.grace
-            self.scheduler.agenda.add(when, self._overstayed, (seat, ctx))
+            self.scheduler.timers.add(when, self._overstayed, (slot, ctx))
             happened = self.decided()
         self.act(happened)
 
-    def _overstayed(self, case: tuple[Seat, Context], now: float) -> None:
-        seat, ctx = case
-        if seat.stuck is ctx:
-            self.overstayed.add(seat)
-            self.scheduler.report(WorkerStuck(now, seat.id, seat.name, seat.group.name))
+    def _overstayed(self, case: tuple[Slot, Context], now: float) -> None:
+        slot, ctx = case
+        if slot.stuck is ctx:
+            self.overstayed.add(slot)
+            self.scheduler.report(WorkerStuck(now, slot.id, slot.name, slot.group.name))
 
     # -- the workers' side -----------------------------------------------------------------------
 
-    def claim(self, seat: Seat, handed: Task[T, R] | None = None) -> Task[T, R] | None:
-        """Return a task for `seat`, or None if there is none and it is parked. See `Scheduler.claim`."""
+    def claim(self, slot: Slot, handed: Task[T, R] | None = None) -> Task[T, R] | None:
+        """Return a task for `slot`, or None if there is none and it is parked. See `Scheduler.claim`."""
         spin_while_held(self.lock)
         with self.lock:
-            # The seat is among the parked no more once it has the lock, and looks at the arrivals now.
-            self.scheduler.staff.unpark(seat)
+            # The slot is among the parked no more once it has the lock, and looks at the injector now.
+            self.scheduler.fleet.unpark(slot)
             self.searching = False
-            task = self.scheduler.claim(seat, self.monotonic(), handed)
+            task = self.scheduler.claim(slot, self.monotonic(), handed)
             happened = self.decided()
         self.act(happened)
         return task
 
-    def wait_for_call(self, seat: Seat, parker: Parker) -> None:
-        """Wait until there may be something for `seat`, which has just been parked."""
-        # A dispatcher appends and then looks for parked seats; this seat was parked and looks now. A
-        # seat that is benched is not among the parked, and is called when its time has come.
-        if not (self.arrivals and self.scheduler.staff.unpark(seat)):
+    def wait_for_call(self, slot: Slot, parker: Parker) -> None:
+        """Wait until there may be something for `slot`, which has just been parked."""
+        # A dispatcher appends and then looks for parked slots; this slot was parked and looks now. A
+        # slot that is benched is not among the parked, and is called when its time has come.
+        if not (self.injector and self.scheduler.fleet.unpark(slot)):
             parker.park()
-        seat.idle = False
+        slot.idle = False

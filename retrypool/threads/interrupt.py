@@ -33,22 +33,22 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from retrypool.errors import Interrupted
 
 if TYPE_CHECKING:
-    from retrypool.context import Context
-    from retrypool.core.seat import Seat
+    from retrypool.model.context import Context
+    from retrypool.model.slots import Slot
 
-__all__ = ["Gate", "undisturbed"]
+__all__ = ["Gate", "shielded"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Gate:
-    """Between those who raise in the thread of one seat, and that thread."""
+    """Between those who raise in the thread of one slot, and that thread."""
 
-    __slots__ = ("_absorbed", "_deferred", "_lock", "_raised", "_seat", "_thread_id", "barred", "struck")
+    __slots__ = ("_absorbed", "_deferred", "_lock", "_raised", "_slot", "_thread_id", "barred", "struck")
 
-    def __init__(self, seat: Seat) -> None:
-        self._seat = seat
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
         self._thread_id: int | None = None
         self._lock = threading.Lock()
         self._absorbed: Context | None = None  # under _lock: the last attempt that came by `absorb`
@@ -72,7 +72,7 @@ class Gate:
         """
         with self._lock:
             # `stuck` names the attempt from when it was taken over until after `absorb`.
-            if self._thread_id is None or self._seat.stuck is not ctx or ctx in (self._absorbed, self.struck):
+            if self._thread_id is None or self._slot.stuck is not ctx or ctx in (self._absorbed, self.struck):
                 return False
             if self.barred:
                 self._deferred = ctx
@@ -95,7 +95,7 @@ class Gate:
         with self._lock:
             self.barred = False
             deferred, self._deferred = self._deferred, None
-            if deferred is None or self._seat.stuck is not deferred:
+            if deferred is None or self._slot.stuck is not deferred:
                 return
             self._raised = deferred
         raise Interrupted
@@ -127,7 +127,7 @@ class Gate:
 _here = threading.local()
 
 
-def undisturbed(function: Callable[P, T]) -> Callable[P, T]:
+def shielded(function: Callable[P, T]) -> Callable[P, T]:
     """Let no interrupt strike while `function` runs: for what changes a pool, and may be called in `run`."""
 
     @functools.wraps(function)

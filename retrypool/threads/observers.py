@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from retrypool.callbacks import call_guarded
-from retrypool.core.retry import FailureAction
 from retrypool.errors import InvalidType
 from retrypool.events import (
     AttemptEnded,
@@ -20,7 +19,8 @@ from retrypool.events import (
     TaskRetrying,
     TaskSucceeded,
 )
-from retrypool.task import DeadTask, Task
+from retrypool.model.task import DeadTask, Task
+from retrypool.policy.retry import FailureAction
 
 __all__ = ["Listening", "Observers"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrypool.clock import SystemClock
 from retrypool.ctrl_c import join
-from retrypool.threads.parking import Parker
+from retrypool.threads.parker import Parker
 
 if TYPE_CHECKING:
     from retrypool.threads.engine import Engine
@@ -122,6 +122,6 @@ class Watchdog:
             engine.settle_waiters()
             happened = engine.scheduler.take_happened()
         engine.act(happened)
-        for seat, ctx in overdue:
-            engine.attempts.timed_out(seat, ctx, now)
+        for slot, ctx in overdue:
+            engine.attempts.timed_out(slot, ctx, now)
         return expiry if wakeup is None else min(expiry, wakeup)

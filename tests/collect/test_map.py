@@ -271,7 +271,7 @@ def test_worker_that_cancels_for_others_does_not_wait_for_the_task_in_its_own_ha
         return task
 
     engine.scheduler.claim = claim_and_look
-    engine.scheduler.staff.resume_all()  # without `act`, so that the worker is the first to come by
+    engine.scheduler.fleet.resume_all()  # without `act`, so that the worker is the first to come by
     tasks[0]._wait(scene.within)
     pool.close()
     assert handed[0] is tasks[0]

@@ -5,12 +5,12 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from retrypool.core.blame import Scope
-from retrypool.core.health import cool_down
-from retrypool.core.retry import RetryPolicy
 from retrypool.core.scheduler import Scheduler
-from retrypool.core.seat import Seat
-from retrypool.task import Attempt, DeadReason, Outcome, TaskState
+from retrypool.model.slots import Slot, cool_down
+from retrypool.model.task import Attempt
+from retrypool.policy.blame import Scope
+from retrypool.policy.retry import RetryPolicy
+from retrypool.states import DeadReason, Outcome, TaskState
 
 from .model import AFFINITY_WAIT, ANY, Desk, Item, pick
 from .parts import make_task
@@ -57,7 +57,7 @@ class Machine(Stepping):
         """Plain tasks, without the lock."""
         for _ in range(count):
             item = self.make()
-            self.scheduler.backlog.arrivals.usual.append(item.task)
+            self.scheduler.backlog.injector.usual.append(item.task)
             self.accepted(item)
             self.call_one()
         self.threads_go_on(goes_on)
@@ -79,14 +79,14 @@ class Machine(Stepping):
             self.accepted(item)
         self.threads_go_on(goes_on)
 
-    @precondition(lambda self: self.at("queue", "agenda", "hand", "run"))
+    @precondition(lambda self: self.at("queue", "timers", "hand", "run"))
     @rule(n=ANY, everything=RARELY)
     def cancel(self, n: int, everything: bool) -> None:
         if everything:
             self.cancel_all_that_wait()
             return
-        item = pick(self.at("hand") or self.at("queue", "agenda", "run"), n)
-        waits = item.place in ("queue", "agenda") or (item.place == "hand" and item.task._seat is None)
+        item = pick(self.at("hand") or self.at("queue", "timers", "run"), n)
+        waits = item.place in ("queue", "timers") or (item.place == "hand" and item.task._slot is None)
         assert self.scheduler.withdraw(item.task) is waits
         if waits:
             assert not self.scheduler.withdraw(item.task)
@@ -94,7 +94,7 @@ class Machine(Stepping):
             item.place = "cancelled"
 
     def cancel_all_that_wait(self) -> None:
-        waiting = self.at("queue", "agenda")
+        waiting = self.at("queue", "timers")
         tasks = self.scheduler.cancel_waiting("test", self.now)
         assert tasks == sorted((item.task for item in waiting), key=lambda task: task.id)
         for item in waiting:
@@ -122,8 +122,8 @@ class Machine(Stepping):
     def succeed(self, n: int, goes_on: bool = False) -> None:
         desk = pick(self.running(), n)
         self.release(desk, "succeeded").task._phase = TaskState.SUCCEEDED
-        if desk.seat.attentive:
-            self.scheduler.attempt_over(desk.seat, None, self.now)
+        if desk.slot.attentive:
+            self.scheduler.attempt_over(desk.slot, None, self.now)
         self.probe_over(desk)
         self.threads_go_on(goes_on)
 
@@ -178,9 +178,9 @@ class Machine(Stepping):
         return item
 
     def tried(self, desk: Desk, item: Item, outcome: Outcome) -> None:
-        group = desk.seat.group
+        group = desk.slot.group
         error = OSError(outcome)
-        attempt = Attempt(item.entries + 1, desk.seat.id, group.name, desk.started, self.now, outcome, error)
+        attempt = Attempt(item.entries + 1, desk.slot.id, group.name, desk.started, self.now, outcome, error)
         self.scheduler.tried(item.task, attempt, group)
         item.entries += 1
         if outcome in TRIED:
@@ -192,8 +192,8 @@ class Machine(Stepping):
         scope = Scope.GROUP if outcome is Outcome.WORKER_FAULT else Scope.TASK
         if outcome is Outcome.THROTTLED:
             self.cool(desk, retry_after)
-        elif scope is Scope.GROUP or desk.seat.attentive:
-            self.scheduler.attempt_over(desk.seat, scope, self.now)
+        elif scope is Scope.GROUP or desk.slot.attentive:
+            self.scheduler.attempt_over(desk.slot, scope, self.now)
             self.probe_over(desk)
 
     def probe_over(self, desk: Desk) -> None:
@@ -208,10 +208,10 @@ class Machine(Stepping):
         end = self.now + (cool_down(health.throttles) if retry_after is None else retry_after)
         health.until = max(end, health.until or end)
         health.probe = None
-        self.scheduler.cool(desk.seat.group, retry_after, self.now)
-        assert desk.seat.group.until == health.until
-        for item in self.at("queue", "agenda", "hand"):
-            if self.is_too_late(item) and item.task._seat is None:
+        self.scheduler.cool(desk.slot.group, retry_after, self.now)
+        assert desk.slot.group.until == health.until
+        for item in self.at("queue", "timers", "hand"):
+            if self.is_too_late(item) and item.task._slot is None:
                 item.place = "dead"
 
     def decide(self, item: Item, fate: str, delay: float, *, in_hand: bool) -> None:
@@ -234,12 +234,12 @@ class Machine(Stepping):
     @precondition(lambda self: len(self.desks) < 6)
     @rule(name=st.sampled_from("ABC"), goes_on=GOES_ON)
     def add_worker(self, name: str, goes_on: bool = False) -> None:
-        group = self.scheduler.staff.group(name, None)
-        seat = Seat(self.number(), f"worker of {name}", group)
-        desk = Desk(seat, self.health_of(group))
-        seat.wake = lambda: setattr(desk, "called", True)
-        self.scheduler.add(seat)
-        seat.idle = False  # its thread starts
+        group = self.scheduler.fleet.group(name, None)
+        slot = Slot(self.number(), f"worker of {name}", group)
+        desk = Desk(slot, self.health_of(group))
+        slot.wake = lambda: setattr(desk, "called", True)
+        self.scheduler.add(slot)
+        slot.idle = False  # its thread starts
         self.desks.append(desk)
         self.threads_go_on(goes_on)
 
@@ -250,8 +250,8 @@ class Machine(Stepping):
         desk = pick(self.desks, n)
         if len(self.live) == 1 and not last:
             return
-        news = not desk.seat.retired
-        self.scheduler.retire(desk.seat, self.now)
+        news = not desk.slot.retired
+        self.scheduler.retire(desk.slot, self.now)
         if desk.health.probe is desk:
             desk.health.probe = None
         if news:
@@ -266,18 +266,18 @@ class Machine(Stepping):
     @precondition(lambda self: self.desks)
     @rule(n=ANY, everybody=RARELY, goes_on=GOES_ON)
     def pause_or_resume(self, n: int, everybody: bool, goes_on: bool) -> None:
-        seat = pick(self.desks, n).seat
+        slot = pick(self.desks, n).slot
         if everybody or self.paused:
             self.pause_or_resume_all()
-        elif seat.paused:
-            self.scheduler.staff.resume(seat)
+        elif slot.paused:
+            self.scheduler.fleet.resume(slot)
         else:
-            self.scheduler.staff.pause(seat)
+            self.scheduler.fleet.pause(slot)
         self.threads_go_on(goes_on)
 
     def pause_or_resume_all(self) -> None:
         self.paused = not self.paused
-        self.scheduler.staff.pause_all() if self.paused else self.scheduler.staff.resume_all()
+        self.scheduler.fleet.pause_all() if self.paused else self.scheduler.fleet.resume_all()
 
     # -- time --------------------------------------------------------------------------------------
 
@@ -291,12 +291,12 @@ class Machine(Stepping):
 
     def advance(self) -> None:
         self.scheduler.advance(self.now)
-        for item in sorted(self.at("agenda"), key=lambda item: item.due):
+        for item in sorted(self.at("timers"), key=lambda item: item.due):
             if item.due[0] <= self.now:
                 self.enter(item)
-        for item in self.at("queue", "agenda", "hand"):
+        for item in self.at("queue", "timers", "hand"):
             if item.deadline is not None and item.deadline <= self.now:
-                if item.place == "hand" and item.task._seat is not None:
+                if item.place == "hand" and item.task._slot is not None:
                     item.deadline = None  # it is about to run, and the attempt has its own watch
                 else:
                     item.place = "dead"

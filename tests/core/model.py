@@ -9,10 +9,10 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine
 
-from retrypool.core.health import Group
 from retrypool.core.scheduler import Scheduler
-from retrypool.core.seat import Seat
-from retrypool.task import Task, TaskState
+from retrypool.model.slots import Group, Slot
+from retrypool.model.task import Task
+from retrypool.states import TaskState
 
 ANY = st.integers(0, 1000)  # picks one of what there is, modulo their number
 AFFINITY_WAIT = 5.0
@@ -25,7 +25,7 @@ class Item:
     """A task in the model."""
 
     task: Task[Any, Any]
-    place: str = "new"  # queue, agenda, hand, run, and the three ends
+    place: str = "new"  # queue, timers, hand, run, and the three ends
     entry: int = 0  # its number among all that ever entered the queue
     entered: float = 0.0
     due: tuple[float, int] = (0.0, 0)
@@ -53,7 +53,7 @@ class Health:
 class Desk:
     """A worker and its thread in the model."""
 
-    seat: Seat
+    slot: Slot
     health: Health
     state: str = "asking"  # a new thread finds nothing and asks
     called: bool = False
@@ -94,7 +94,7 @@ class Model(RuleBasedStateMachine):
 
     def remember(self, desk: Desk) -> None:
         """Keep what its group was told, if all its workers are gone."""
-        group = desk.seat.group
+        group = desk.slot.group
         if group in self.live:
             return
         self.former[group.name] = desk.health
@@ -102,7 +102,7 @@ class Model(RuleBasedStateMachine):
 
     @property
     def live(self) -> frozenset[Group]:
-        return frozenset(desk.seat.group for desk in self.desks if not desk.seat.retired)
+        return frozenset(desk.slot.group for desk in self.desks if not desk.slot.retired)
 
     def at(self, *places: str) -> list[Item]:
         return [item for item in self.items if item.place in places]
@@ -110,14 +110,14 @@ class Model(RuleBasedStateMachine):
     def barred(self, desk: Desk) -> bool:
         health = desk.health
         cooling = health.until is not None and (self.now < health.until or health.probe not in (None, desk))
-        return desk.seat.retired or desk.seat.paused or self.paused or cooling
+        return desk.slot.retired or desk.slot.paused or self.paused or cooling
 
     def may_take(self, desk: Desk, item: Item) -> bool:
-        untried = desk.seat.group not in item.tried
+        untried = desk.slot.group not in item.tried
         return untried or item.opened is not None or item.tried >= self.live
 
     def goes_before(self, first: Item, second: Item) -> bool:
-        """Whether `first` must be claimed before `second`, by a seat that may take both."""
+        """Whether `first` must be claimed before `second`, by a slot that may take both."""
         if first.rank != second.rank:
             return first.rank < second.rank
         if self.crossed or (first.opened is None) != (second.opened is None):
@@ -128,7 +128,7 @@ class Model(RuleBasedStateMachine):
 
     def opens_at(self) -> float:
         """When the first worker may be given something, as far as its group goes; infinity for never."""
-        usable = [desk.health for desk in self.desks if not (desk.seat.paused or desk.seat.retired)]
+        usable = [desk.health for desk in self.desks if not (desk.slot.paused or desk.slot.retired)]
         return min((max(health.until or self.now, self.now) for health in usable), default=math.inf)
 
     def is_too_late(self, item: Item) -> bool:
@@ -141,7 +141,7 @@ class Model(RuleBasedStateMachine):
             item.place, item.entry, item.entered, item.opened = "queue", self.number(), self.now, None
 
     def defer(self, item: Item, delay: float) -> None:
-        item.place, item.due, item.opened = "agenda", (self.now + delay, self.number()), None
+        item.place, item.due, item.opened = "timers", (self.now + delay, self.number()), None
 
     def claimed(self, desk: Desk, item: Item, *, since: float = math.inf) -> None:
         """Check a claim, and do it in the model.
@@ -154,11 +154,11 @@ class Model(RuleBasedStateMachine):
         before = [i for i in self.at("queue") if i.entry < since and self.may_take(desk, i)]
         first = [i for i in before if self.goes_before(i, item)]
         assert first == [], f"{first} should have gone before {item}"
-        assert item.task._seat is desk.seat
+        assert item.task._slot is desk.slot
         if desk.health.until is not None:
             assert desk.health.probe is None, "two probes at a time"
             desk.health.probe = desk
-            assert desk.seat.attentive
+            assert desk.slot.attentive
         desk.item, desk.state, desk.started = item, "run", self.now
         item.place = "run"
         item.task._phase = TaskState.RUNNING
@@ -166,13 +166,13 @@ class Model(RuleBasedStateMachine):
     def learn_of_fresh_starts(self) -> None:
         """The scheduler may start a tried set afresh as soon as every live group is in it, or later."""
         self.step += 1
-        for item in self.at("queue", "agenda", "hand"):
+        for item in self.at("queue", "timers", "hand"):
             record = item.task._record
             tried = frozenset() if record is None else record.tried
             if tried != item.tried:
                 assert not tried, f"{item} was not tried by all of {tried}"
                 assert item.tried >= self.live, f"{item} has not been tried by all of {self.live}"
-            if record is not None and record.parole and item.opened is None:
+            if record is not None and record.tried_waived and item.opened is None:
                 assert self.now >= item.entered + AFFINITY_WAIT
                 item.opened = (self.step, item.tried)
             item.tried = tried

@@ -1,13 +1,14 @@
-"""What the tests of the core are made of: tasks, seats, and a scheduler with a few workers."""
+"""What the tests of the core are made of: tasks, slots, and a scheduler with a few workers."""
 
 from typing import Any
 
 from retrypool.core.scheduler import Scheduler
-from retrypool.core.seat import Seat
-from retrypool.core.settings import TaskSettings
-from retrypool.task import Attempt, DeadTask, Outcome, Task, TaskState
+from retrypool.model.settings import TaskSettings
+from retrypool.model.slots import Slot
+from retrypool.model.task import Attempt, DeadTask, Task
+from retrypool.states import Outcome, TaskState
 
-Seats = dict[str, Seat]
+Slots = dict[str, Slot]
 
 
 class Owner:
@@ -16,7 +17,7 @@ class Owner:
     def cancel_waiting(self, task: Task[Any, Any]) -> bool:
         raise NotImplementedError
 
-    def settle(self, seat: Seat, ctx: Any, actual: float) -> None:
+    def settle(self, slot: Slot, ctx: Any, actual: float) -> None:
         raise NotImplementedError
 
 
@@ -39,21 +40,21 @@ def submit(scheduler: Scheduler, now: float = 0.0, **wanted: Any) -> Task[Any, A
     return task
 
 
-def seat_workers(scheduler: Scheduler, *names: str) -> Seats:
+def slot_workers(scheduler: Scheduler, *names: str) -> Slots:
     """Workers called "A" or "A2": the letter is the group, and they are not parked yet."""
-    seats = {}
+    slots = {}
     for number, name in enumerate(names):
-        seat = seats[name] = Seat(number, name, scheduler.staff.group(name[0], None))
-        scheduler.add(seat)
-        seat.idle = False
-    return seats
+        slot = slots[name] = Slot(number, name, scheduler.fleet.group(name[0], None))
+        scheduler.add(slot)
+        slot.idle = False
+    return slots
 
 
-def claim(scheduler: Scheduler, seat: Seat, now: float = 0.0) -> Task[Any, Any] | None:
+def claim(scheduler: Scheduler, slot: Slot, now: float = 0.0) -> Task[Any, Any] | None:
     """As a thread that has just been woken does."""
-    scheduler.staff.unpark(seat)
-    seat.idle = False
-    task = scheduler.claim(seat, now)
+    scheduler.fleet.unpark(slot)
+    slot.idle = False
+    task = scheduler.claim(slot, now)
     if task is not None:
         task._phase = TaskState.RUNNING
     return task
@@ -61,7 +62,7 @@ def claim(scheduler: Scheduler, seat: Seat, now: float = 0.0) -> Task[Any, Any] 
 
 def fail(
     scheduler: Scheduler,
-    seat: Seat,
+    slot: Slot,
     task: Task[Any, Any],
     now: float = 0.0,
     outcome: Outcome = Outcome.FAILED,
@@ -70,21 +71,21 @@ def fail(
     record = task._record
     number = 1 if record is None else record.entries + 1
     error = OSError(f"attempt {number}")
-    attempt = Attempt(number, seat.id, seat.group.name, now, now, outcome, error)
-    scheduler.tried(task, attempt, seat.group)
+    attempt = Attempt(number, slot.id, slot.group.name, now, now, outcome, error)
+    scheduler.tried(task, attempt, slot.group)
 
 
 def fail_and_retry(
-    scheduler: Scheduler, seat: Seat, task: Task[Any, Any], now: float = 0.0, delay: float = 0.0
+    scheduler: Scheduler, slot: Slot, task: Task[Any, Any], now: float = 0.0, delay: float = 0.0
 ) -> None:
-    fail(scheduler, seat, task, now)
+    fail(scheduler, slot, task, now)
     scheduler.retry(task, delay, now)
 
 
-def sleep_on(scheduler: Scheduler, seats: Seats, *names: str, now: float = 0.0) -> list[str]:
+def sleep_on(scheduler: Scheduler, slots: Slots, *names: str, now: float = 0.0) -> list[str]:
     """Let these workers find nothing and sleep; return the list of those called from then on."""
     called: list[str] = []
     for name in names:
-        seats[name].wake = lambda name=name: called.append(name)  # type: ignore[misc]
-        assert claim(scheduler, seats[name], now) is None
+        slots[name].wake = lambda name=name: called.append(name)  # type: ignore[misc]
+        assert claim(scheduler, slots[name], now) is None
     return called

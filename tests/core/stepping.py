@@ -1,10 +1,10 @@
-"""Worker threads, moved by hand: one step at a time, the same steps as in `retrypool.threads.runner`."""
+"""Worker threads, moved by hand: one step at a time, the steps of `retrypool.threads.worker_thread`."""
 
 from typing import Any
 
 from hypothesis.stateful import precondition, rule
 
-from retrypool.task import Task
+from retrypool.model.task import Task
 
 from .model import ANY, Desk, Model, pick
 
@@ -13,13 +13,13 @@ class Stepping(Model):
     """Between any two steps of a thread, anything else may happen."""
 
     def move(self, desk: Desk) -> None:
-        scheduler, seat = self.scheduler, desk.seat
+        scheduler, slot = self.scheduler, desk.slot
         match desk.state:
             case "awake":
-                if not scheduler.backlog.arrivals:
+                if not scheduler.backlog.injector:
                     desk.state = "asking"
                     return
-                task = scheduler.backlog.arrivals.popleft()
+                task = scheduler.backlog.injector.popleft()
                 desk.item = next(i for i in self.items if i.task is task)
                 desk.state, desk.since = "holding", self.number()
                 if desk.item.place == "queue":
@@ -27,45 +27,45 @@ class Stepping(Model):
                 self.crossed |= sum(d.state in ("holding", "seated") for d in self.desks) > 1
             case "holding":
                 assert desk.item is not None
-                desk.item.task._seat = seat
+                desk.item.task._slot = slot
                 desk.state = "seated"
             case "seated":
                 item = desk.item
                 assert item is not None
                 if item.place == "hand":
                     item.place = "queue"
-                if item.task._withdrawn or not seat.direct or not scheduler.admits(seat, item.task):
+                if item.task._withdrawn or not slot.direct or not scheduler.admits(slot, item.task):
                     self.claim(desk, item.task)
                 else:
                     self.claimed(desk, item, since=desk.since)
             case "asking":
                 self.claim(desk, None)
             case "settling":
-                if scheduler.backlog.arrivals and scheduler.staff.unpark(seat):
+                if scheduler.backlog.injector and scheduler.fleet.unpark(slot):
                     self.wake(desk)
                 else:
                     desk.state = "asleep"
             case "asleep":
                 assert desk.called
                 desk.called = False
-                scheduler.staff.unpark(seat)
+                scheduler.fleet.unpark(slot)
                 self.wake(desk)
 
     def wake(self, desk: Desk) -> None:
-        desk.seat.idle = self.searching = False
+        desk.slot.idle = self.searching = False
         desk.state = "asking"
 
     def claim(self, desk: Desk, handed: Task[Any, Any] | None) -> None:
         desk.item = None
-        task = self.scheduler.claim(desk.seat, self.now, handed)
+        task = self.scheduler.claim(desk.slot, self.now, handed)
         self.learn_of_fresh_starts()
         if task is not None:
             self.claimed(desk, next(i for i in self.items if i.task is task))
             return
         assert self.barred(desk) or not [i for i in self.at("queue") if self.may_take(desk, i)]
         desk.state = "settling"
-        if desk.seat.retired:
-            self.scheduler.remove(desk.seat)
+        if desk.slot.retired:
+            self.scheduler.remove(desk.slot)
             self.desks.remove(desk)
 
     def rest(self, desk: Desk) -> None:
@@ -75,11 +75,11 @@ class Stepping(Model):
 
     def call_one(self) -> None:
         """What a dispatcher does once it has appended; see `Engine.wake_one`."""
-        parked = self.scheduler.staff.parked
+        parked = self.scheduler.fleet.parked
         if parked and not self.searching:
             self.searching = True
-            seat, _ = parked.popitem()
-            seat.wake()
+            slot, _ = parked.popitem()
+            slot.wake()
 
     @precondition(lambda self: any(desk.moving for desk in self.desks))
     @rule(n=ANY)

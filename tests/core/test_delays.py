@@ -9,9 +9,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from retrypool.core.delays import as_delay, combine, exponential, fixed, linear, random_between
-from retrypool.core.retry import Failure
 from retrypool.errors import InvalidType, InvalidValue
+from retrypool.policy.delays import as_delay, combine, exponential, fixed, linear, random_between
+from retrypool.policy.retry import Failure
 
 LENGTHS = st.floats(0, 1e12)
 

@@ -4,14 +4,13 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from retrypool.core.blame import Scope
-from retrypool.core.health import Group, cool_down
 from retrypool.core.scheduler import Scheduler
-from retrypool.core.seat import Seat
 from retrypool.events import GroupCooling, GroupOpened
-from retrypool.task import DeadReason, Outcome
+from retrypool.model.slots import Group, Slot, cool_down
+from retrypool.policy.blame import Scope
+from retrypool.states import DeadReason, Outcome
 
-from .parts import claim, fail, seat_workers, sleep_on, submit
+from .parts import claim, fail, sleep_on, slot_workers, submit
 
 
 @pytest.mark.parametrize(
@@ -40,34 +39,34 @@ def test_cool_down_is_never_cut_short(throttled: list[tuple[float, float | None]
 
 
 def test_told_time_is_kept_to_the_second() -> None:
-    group, seat = Group("a"), None
-    seat = Seat(1, "w", group)
+    group, slot = Group("a"), None
+    slot = Slot(1, "w", group)
     assert group.cool(10.0, 7.5) == 17.5
-    assert group.refuses(seat, 17.4)
-    assert not group.refuses(seat, 17.5)
+    assert group.refuses(slot, 17.4)
+    assert not group.refuses(slot, 17.5)
 
 
 def test_cooling_group_is_given_nothing_and_others_are() -> None:
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A", "A2", "B")
-    scheduler.cool(seats["A"].group, 5.0, now=0.0)
+    slots = slot_workers(scheduler, "A", "A2", "B")
+    scheduler.cool(slots["A"].group, 5.0, now=0.0)
     task = submit(scheduler)
-    assert claim(scheduler, seats["A"], now=4.9) is None
-    assert claim(scheduler, seats["A2"], now=4.9) is None
-    assert claim(scheduler, seats["B"], now=4.9) is task
+    assert claim(scheduler, slots["A"], now=4.9) is None
+    assert claim(scheduler, slots["A2"], now=4.9) is None
+    assert claim(scheduler, slots["B"], now=4.9) is task
 
 
 def test_group_is_probed_by_one_worker_and_opens_when_that_succeeds() -> None:
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A", "A2")
-    scheduler.cool(seats["A"].group, 5.0, now=0.0)
+    slots = slot_workers(scheduler, "A", "A2")
+    scheduler.cool(slots["A"].group, 5.0, now=0.0)
     first, second = submit(scheduler), submit(scheduler)
     scheduler.advance(5.0)
-    assert claim(scheduler, seats["A"], now=5.0) is first
-    assert seats["A"].attentive
-    assert claim(scheduler, seats["A2"], now=5.0) is None
-    scheduler.attempt_over(seats["A"], None, 6.0)
-    assert claim(scheduler, seats["A2"], now=6.0) is second
+    assert claim(scheduler, slots["A"], now=5.0) is first
+    assert slots["A"].attentive
+    assert claim(scheduler, slots["A2"], now=5.0) is None
+    scheduler.attempt_over(slots["A"], None, 6.0)
+    assert claim(scheduler, slots["A2"], now=6.0) is second
     kinds = [type(event) for event in scheduler.take_happened()]
     assert kinds == [GroupCooling, GroupOpened]
 
@@ -75,65 +74,65 @@ def test_group_is_probed_by_one_worker_and_opens_when_that_succeeds() -> None:
 def test_all_that_sleep_are_let_in_when_the_probe_has_succeeded() -> None:
     """Its thread looks for the next task then, and calls one of them if there is more to do."""
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A", "A2", "A3")
-    scheduler.cool(seats["A"].group, 5.0, now=0.0)
+    slots = slot_workers(scheduler, "A", "A2", "A3")
+    scheduler.cool(slots["A"].group, 5.0, now=0.0)
     tasks = [submit(scheduler) for _ in range(3)]
-    assert claim(scheduler, seats["A"], now=5.0) is tasks[0]
-    called = sleep_on(scheduler, seats, "A2", "A3", now=5.0)
-    scheduler.attempt_over(seats["A"], None, 6.0)
-    assert claim(scheduler, seats["A"], now=6.0) is tasks[1]
+    assert claim(scheduler, slots["A"], now=5.0) is tasks[0]
+    called = sleep_on(scheduler, slots, "A2", "A3", now=5.0)
+    scheduler.attempt_over(slots["A"], None, 6.0)
+    assert claim(scheduler, slots["A"], now=6.0) is tasks[1]
     assert called
     assert set(called) <= {"A2", "A3"}
 
 
 def test_probe_that_is_throttled_again_closes_the_group_for_longer() -> None:
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A", "A2")
-    group = seats["A"].group
+    slots = slot_workers(scheduler, "A", "A2")
+    group = slots["A"].group
     scheduler.cool(group, None, now=0.0)
     submit(scheduler)
-    assert claim(scheduler, seats["A"], now=1.0) is not None
+    assert claim(scheduler, slots["A"], now=1.0) is not None
     scheduler.cool(group, None, now=1.5)
-    assert (group.until, group.probe, seats["A"].attentive) == (3.5, None, False)
-    assert claim(scheduler, seats["A2"], now=2.0) is None
+    assert (group.until, group.probe, slots["A"].attentive) == (3.5, None, False)
+    assert claim(scheduler, slots["A2"], now=2.0) is None
 
 
 def test_attempt_from_before_the_cool_down_is_no_probe() -> None:
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A", "A2")
-    group = seats["A"].group
+    slots = slot_workers(scheduler, "A", "A2")
+    group = slots["A"].group
     submit(scheduler)
-    assert claim(scheduler, seats["A"]) is not None
+    assert claim(scheduler, slots["A"]) is not None
     scheduler.cool(group, 5.0, now=0.0)
-    scheduler.attempt_over(seats["A"], None, 1.0)
+    scheduler.attempt_over(slots["A"], None, 1.0)
     assert group.until == 5.0
 
 
 def test_probe_that_leaves_lets_another_try() -> None:
     """It may take its time: its thread is busy, and calls nobody."""
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A", "A2")
-    scheduler.cool(seats["A"].group, 1.0, now=0.0)
+    slots = slot_workers(scheduler, "A", "A2")
+    scheduler.cool(slots["A"].group, 1.0, now=0.0)
     submit(scheduler)
     task = submit(scheduler)
-    assert claim(scheduler, seats["A"], now=1.0) is not None
-    called = sleep_on(scheduler, seats, "A2", now=1.0)
-    scheduler.retire(seats["A"], now=2.0)
+    assert claim(scheduler, slots["A"], now=1.0) is not None
+    called = sleep_on(scheduler, slots, "A2", now=1.0)
+    scheduler.retire(slots["A"], now=2.0)
     assert called == ["A2"]
-    assert claim(scheduler, seats["A2"], now=2.0) is task
+    assert claim(scheduler, slots["A2"], now=2.0) is task
 
 
 def test_probe_that_runs_out_of_time_and_kills_its_task_lets_another_try() -> None:
     """Its thread hangs, and calls nobody; the task does not come back, and calls nobody either."""
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A", "A2")
-    scheduler.cool(seats["A"].group, 1.0, now=0.0)
+    slots = slot_workers(scheduler, "A", "A2")
+    scheduler.cool(slots["A"].group, 1.0, now=0.0)
     probe = submit(scheduler)
     task = submit(scheduler)
-    assert claim(scheduler, seats["A"], now=1.0) is probe
-    called = sleep_on(scheduler, seats, "A2", now=1.0)
-    fail(scheduler, seats["A"], probe, now=2.0, outcome=Outcome.TIMED_OUT)
-    scheduler.attempt_over(seats["A"], Scope.TASK, 2.0)
+    assert claim(scheduler, slots["A"], now=1.0) is probe
+    called = sleep_on(scheduler, slots, "A2", now=1.0)
+    fail(scheduler, slots["A"], probe, now=2.0, outcome=Outcome.TIMED_OUT)
+    scheduler.attempt_over(slots["A"], Scope.TASK, 2.0)
     scheduler.bury(probe, DeadReason.ATTEMPTS, OSError(), 2.0)
     assert called == ["A2"]
-    assert claim(scheduler, seats["A2"], now=2.0) is task
+    assert claim(scheduler, slots["A2"], now=2.0) is task

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from retrypool import InvalidType, InvalidValue, MissingExtra
-from retrypool.core.recurrence import Cron, Grid
+from retrypool.policy.recurrence import Cron, Grid
 
 BERLIN = ZoneInfo("Europe/Berlin")
 YEAR = 365 * 24 * 3600

@@ -9,10 +9,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from retrypool.core.delays import combine, exponential, fixed, linear
-from retrypool.core.retry import UNLIMITED, Cancel, Failure, FailureAction, GiveUp, RetryIn, RetryPolicy
 from retrypool.errors import InvalidType, InvalidValue, Throttled, Unrecoverable, WorkerFault
-from retrypool.task import DeadReason
+from retrypool.policy.delays import combine, exponential, fixed, linear
+from retrypool.policy.retry import UNLIMITED, Cancel, Failure, FailureAction, GiveUp, RetryIn, RetryPolicy
+from retrypool.states import DeadReason
 
 NOW = 100.0
 

@@ -2,199 +2,199 @@
 
 import pytest
 
-from retrypool.core.retry import RetryPolicy
 from retrypool.core.scheduler import Scheduler
 from retrypool.errors import TaskNotFound
 from retrypool.events import TaskDead
-from retrypool.task import DeadReason, Outcome, TaskState
+from retrypool.policy.retry import RetryPolicy
+from retrypool.states import DeadReason, Outcome, TaskState
 
-from .parts import claim, fail, fail_and_retry, make_task, seat_workers, sleep_on, submit
+from .parts import claim, fail, fail_and_retry, make_task, sleep_on, slot_workers, submit
 
 
 def test_tasks_go_by_priority_then_immediate_retries_then_first_in_first_out() -> None:
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A", "B")
+    slots = slot_workers(scheduler, "A", "B")
     retried = submit(scheduler, retry=RetryPolicy(immediate=True))
-    assert claim(scheduler, seats["A"]) is retried
+    assert claim(scheduler, slots["A"]) is retried
     first, second = submit(scheduler), submit(scheduler)
     low, high = submit(scheduler, priority=-1), submit(scheduler, priority=1)
-    fail_and_retry(scheduler, seats["A"], retried)
-    order = [claim(scheduler, seats["B"]) for _ in range(5)]
+    fail_and_retry(scheduler, slots["A"], retried)
+    order = [claim(scheduler, slots["B"]) for _ in range(5)]
     assert order == [high, retried, first, second, low]
 
 
 def test_retry_waits_for_a_group_that_has_not_tried() -> None:
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A", "A2", "B")
+    slots = slot_workers(scheduler, "A", "A2", "B")
     task = submit(scheduler)
-    assert claim(scheduler, seats["A"]) is task
-    fail_and_retry(scheduler, seats["A"], task)
-    assert claim(scheduler, seats["A"]) is None
-    assert claim(scheduler, seats["A2"]) is None
-    assert claim(scheduler, seats["B"]) is task
+    assert claim(scheduler, slots["A"]) is task
+    fail_and_retry(scheduler, slots["A"], task)
+    assert claim(scheduler, slots["A"]) is None
+    assert claim(scheduler, slots["A2"]) is None
+    assert claim(scheduler, slots["B"]) is task
 
 
 def test_tried_set_starts_afresh_once_every_live_group_is_in_it() -> None:
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A", "B")
+    slots = slot_workers(scheduler, "A", "B")
     task = submit(scheduler)
     for name in "ABAB":
-        assert claim(scheduler, seats[name]) is task
-        fail_and_retry(scheduler, seats[name], task)
+        assert claim(scheduler, slots[name]) is task
+        fail_and_retry(scheduler, slots[name], task)
 
 
 def test_any_worker_may_after_affinity_wait() -> None:
     scheduler = Scheduler(affinity_wait=5.0)
-    seats = seat_workers(scheduler, "A", "B")
+    slots = slot_workers(scheduler, "A", "B")
     task = submit(scheduler)
-    assert claim(scheduler, seats["A"]) is task
-    fail_and_retry(scheduler, seats["A"], task, now=10.0)
-    assert claim(scheduler, seats["A"], now=10.0) is None
+    assert claim(scheduler, slots["A"]) is task
+    fail_and_retry(scheduler, slots["A"], task, now=10.0)
+    assert claim(scheduler, slots["A"], now=10.0) is None
     assert scheduler.next_wakeup() == 15.0
     scheduler.advance(14.9)
-    assert claim(scheduler, seats["A"], now=14.9) is None
+    assert claim(scheduler, slots["A"], now=14.9) is None
     scheduler.advance(15.0)
-    assert claim(scheduler, seats["A"], now=15.0) is task
+    assert claim(scheduler, slots["A"], now=15.0) is task
 
 
 def test_group_that_leaves_lets_the_others_try_again() -> None:
     """What A has tried waits for B. B goes, so that A is all there is."""
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A", "B")
+    slots = slot_workers(scheduler, "A", "B")
     task = submit(scheduler)
-    assert claim(scheduler, seats["A"]) is task
-    fail_and_retry(scheduler, seats["A"], task)
-    assert claim(scheduler, seats["A"]) is None
-    scheduler.retire(seats["B"], now=0.0)
-    assert claim(scheduler, seats["A"]) is task
+    assert claim(scheduler, slots["A"]) is task
+    fail_and_retry(scheduler, slots["A"], task)
+    assert claim(scheduler, slots["A"]) is None
+    scheduler.retire(slots["B"], now=0.0)
+    assert claim(scheduler, slots["A"]) is task
 
 
 def test_group_of_the_same_name_that_comes_later_has_tried_nothing() -> None:
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A", "B", "C")
+    slots = slot_workers(scheduler, "A", "B", "C")
     task = submit(scheduler)
-    assert claim(scheduler, seats["A"]) is task
-    fail_and_retry(scheduler, seats["A"], task)
-    scheduler.retire(seats["A"], now=0.0)
-    scheduler.remove(seats["A"])
-    newcomer = seat_workers(scheduler, "A")["A"]
+    assert claim(scheduler, slots["A"]) is task
+    fail_and_retry(scheduler, slots["A"], task)
+    scheduler.retire(slots["A"], now=0.0)
+    scheduler.remove(slots["A"])
+    newcomer = slot_workers(scheduler, "A")["A"]
     assert claim(scheduler, newcomer) is task
 
 
 @pytest.mark.parametrize("outcome", [Outcome.THROTTLED, Outcome.WITHDRAWN])
 def test_attempt_that_says_nothing_of_the_worker_leaves_it_untried_and_uncharged(outcome: Outcome) -> None:
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A", "B")
+    slots = slot_workers(scheduler, "A", "B")
     task = submit(scheduler)
-    assert claim(scheduler, seats["A"]) is task
-    fail(scheduler, seats["A"], task, outcome=outcome)
+    assert claim(scheduler, slots["A"]) is task
+    fail(scheduler, slots["A"], task, outcome=outcome)
     assert task._record is not None
     assert (task._record.tried, task._record.charged, task._record.entries) == (frozenset(), 0, 1)
 
 
 def test_worker_fault_is_charged_only_if_no_other_group_is_live() -> None:
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A", "B")
+    slots = slot_workers(scheduler, "A", "B")
     task = submit(scheduler)
-    assert claim(scheduler, seats["A"]) is task
-    fail(scheduler, seats["A"], task, outcome=Outcome.WORKER_FAULT)
+    assert claim(scheduler, slots["A"]) is task
+    fail(scheduler, slots["A"], task, outcome=Outcome.WORKER_FAULT)
     assert task._record is not None
     assert task._record.charged == 0
-    scheduler.retire(seats["B"], now=0.0)
-    fail(scheduler, seats["A"], task, outcome=Outcome.WORKER_FAULT)
+    scheduler.retire(slots["B"], now=0.0)
+    fail(scheduler, slots["A"], task, outcome=Outcome.WORKER_FAULT)
     assert task._record.charged == 1
 
 
 def test_one_task_wakes_one_worker_and_it_is_one_that_may_take_it() -> None:
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A", "A2", "A3", "B")
+    slots = slot_workers(scheduler, "A", "A2", "A3", "B")
     task = submit(scheduler, retry=RetryPolicy(immediate=True))
-    assert claim(scheduler, seats["A"]) is task
-    called = sleep_on(scheduler, seats, "A2", "A3", "B")
-    fail_and_retry(scheduler, seats["A"], task)
+    assert claim(scheduler, slots["A"]) is task
+    called = sleep_on(scheduler, slots, "A2", "A3", "B")
+    fail_and_retry(scheduler, slots["A"], task)
     assert called == ["B"]
 
 
 def test_cancelled_task_is_never_claimed_nor_counted() -> None:
     scheduler = Scheduler()
-    seat = seat_workers(scheduler, "A")["A"]
+    slot = slot_workers(scheduler, "A")["A"]
     gone, stays = submit(scheduler), submit(scheduler)
     assert scheduler.withdraw(gone)
     scheduler.cancel(gone, "test", 0.0)
     assert len(scheduler.backlog) == 1
-    assert claim(scheduler, seat) is stays
-    assert claim(scheduler, seat) is None
+    assert claim(scheduler, slot) is stays
+    assert claim(scheduler, slot) is None
     assert gone.state is TaskState.CANCELLED
 
 
 def test_task_that_a_worker_has_in_hand_cannot_be_withdrawn() -> None:
     scheduler = Scheduler()
-    seat = seat_workers(scheduler, "A")["A"]
+    slot = slot_workers(scheduler, "A")["A"]
     task = submit(scheduler)
-    task._seat = seat
+    task._slot = slot
     assert not scheduler.withdraw(task)
     assert not task._withdrawn
 
 
 def test_backlog_counts_while_a_worker_holds_a_cancelled_task() -> None:
-    """Between taking it from the arrivals and writing its name on it, somebody cancels the task.
+    """Between taking it from the injector and writing its name on it, somebody cancels the task.
 
     `cancel`, `stats` and `wait` count the backlog at such a moment.
     """
     scheduler = Scheduler()
     task = submit(scheduler)
-    assert scheduler.backlog.arrivals.popleft() is task
+    assert scheduler.backlog.injector.popleft() is task
     assert scheduler.withdraw(task)
     assert len(scheduler.backlog) == 0
     assert scheduler.idle()
 
 
-def test_task_that_starts_afresh_keeps_its_place_in_the_arrivals() -> None:
-    """A finds in the arrivals what only A has tried, and A is all that is left: then A may have it."""
+def test_task_that_starts_afresh_keeps_its_place_in_the_injector() -> None:
+    """A finds in the injector what only A has tried, and A is all that is left: then A may have it."""
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A", "B")
+    slots = slot_workers(scheduler, "A", "B")
     first = submit(scheduler)
-    assert claim(scheduler, seats["A"]) is first
-    fail_and_retry(scheduler, seats["A"], first)
+    assert claim(scheduler, slots["A"]) is first
+    fail_and_retry(scheduler, slots["A"], first)
     later = submit(scheduler, delay=1.0, retry=RetryPolicy(immediate=True))
-    scheduler.retire(seats["B"], now=0.0)
+    scheduler.retire(slots["B"], now=0.0)
     scheduler.advance(1.0)
-    assert [claim(scheduler, seats["A"], now=1.0) for _ in range(2)] == [first, later]
+    assert [claim(scheduler, slots["A"], now=1.0) for _ in range(2)] == [first, later]
 
 
 def test_tasks_that_start_afresh_keep_their_place_among_those_of_their_priority() -> None:
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A", "B")
+    slots = slot_workers(scheduler, "A", "B")
     first = submit(scheduler, priority=1)
-    assert claim(scheduler, seats["A"]) is first
-    fail_and_retry(scheduler, seats["A"], first)
+    assert claim(scheduler, slots["A"]) is first
+    fail_and_retry(scheduler, slots["A"], first)
     later = submit(scheduler, priority=1)
-    scheduler.retire(seats["B"], now=0.0)
-    assert [claim(scheduler, seats["A"]) for _ in range(2)] == [first, later]
+    scheduler.retire(slots["B"], now=0.0)
+    assert [claim(scheduler, slots["A"]) for _ in range(2)] == [first, later]
 
 
-def test_task_that_starts_afresh_goes_before_later_ones_in_other_lanes() -> None:
-    """It comes to the head of a lane that A knows already, and that was behind another one."""
+def test_task_that_starts_afresh_goes_before_later_ones_in_other_subqueues() -> None:
+    """It comes to the head of a subqueue that A knows already, and that was behind another one."""
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A", "B", "C")
+    slots = slot_workers(scheduler, "A", "B", "C")
     first, mid = submit(scheduler, priority=1), submit(scheduler, priority=1)
-    assert claim(scheduler, seats["A"]) is first
-    assert claim(scheduler, seats["B"]) is mid
-    fail_and_retry(scheduler, seats["A"], first)
-    assert claim(scheduler, seats["B"]) is first
-    fail_and_retry(scheduler, seats["B"], first)  # waits for C
-    fail_and_retry(scheduler, seats["B"], mid)  # waits for A or C
+    assert claim(scheduler, slots["A"]) is first
+    assert claim(scheduler, slots["B"]) is mid
+    fail_and_retry(scheduler, slots["A"], first)
+    assert claim(scheduler, slots["B"]) is first
+    fail_and_retry(scheduler, slots["B"], first)  # waits for C
+    fail_and_retry(scheduler, slots["B"], mid)  # waits for A or C
     late = submit(scheduler, priority=1)
-    scheduler.retire(seats["C"], now=0.0)
-    assert [claim(scheduler, seats["A"]) for _ in range(3)] == [first, mid, late]
+    scheduler.retire(slots["C"], now=0.0)
+    assert [claim(scheduler, slots["A"]) for _ in range(3)] == [first, mid, late]
 
 
 def test_task_whose_deadline_passes_while_it_waits_is_dead_with_its_last_error() -> None:
     scheduler = Scheduler()
-    seats = seat_workers(scheduler, "A")
+    slots = slot_workers(scheduler, "A")
     task = submit(scheduler, deadline=5.0)
-    assert claim(scheduler, seats["A"]) is task
-    fail_and_retry(scheduler, seats["A"], task, now=1.0, delay=10.0)
+    assert claim(scheduler, slots["A"]) is task
+    fail_and_retry(scheduler, slots["A"], task, now=1.0, delay=10.0)
     scheduler.advance(5.0)
     assert task.state is TaskState.DEAD
     assert scheduler.dead[task.id].reason is DeadReason.DEADLINE
@@ -206,10 +206,10 @@ def test_task_whose_deadline_passes_while_it_waits_is_dead_with_its_last_error()
 def test_task_put_back_after_its_deadline_does_not_wait_any_longer() -> None:
     """A callback takes its time between the failure and the retry, and the deadline passes meanwhile."""
     scheduler = Scheduler()
-    seat = seat_workers(scheduler, "A")["A"]
+    slot = slot_workers(scheduler, "A")["A"]
     task = submit(scheduler, deadline=5.0)
-    assert claim(scheduler, seat) is task
-    fail(scheduler, seat, task, now=4.0)
+    assert claim(scheduler, slot) is task
+    fail(scheduler, slot, task, now=4.0)
     scheduler.advance(5.0)
     scheduler.retry(task, 0.0, 6.0)
     scheduler.advance(6.0)
@@ -242,10 +242,10 @@ def test_all_that_waits_is_cancelled_in_the_order_of_ids() -> None:
 
 def test_task_cancelled_while_it_was_decided_about_is_not_retried() -> None:
     scheduler = Scheduler()
-    seat = seat_workers(scheduler, "A")["A"]
+    slot = slot_workers(scheduler, "A")["A"]
     task = submit(scheduler)
-    assert claim(scheduler, seat) is task
-    fail(scheduler, seat, task)
+    assert claim(scheduler, slot) is task
+    fail(scheduler, slot, task)
     assert task._record is not None
     assert task._record.deciding
     task._record.cancelled = True

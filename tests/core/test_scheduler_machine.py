@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis.stateful import invariant
 
 from retrypool.events import TaskCancelled, TaskDead
-from retrypool.task import TaskState
+from retrypool.states import TaskState
 
 from .machine import Machine
 from .model import AFFINITY_WAIT, ENDS
@@ -19,30 +19,30 @@ class SchedulerMachine(Machine):
     def no_task_is_lost_or_doubled(self) -> None:
         self.learn_of_fresh_starts()
         scheduler, backlog = self.scheduler, self.scheduler.backlog
-        filed = [entry[2] for lane in backlog.lanes.values() for entry in lane.tasks]
-        queued = Counter([*backlog.arrivals, *filed])
-        delayed = Counter(scheduler.agenda.subjects(scheduler._due))
+        filed = [entry[2] for subqueue in backlog.subqueues.values() for entry in subqueue.tasks]
+        queued = Counter([*backlog.injector, *filed])
+        delayed = Counter(scheduler.timers.subjects(scheduler._due))
         held = Counter(desk.item.task for desk in self.desks if desk.item is not None)
-        ghosts = 0
+        tombstones = 0
         for item in self.items:
             task, place = item.task, item.place
             found = (queued[task], delayed[task], held[task])
             match place:
                 case "queue":
                     assert found == (1, 0, 0)
-                case "agenda":
+                case "timers":
                     assert found == (0, 1, 0)
                 case "hand" | "run":
                     assert found == (0, 0, 1)
                 case _:
                     assert task._phase is TaskState(place)
                     assert sum(found) <= task._withdrawn
-                    ghosts += found[0] + found[2]
+                    tombstones += found[0] + found[2]
             if place in ("queue", "hand"):
                 assert task._phase is TaskState.QUEUED
-            elif place == "agenda":
+            elif place == "timers":
                 assert task._phase is (TaskState.RETRYING if item.entries else TaskState.SCHEDULED)
-        assert ghosts == backlog.ghosts
+        assert tombstones == backlog.tombstones
         assert sum(queued.values()) <= len(self.items)
 
     @invariant()
@@ -50,37 +50,38 @@ class SchedulerMachine(Machine):
         scheduler = self.scheduler
         if not any(desk.item is not None and desk.item.place in ENDS for desk in self.desks):
             assert len(scheduler.backlog) == len(self.at("queue"))
-        assert scheduler.delayed == len(self.at("agenda"))
+        assert scheduler.delayed == len(self.at("timers"))
         assert scheduler.died == len(self.at("dead"))
         assert scheduler.cancelled == len(self.at("cancelled"))
-        assert Counter(scheduler.waiting()) == Counter(item.task for item in self.at("queue", "agenda"))
+        assert Counter(scheduler.waiting()) == Counter(item.task for item in self.at("queue", "timers"))
         if scheduler.dead_limit is not None:
             assert len(scheduler.dead) <= scheduler.dead_limit
         for event in scheduler.take_happened():
             if isinstance(event, TaskDead | TaskCancelled):
                 self.reported[event.task] += 1
         assert self.reported == Counter(item.task for item in self.at("dead", "cancelled"))
-        assert scheduler.staff.live == self.live
+        assert scheduler.fleet.live == self.live
 
     @invariant()
     def nobody_is_let_work_who_may_not(self) -> None:
         for desk in self.desks:
             health = desk.health
-            if desk.seat.direct:
+            if desk.slot.direct:
                 assert not self.barred(desk)
                 assert health.until is None
             if health.probe is not None:
-                assert health.probe.seat.group.probe is health.probe.seat
+                assert health.probe.slot.group.probe is health.probe.slot
         if not self.at("queue") and not any(desk.item for desk in self.desks):
             self.crossed = False
 
     @invariant()
     def nobody_waits_too_long_for_an_untried_worker(self) -> None:
         if not self.due():
-            for lane in self.scheduler.backlog.lanes.values():
-                if lane.audience.tried:
+            for subqueue in self.scheduler.backlog.subqueues.values():
+                if subqueue.constraints.tried:
                     assert all(
-                        since + AFFINITY_WAIT > self.now or task._withdrawn for _, since, task in lane.tasks
+                        since + AFFINITY_WAIT > self.now or task._withdrawn
+                        for _, since, task in subqueue.tasks
                     )
 
     @invariant()
@@ -92,7 +93,7 @@ class SchedulerMachine(Machine):
             if desk.state == "asleep" and not self.barred(desk):
                 left = [item for item in self.at("queue") if self.may_take(desk, item)]
                 assert left == [], f"{desk} sleeps on {left}"
-        idle = not self.at("queue", "agenda") and all(desk.state == "asleep" for desk in self.desks)
+        idle = not self.at("queue", "timers") and all(desk.state == "asleep" for desk in self.desks)
         assert self.scheduler.idle() is idle or any(desk.state == "stuck" for desk in self.desks)
 
     def teardown(self) -> None:
@@ -102,7 +103,7 @@ class SchedulerMachine(Machine):
         if self.paused:
             self.pause_or_resume_all()
         for desk in self.desks:
-            self.scheduler.staff.resume(desk.seat)
+            self.scheduler.fleet.resume(desk.slot)
         self.add_worker("D")
         for _ in range(2 * len(self.items) + 4):
             for desk in list(self.desks):
@@ -113,11 +114,11 @@ class SchedulerMachine(Machine):
                 self.succeed(n)
             for check in CHECKS:
                 check(self)
-            if not self.at("queue", "agenda", "hand", "run"):
+            if not self.at("queue", "timers", "hand", "run"):
                 break
             self.now += 70
             self.advance()
-        assert not self.at("queue", "agenda", "hand", "run")
+        assert not self.at("queue", "timers", "hand", "run")
 
 
 CHECKS = (

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from retrypool.core.retry import RetryPolicy
-from retrypool.core.settings import TaskSettings
 from retrypool.errors import InvalidType, InvalidValue
+from retrypool.model.settings import TaskSettings
+from retrypool.policy.retry import RetryPolicy
 
 LIMITS = ("timeout", "time_limit", "deadline")
 

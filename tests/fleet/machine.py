@@ -8,8 +8,8 @@ import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from retrypool import Budget, HealthPolicy, Rate, RetryPolicy, Throttled, WorkerFault, WorkerSpec
-from retrypool.core.seat import Seat
 from retrypool.events import Event, GroupCooling, GroupEjected, GroupOpened
+from retrypool.model.slots import Slot
 from retrypool.testing import ManualAttempt, ManualPool
 
 from .parts import echo
@@ -51,10 +51,10 @@ class Fleet(RuleBasedStateMachine):
         self.pool: ManualPool[Any, Any] | None = None
         self.running: list[ManualAttempt[Any, Any]] = []
         self.stuck: list[ManualAttempt[Any, Any]] = []
-        self.called: list[Seat] = []
+        self.called: list[Slot] = []
         self.books: dict[str, Book] = {}
         self.rates: dict[str, Any] = {}
-        self.seen: set[Seat] = set()
+        self.seen: set[Slot] = set()
         self.whole: Book = Book()
 
     @initialize(
@@ -90,7 +90,7 @@ class Fleet(RuleBasedStateMachine):
             case GroupEjected(group=name, until=until):
                 self.shut(self.books[name], until)
                 assert self.pool is not None
-                live = self.pool._engine.scheduler.staff.live
+                live = self.pool._engine.scheduler.fleet.live
                 assert sum(group.ejected for group in live) < max(len(live), 2)
             case GroupOpened(group=name):
                 book = self.books[name]
@@ -108,14 +108,14 @@ class Fleet(RuleBasedStateMachine):
         assert self.pool is not None
         return self.pool.clock.monotonic()
 
-    def seats(self) -> list[Seat]:
+    def slots(self) -> list[Slot]:
         assert self.pool is not None
-        found = [runner.seat for runner in self.pool._roster]
-        for seat in found:
-            if seat not in self.seen:  # new: its thread starts by looking for a task
-                self.seen.add(seat)
-                seat.wake = lambda seat=seat: self.called.append(seat)  # type: ignore[misc]
-                self.called.append(seat)
+        found = [runner.slot for runner in self.pool._workers]
+        for slot in found:
+            if slot not in self.seen:  # new: its thread starts by looking for a task
+                self.seen.add(slot)
+                slot.wake = lambda slot=slot: self.called.append(slot)  # type: ignore[misc]
+                self.called.append(slot)
         return found
 
     def go_on(self) -> None:
@@ -123,30 +123,30 @@ class Fleet(RuleBasedStateMachine):
         assert self.pool is not None
         self.pool.clock.advance(0)
         while self.called or self.new_ones():
-            seat = self.called.pop(0)
-            if seat.running or seat.stuck is not None or seat not in self.seats():
+            slot = self.called.pop(0)
+            if slot.running or slot.stuck is not None or slot not in self.slots():
                 continue
-            attempt = self.pool._claim(seat)
+            attempt = self.pool._claim(slot)
             if attempt is not None:
-                self.check(seat, attempt)
+                self.check(slot, attempt)
                 self.running.append(attempt)
             self.pool.clock.advance(0)
 
     def new_ones(self) -> bool:
-        self.seats()
+        self.slots()
         return bool(self.called)
 
-    def check(self, seat: Seat, attempt: ManualAttempt[Any, Any]) -> None:
+    def check(self, slot: Slot, attempt: ManualAttempt[Any, Any]) -> None:
         """May this worker have been given that task?"""
-        book = self.books[seat.group.name]
+        book = self.books[slot.group.name]
         assert self.now >= book.cools_until, "it was told to wait"
         if book.half_open:
-            assert self.now >= book.shut_until or not seat.group.ejected
+            assert self.now >= book.shut_until or not slot.group.ejected
             assert not any(probe in self.running for probe in book.probes), "two probes"
             book.probes.append(attempt)
         record = attempt.task._record
         cost = 1.0 if record is None else record.cost
-        for ledger, rate in ((book, self.rates[seat.group.name]), (self.whole, self.pool_rate)):
+        for ledger, rate in ((book, self.rates[slot.group.name]), (self.whole, self.pool_rate)):
             if isinstance(rate, Rate):
                 room_at = ledger.full_at - (rate.burst - 1) * rate.interval
                 assert self.now >= room_at - 1e-9, "too fast"
@@ -187,7 +187,7 @@ class Fleet(RuleBasedStateMachine):
             attempt.finish(None)
         else:
             attempt.fail(error)
-        self.called.append(attempt._seat)
+        self.called.append(attempt._slot)
         self.go_on()
 
     @precondition(lambda self: self.running)
@@ -215,7 +215,7 @@ class Fleet(RuleBasedStateMachine):
         self.go_on()
 
     def notice_those_taken_over(self) -> None:
-        for attempt in [attempt for attempt in self.running if attempt._seat.stuck is attempt.context]:
+        for attempt in [attempt for attempt in self.running if attempt._slot.stuck is attempt.context]:
             self.running.remove(attempt)
             self.stuck.append(attempt)
 
@@ -245,7 +245,7 @@ class Fleet(RuleBasedStateMachine):
             case "resume":
                 self.pool.resume_worker(worker_id)
             case "park":
-                self.pool.park_worker(worker_id, "revoked")
+                self.pool.cordon_worker(worker_id, "revoked")
             case "remove":
                 self.pool.remove_worker(worker_id, timeout=0)
                 self.notice_those_taken_over()

@@ -19,8 +19,8 @@ from retrypool import (
     Unrecoverable,
     WorkerFault,
 )
-from retrypool.core.blame import as_judge
-from retrypool.core.retry import UNCHARGED
+from retrypool.policy.blame import as_judge
+from retrypool.policy.retry import UNCHARGED
 
 from .parts import AT_ONCE, claimed, fleet, outcomes, states
 
@@ -216,7 +216,7 @@ def test_worker_fault_is_not_charged_while_another_group_is_live() -> None:
 @pytest.mark.parametrize("gone", ["removed", "parked"])
 def test_worker_fault_of_the_only_live_group_is_charged(gone: str) -> None:
     pool = fleet("a", "b", retry=RetryPolicy(attempts=1))
-    pool.remove_worker(1) if gone == "removed" else pool.park_worker(1, "revoked")
+    pool.remove_worker(1) if gone == "removed" else pool.cordon_worker(1, "revoked")
     task = pool.dispatch(1)
     claimed(pool).fail(WorkerFault("ill"))
     assert task.state is TaskState.DEAD

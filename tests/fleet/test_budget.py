@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from retrypool import Budget, InvalidType, InvalidValue, Pool, RetryPolicy, Throttled
-from retrypool.core.budget import Purse
+from retrypool.policy.budget import RetryBudget
 from retrypool.testing import ManualPool
 
 from .parts import claim_all, claimed, echo, fleet
@@ -123,10 +123,10 @@ def test_throttled_task_is_a_retry_too_and_comes_all_the_same() -> None:
     st.lists(st.one_of(st.just(0.0), st.floats(0, 30)), min_size=1, max_size=80),
 )
 def test_no_window_has_more_retries_than_was_saved_up_and_earned(rate: float, gaps: list[float]) -> None:
-    purse, now, starts = Purse(Budget(ratio=0, per_second=rate)), 0.0, []
+    retry_budget, now, starts = RetryBudget(Budget(ratio=0, per_second=rate)), 0.0, []
     for gap in gaps:
         now += gap
-        starts.append(now + purse.spend(now, 0))
+        starts.append(now + retry_budget.spend(now, 0))
     starts.sort()
     saved = max(1.0, 10 * rate)
     for first in range(len(starts)):
@@ -136,10 +136,10 @@ def test_no_window_has_more_retries_than_was_saved_up_and_earned(rate: float, ga
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 5)), max_size=50))
 def test_retry_is_never_put_off_for_longer_than_all_that_wait_need(story: list[tuple[float, int]]) -> None:
-    purse, now, firsts = Purse(Budget(ratio=0.2, per_second=2)), 0.0, 0
+    retry_budget, now, firsts = RetryBudget(Budget(ratio=0.2, per_second=2)), 0.0, 0
     for retries, (gap, made) in enumerate(story, 1):
         now, firsts = now + gap, firsts + made
-        assert 0 <= purse.spend(now, firsts) <= retries / 2
+        assert 0 <= retry_budget.spend(now, firsts) <= retries / 2
 
 
 def test_budget_is_shared_by_all_workers() -> None:

@@ -212,7 +212,7 @@ def test_group_whose_workers_are_exchanged_waits_on() -> None:
     pool.clock.advance(1)
     claimed(pool, token).finish(2)
     pool.remove_worker(token)
-    assert pool._engine.scheduler.staff._former == {}
+    assert pool._engine.scheduler.fleet._former == {}
 
 
 def test_rate_of_a_group_whose_workers_are_exchanged_is_kept() -> None:
@@ -251,7 +251,7 @@ def test_task_is_too_late_once_the_last_open_group_is_parked() -> None:
     pool.dispatch(1)
     claimed(pool, 0).fail(Throttled(retry_after=60))
     task = pool.dispatch(2, deadline=30)
-    pool.park_worker(1, "revoked")
+    pool.cordon_worker(1, "revoked")
     assert task.done()
 
 

@@ -125,7 +125,7 @@ def test_ejected_group_is_given_one_real_task_and_must_succeed() -> None:
 
 
 def fail_on_first(pool: ManualPool[Any, Any], times: int) -> None:
-    """Let the first worker fail a few tasks, whichever of its seats they go to."""
+    """Let the first worker fail a few tasks, whichever of its slots they go to."""
     for _ in range(times):
         pool.dispatch("bad", worker=0)
     for attempt in claim_all(pool)[:times]:
@@ -188,7 +188,7 @@ def test_last_group_is_not_left_ejected_when_the_others_go(how: str) -> None:
     pool = fleet("a", "b", health=QUICK)
     fail_on(pool, 0, [ILL] * 2)
     assert ejected(pool) == {"a"}
-    pool.remove_worker(1) if how == "remove" else pool.park_worker(1, "revoked")
+    pool.remove_worker(1) if how == "remove" else pool.cordon_worker(1, "revoked")
     assert ejected(pool) == set()
     task = pool.dispatch("needed")
     claimed(pool).finish("here it is")
@@ -229,7 +229,7 @@ def test_failed_probe_is_shut_out_although_too_many_are_ill_by_now() -> None:
 
 
 def test_worker_that_leaves_takes_its_counts_with_it() -> None:
-    """What one seat did in the past must not keep the rest of its group from being judged."""
+    """What one slot did in the past must not keep the rest of its group from being judged."""
     pool: ManualPool[Any, Any] = ManualPool(
         [WorkerSpec(echo, group="g"), WorkerSpec(echo, group="g"), WorkerSpec(echo, group="h")],
         retry=AT_ONCE,

@@ -61,7 +61,7 @@ def test_failure_of_a_worker_that_was_removed_does_not_count_below_nothing() -> 
     pool.dispatch("last", worker=2)
     last = claimed(pool, 2)
     runs_on_first(pool, succeeded=30, failed=0)
-    pool._engine.scheduler.retire(next(s for s in pool._engine.scheduler.staff if s.id == 2), 0.0)
+    pool._engine.scheduler.retire(next(s for s in pool._engine.scheduler.fleet if s.id == 2), 0.0)
     last.fail(OSError())
     fails_on_first_and_succeeds_on_second(pool, 3)
     assert states(pool)["a"] == "ejected"

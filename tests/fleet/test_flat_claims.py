@@ -1,4 +1,4 @@
-"""A claim costs the same however long the backlog is: counted in lanes and tasks looked at, not in time."""
+"""A claim costs the same however long the backlog is: subqueues and tasks are counted, not time."""
 
 import itertools
 from collections import Counter
@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from retrypool.core.queue import Audience, Backlog
+from retrypool.core.queue import Backlog
 from retrypool.core.scheduler import Scheduler
-from retrypool.core.seat import Seat
-from retrypool.core.settings import TaskSettings
-from retrypool.task import Record, Task
+from retrypool.model.constraints import Constraints
+from retrypool.model.settings import TaskSettings
+from retrypool.model.slots import Slot
+from retrypool.model.task import Record, Task
 
 SHORT, LONG = 1_000, 20_000
 
@@ -19,7 +20,7 @@ class Owner:
     def cancel_waiting(self, task: Task[Any, Any]) -> bool:
         raise NotImplementedError
 
-    def settle(self, seat: Seat, ctx: Any, actual: float) -> None:
+    def settle(self, slot: Slot, ctx: Any, actual: float) -> None:
         raise NotImplementedError
 
     def monotonic(self) -> float:
@@ -28,32 +29,32 @@ class Owner:
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many lanes and audiences were looked at."""
+    """How many subqueues and audiences were looked at."""
     counted: Counter[str] = Counter()
-    head, admits = Backlog._head, Audience.admits
+    head, admits = Backlog._head, Constraints.admits
 
-    def counting_head(self: Backlog, lane: Any) -> Any:
-        counted["lanes"] += 1
-        return head(self, lane)
+    def counting_head(self: Backlog, subqueue: Any) -> Any:
+        counted["subqueues"] += 1
+        return head(self, subqueue)
 
-    def counting_admits(self: Audience, seat: Seat) -> bool:
+    def counting_admits(self: Constraints, slot: Slot) -> bool:
         counted["audiences"] += 1
-        return admits(self, seat)
+        return admits(self, slot)
 
     monkeypatch.setattr(Backlog, "_head", counting_head)
-    monkeypatch.setattr(Audience, "admits", counting_admits)
+    monkeypatch.setattr(Constraints, "admits", counting_admits)
     return counted
 
 
-def pool_of(groups: int) -> tuple[Scheduler, list[Seat]]:
+def pool_of(groups: int) -> tuple[Scheduler, list[Slot]]:
     scheduler = Scheduler(affinity_wait=1e9)
-    seats = []
+    slots = []
     for number in range(groups):
-        seat = Seat(number, f"w{number}", scheduler.staff.group(f"g{number}", None))
-        scheduler.add(seat)
-        seat.idle = False
-        seats.append(seat)
-    return scheduler, seats
+        slot = Slot(number, f"w{number}", scheduler.fleet.group(f"g{number}", None))
+        scheduler.add(slot)
+        slot.idle = False
+        slots.append(slot)
+    return scheduler, slots
 
 
 def fill(scheduler: Scheduler, tried: list[frozenset[Any]], count: int) -> None:
@@ -66,29 +67,29 @@ def fill(scheduler: Scheduler, tried: list[frozenset[Any]], count: int) -> None:
         scheduler.enqueue(task, 0.0)
 
 
-def claims(scheduler: Scheduler, seat: Seat, count: int) -> int:
+def claims(scheduler: Scheduler, slot: Slot, count: int) -> int:
     found = 0
     for _ in range(count):
-        scheduler.staff.unpark(seat)
-        seat.idle = False
-        found += scheduler.claim(seat, 0.0) is not None
+        scheduler.fleet.unpark(slot)
+        slot.idle = False
+        found += scheduler.claim(slot, 0.0) is not None
     return found
 
 
-def tried_sets(seats: list[Seat], count: int) -> list[frozenset[Any]]:
-    """So many distinct sets, none of which has the first seat's group in it."""
-    pairs = itertools.combinations([seat.group for seat in seats[1:]], 2)
+def tried_sets(slots: list[Slot], count: int) -> list[frozenset[Any]]:
+    """So many distinct sets, none of which has the first slot's group in it."""
+    pairs = itertools.combinations([slot.group for slot in slots[1:]], 2)
     return [frozenset(pair) for pair in itertools.islice(pairs, count)]
 
 
 def cost(looks: Counter[str], backlog: int, groups: int, sets: int, *, all_tried: bool) -> float:
     """Lanes and audiences looked at per claim."""
-    scheduler, seats = pool_of(groups)
-    tried = [seats[0].group.alone] if all_tried else tried_sets(seats, sets)
+    scheduler, slots = pool_of(groups)
+    tried = [slots[0].group.alone] if all_tried else tried_sets(slots, sets)
     fill(scheduler, tried, backlog)
     looks.clear()
     many = 500
-    assert claims(scheduler, seats[0], many) == (0 if all_tried else many)
+    assert claims(scheduler, slots[0], many) == (0 if all_tried else many)
     return sum(looks.values()) / many
 
 

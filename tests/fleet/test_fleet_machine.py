@@ -3,7 +3,7 @@
 from hypothesis import settings
 from hypothesis.stateful import invariant
 
-from retrypool.core.seat import Seat
+from retrypool.model.slots import Slot
 
 from .machine import Fleet
 
@@ -14,7 +14,7 @@ class FleetMachine(Fleet):
     @invariant()
     def some_group_is_not_ejected(self) -> None:
         if self.pool is not None:
-            live = self.pool._engine.scheduler.staff.live
+            live = self.pool._engine.scheduler.fleet.live
             assert not live or not all(group.ejected for group in live)
 
     @invariant()
@@ -25,30 +25,30 @@ class FleetMachine(Fleet):
         scheduler = self.pool._engine.scheduler
         wakeup = scheduler.next_wakeup()
         assert wakeup is None or wakeup > self.now
-        for seat in self.seats():
-            if self.may_work(seat):
-                left = [task for task in scheduler.backlog if self.is_for(seat, task)]
-                assert not left, f"{seat} sleeps on {left}"
+        for slot in self.slots():
+            if self.may_work(slot):
+                left = [task for task in scheduler.backlog if self.is_for(slot, task)]
+                assert not left, f"{slot} sleeps on {left}"
 
-    def may_work(self, seat: Seat) -> bool:
+    def may_work(self, slot: Slot) -> bool:
         assert self.pool is not None
-        staff = self.pool._engine.scheduler.staff
-        if seat.running or seat.stuck is not None or seat.retired or seat.paused or staff.paused:
+        fleet = self.pool._engine.scheduler.fleet
+        if slot.running or slot.stuck is not None or slot.retired or slot.paused or fleet.paused:
             return False
-        book = self.books[seat.group.name]
-        if seat.barred_for is not None or self.now < book.cools_until:
+        book = self.books[slot.group.name]
+        if slot.cordoned_for is not None or self.now < book.cools_until:
             return False
-        if book.half_open and (seat.group.shut(self.now) or any(p in self.running for p in book.probes)):
+        if book.half_open and (slot.group.shut(self.now) or any(p in self.running for p in book.probes)):
             return False
-        paces = [pace for pace in (seat.group.pace, staff.pace) if pace is not None]
+        paces = [pace for pace in (slot.group.pace, fleet.pace) if pace is not None]
         return all(pace.ready_at(self.now) <= self.now for pace in paces)
 
     @staticmethod
-    def is_for(seat: Seat, task: object) -> bool:
+    def is_for(slot: Slot, task: object) -> bool:
         record, settings = task._record, task._settings  # type: ignore[attr-defined]
-        if not settings.audience.suits(seat):
+        if not settings.constraints.suits(slot):
             return False
-        return record is None or record.parole or seat.group not in record.tried
+        return record is None or record.tried_waived or slot.group not in record.tried
 
     def teardown(self) -> None:
         """Every task comes to its end, once its workers may work and succeed."""

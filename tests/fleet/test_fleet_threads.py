@@ -76,26 +76,26 @@ def test_ill_group_is_ejected_and_the_work_is_done() -> None:
 
 
 def test_worker_parks_itself_by_the_callback_and_loses_no_task() -> None:
-    """A key that was revoked is parked for good by whoever hears of it."""
+    """A key that was revoked is cordoned for good by whoever hears of it."""
 
     def revoked(_: int) -> int:
         raise PermissionError("401")
 
     def park(task: Task[int, int], error: BaseException) -> None:
-        pool.park_worker(0, "revoked")
-        parked.set()
+        pool.cordon_worker(0, "revoked")
+        cordoned.set()
 
-    parked = threading.Event()
+    cordoned = threading.Event()
     pool: Pool[int, int] = Pool(
         [revoked, lambda n: n], retry=AT_ONCE, blame={PermissionError: WorkerFault}, on_failure=park
     )
     with pool:
         pool.pause_worker(1)
         tasks = pool.dispatch_many(range(100))
-        assert parked.wait(20)
+        assert cordoned.wait(20)
         pool.resume_worker(1)
         assert [task.result() for task in tasks] == list(range(100))
-        assert (pool.workers()[0].state, pool.workers()[0].reason) == ("parked", "revoked")
+        assert (pool.workers()[0].state, pool.workers()[0].reason) == ("cordoned", "revoked")
         assert pool.workers()[0].calls == 1
 
 
@@ -126,7 +126,7 @@ def test_worker_is_replaced_under_a_live_queue() -> None:
 
 def test_parked_worker_is_brought_back_by_a_new_resource() -> None:
     with Pool([str.upper]) as pool:
-        pool.park_worker(0, "revoked")
+        pool.cordon_worker(0, "revoked")
         try:
             pool.dispatch("x")
         except NoWorkers:

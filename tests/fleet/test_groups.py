@@ -175,7 +175,7 @@ def test_worker_that_is_gone_meets_nothing(how: str) -> None:
     pool: ManualPool[Any, Any] = ManualPool([WorkerSpec(echo, group="g"), WorkerSpec(echo, group="g")])
     pool.dispatch(1, worker=0)
     attempt = claimed(pool, 0)
-    pool.park_worker(0, "revoked") if how == "park" else pool.remove_worker(0, timeout=0)
+    pool.cordon_worker(0, "revoked") if how == "park" else pool.remove_worker(0, timeout=0)
     with pytest.raises(NoWorkers):
         pool.dispatch(2, worker=0)
     attempt.finish(None)
@@ -223,7 +223,7 @@ def test_task_for_a_parked_worker_does_not_keep_the_pool_from_closing() -> None:
     with Pool([echo, echo]) as pool:
         pool.pause_worker(0)
         task = pool.dispatch(1, worker=0)
-        pool.park_worker(0, "revoked")
+        pool.cordon_worker(0, "revoked")
         assert not pool.wait(timeout=20)
     assert task.cancelled()
 
@@ -245,7 +245,7 @@ def test_only_worker_that_may_is_tried_again_at_once(wanted: Any) -> None:
         claimed(pool, 0).fail(OSError())
 
 
-def test_parked_seat_in_a_live_group_is_not_waited_for() -> None:
+def test_parked_slot_in_a_live_group_is_not_waited_for() -> None:
     """The only other gold worker is parked for good; that its group lives on is no reason to wait."""
     pool: ManualPool[Any, Any] = ManualPool(
         [
@@ -255,7 +255,7 @@ def test_parked_seat_in_a_live_group_is_not_waited_for() -> None:
         ],
         retry=STUBBORN,
     )
-    pool.park_worker(0, "revoked")
+    pool.cordon_worker(0, "revoked")
     pool.dispatch(1, require={"gold"})
     claimed(pool, 2).fail(OSError())
     assert pool.claim(2) is not None

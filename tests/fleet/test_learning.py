@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from retrypool import RetryPolicy, Throttled, WorkerSpec
-from retrypool.core.rates import Learner
+from retrypool.policy.rates import Learner
 from retrypool.testing import ManualPool
 
 from .parts import echo

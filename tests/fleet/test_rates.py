@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from retrypool import InvalidType, InvalidValue, Rate, Throttled, WorkerSpec
-from retrypool.core.rates import Bucket, as_pace
+from retrypool.policy.rates import Bucket, as_pace
 from retrypool.testing import ManualPool
 
 from .parts import AT_ONCE, claim_all, claimed, echo
@@ -24,10 +24,10 @@ def paced(*specs: WorkerSpec[Any, Any], **options: Any) -> ManualPool[Any, Any]:
     return ManualPool(specs, retry=AT_ONCE, **options)
 
 
-def seat(
-    name: str, rate: Rate | None = None, *, seats: int = 1, group: str | None = None
+def slot(
+    name: str, rate: Rate | None = None, *, slots: int = 1, group: str | None = None
 ) -> WorkerSpec[Any, Any]:
-    return WorkerSpec(echo, name=name, group=group, concurrency=seats, rate=rate)
+    return WorkerSpec(echo, name=name, group=group, concurrency=slots, rate=rate)
 
 
 def calls_until(pool: ManualPool[Any, Any], end: float, step: float) -> list[float]:
@@ -140,15 +140,15 @@ def test_what_is_no_rate_is_refused(rate: Any) -> None:
 # -- in a pool -------------------------------------------------------------------------------------
 
 
-def test_seats_of_one_group_share_one_rate() -> None:
-    pool = paced(seat("a", Rate(1, burst=2), seats=3))
+def test_slots_of_one_group_share_one_rate() -> None:
+    pool = paced(slot("a", Rate(1, burst=2), slots=3))
     pool.dispatch_many(range(100))
     calls = calls_until(pool, 10, 0.25)
     assert calls == [0, 0, *range(1, 10)]
 
 
 def test_workers_of_one_group_share_one_rate() -> None:
-    pool = paced(seat("a1", Rate(2), group="a"), seat("a2", group="a"), seat("b"))
+    pool = paced(slot("a1", Rate(2), group="a"), slot("a2", group="a"), slot("b"))
     assert [worker.rate for worker in pool.workers()] == [2.0, 2.0, None]
     pool.pause_worker(2)
     pool.dispatch_many(range(100))
@@ -156,20 +156,20 @@ def test_workers_of_one_group_share_one_rate() -> None:
 
 
 def test_group_has_one_rate_and_a_second_one_is_refused() -> None:
-    pool = paced(seat("a1", Rate(2), group="a"))
+    pool = paced(slot("a1", Rate(2), group="a"))
     with pytest.raises(InvalidValue, match="group 'a'"):
         pool.add_worker(echo, group="a", rate=Rate(3))
     assert pool.add_worker(echo, group="a", rate=Rate(2)) in [worker.id for worker in pool.workers()]
 
 
 def test_rate_of_the_pool_holds_for_all_groups_together() -> None:
-    pool = paced(seat("a", seats=2), seat("b"), rate=Rate(2, burst=3))
+    pool = paced(slot("a", slots=2), slot("b"), rate=Rate(2, burst=3))
     pool.dispatch_many(range(100))
     assert len(calls_until(pool, 10, 0.25)) == 3 + 2 * 10 - 1
 
 
 def test_both_rates_hold() -> None:
-    pool = paced(seat("a", Rate(1)), seat("b", Rate(1)), seat("c", Rate(1)), rate=Rate(2))
+    pool = paced(slot("a", Rate(1)), slot("b", Rate(1)), slot("c", Rate(1)), rate=Rate(2))
     tasks = pool.dispatch_many(range(100))
     assert len(calls_until(pool, 20, 0.25)) == 40
     by_group = [task.history[0].group for task in tasks if task.done()]
@@ -177,7 +177,7 @@ def test_both_rates_hold() -> None:
 
 
 def test_cost_is_a_number_or_a_function_of_the_data() -> None:
-    pool = paced(seat("a", Rate(1)))
+    pool = paced(slot("a", Rate(1)))
     pool.dispatch_many([1, 2], cost=2)
     pool.dispatch_many([3, 1, 1], cost=float)
     assert calls_until(pool, 20, 0.5) == [0, 2, 4, 7, 8]
@@ -185,7 +185,7 @@ def test_cost_is_a_number_or_a_function_of_the_data() -> None:
 
 @pytest.mark.parametrize("cost", [-1, math.nan, math.inf, "1", True, None])
 def test_cost_that_makes_no_sense_is_refused_at_dispatch(cost: Any) -> None:
-    pool = paced(seat("a", Rate(1)))
+    pool = paced(slot("a", Rate(1)))
     with pytest.raises((InvalidType, InvalidValue)):
         pool.dispatch(1, cost=cost)
     with pytest.raises((InvalidType, InvalidValue)):
@@ -194,7 +194,7 @@ def test_cost_that_makes_no_sense_is_refused_at_dispatch(cost: Any) -> None:
 
 
 def test_cost_function_that_raises_raises_at_dispatch() -> None:
-    pool = paced(seat("a", Rate(1)))
+    pool = paced(slot("a", Rate(1)))
     with pytest.raises(ZeroDivisionError):
         pool.dispatch(0, cost=lambda n: 1 / n)
     assert pool.queue_size == 0
@@ -202,7 +202,7 @@ def test_cost_function_that_raises_raises_at_dispatch() -> None:
 
 def test_dead_task_whose_cost_can_not_be_told_again_is_not_lost() -> None:
     costs = iter([1.0])
-    pool = paced(seat("a", Rate(1)))
+    pool = paced(slot("a", Rate(1)))
     task = pool.dispatch(1, cost=lambda _: next(costs))
     attempt = claimed(pool)
     pool.interrupt_worker(0, task="dead")
@@ -213,7 +213,7 @@ def test_dead_task_whose_cost_can_not_be_told_again_is_not_lost() -> None:
 
 
 def test_settling_up_makes_the_next_one_wait() -> None:
-    pool = paced(seat("a", Rate(1)))
+    pool = paced(slot("a", Rate(1)))
     pool.dispatch_many(range(2))
     attempt = claimed(pool)
     attempt.context.settle(5)
@@ -222,7 +222,7 @@ def test_settling_up_makes_the_next_one_wait() -> None:
 
 
 def test_last_word_in_settling_holds() -> None:
-    pool = paced(seat("a", Rate(1)))
+    pool = paced(slot("a", Rate(1)))
     pool.dispatch_many(range(2), cost=3)
     attempt = claimed(pool)
     for actual in (10, 0, 2):
@@ -233,11 +233,11 @@ def test_last_word_in_settling_holds() -> None:
 
 def test_settling_down_wakes_who_sleeps_for_the_pace() -> None:
     """One worker asks for ten and takes one; the other need not sleep until ten are paid."""
-    pool = paced(seat("a", Rate(1), seats=2))
+    pool = paced(slot("a", Rate(1), slots=2))
     pool.dispatch_many(range(2), cost=10)
     first = claimed(pool)
     assert pool.claim() is None
-    sleeper = next(runner.seat for runner in pool._roster if not runner.seat.running)
+    sleeper = next(runner.slot for runner in pool._workers if not runner.slot.running)
     woken: list[float] = []
     sleeper.wake = lambda: woken.append(pool.clock.monotonic())
     pool.clock.advance(1)
@@ -247,7 +247,7 @@ def test_settling_down_wakes_who_sleeps_for_the_pace() -> None:
 
 
 def test_settling_is_checked() -> None:
-    pool = paced(seat("a"))
+    pool = paced(slot("a"))
     pool.dispatch(1)
     attempt = claimed(pool)
     with pytest.raises(InvalidValue, match="actual"):
@@ -258,7 +258,7 @@ def test_settling_is_checked() -> None:
 
 
 def test_probe_is_paced_too() -> None:
-    pool = paced(seat("a", Rate(1, per=10), seats=2))
+    pool = paced(slot("a", Rate(1, per=10), slots=2))
     pool.dispatch_many(range(5))
     claimed(pool).fail(Throttled(retry_after=4))
     assert calls_until(pool, 45, 0.5) == [10, 20, 30, 40]

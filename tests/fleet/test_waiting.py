@@ -31,5 +31,5 @@ def test_it_says_that_no_worker_meets_the_requirement() -> None:
 def test_it_says_that_the_worker_it_is_for_is_parked() -> None:
     pool = fleet("a", "b")
     task = pool.dispatch(1, worker=0)
-    pool.park_worker(0, "revoked")
-    assert "parked" in pool.explain(task)
+    pool.cordon_worker(0, "revoked")
+    assert "cordoned" in pool.explain(task)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from retrypool import HealthPolicy, Outcome, Rate, Throttled, WorkerFault, WorkerSpec
-from retrypool.events import GroupCooling, GroupEjected, GroupOpened, WorkerParked, WorkerResumed
+from retrypool.events import GroupCooling, GroupEjected, GroupOpened, WorkerCordoned, WorkerResumed
 from retrypool.testing import ManualPool
 
 from .parts import AT_ONCE, QUICK, claimed, echo, fail_on, fleet, heard, states
@@ -36,7 +36,7 @@ def test_each_state_in_a_life() -> None:
     note()
     fail_on(pool, 0, [ILL] * 2)
     note()
-    pool.park_worker(0, "revoked")
+    pool.cordon_worker(0, "revoked")
     note()
     assert seen == [
         ("active", None),
@@ -46,7 +46,7 @@ def test_each_state_in_a_life() -> None:
         ("probing", None),
         ("active", None),
         ("ejected", 34.0),
-        ("parked", 34.0),
+        ("cordoned", 34.0),
     ]
 
 
@@ -122,11 +122,11 @@ def test_each_cool_down_ejection_and_opening_is_told() -> None:
 
 
 def test_parking_and_resuming_is_told() -> None:
-    events, listen = heard((WorkerParked, WorkerResumed))
+    events, listen = heard((WorkerCordoned, WorkerResumed))
     pool = fleet("a", listeners=[listen])
-    pool.park_worker(0, "revoked")
+    pool.cordon_worker(0, "revoked")
     pool.resume_worker(0)
-    assert events == [WorkerParked(0.0, 0, "a", "a", "revoked"), WorkerResumed(0.0, 0, "a", "a")]
+    assert events == [WorkerCordoned(0.0, 0, "a", "a", "revoked"), WorkerResumed(0.0, 0, "a", "a")]
 
 
 def test_replacing_a_worker_tells_that_its_group_is_open() -> None:

@@ -13,8 +13,8 @@ import pytest
 from retrypool import Pool
 from retrypool.clock import SystemClock
 from retrypool.core import queue
-from retrypool.core.staff import Staff
-from retrypool.threads.parking import Parker
+from retrypool.core.fleet import Fleet
+from retrypool.threads.parker import Parker
 
 #: Seconds after which a thread that should have come is given up. Only a test that fails waits so long.
 WITHIN = 20.0
@@ -84,7 +84,7 @@ class Stage:
             time.sleep(0.0005)
 
     def worker_threads(self, pool: Pool[Any, Any]) -> list[threading.Thread]:
-        return [runner.thread for runner in pool._roster]
+        return [runner.thread for runner in pool._workers]
 
     def join_workers(self, pool: Pool[Any, Any]) -> None:
         """Wait until the threads of `pool`, which was told to end, have ended."""
@@ -131,8 +131,8 @@ class Hooks:
     def arm(self, place: str, function: Callable[[], object]) -> None:
         """Have `function()` called at `place`.
 
-        - "appended": a task has just been appended to the arrivals;
-        - "taken": a worker has just taken a task from the arrivals;
+        - "appended": a task has just been appended to the injector;
+        - "taken": a worker has just taken a task from the injector;
         - "nobody parked": somebody wanted to wake a parked worker, and there was none any more;
         - "parked": a worker has just been parked, and the lock is still held;
         - "asleep": a parked worker has looked for the last time, and goes to sleep.
@@ -192,21 +192,21 @@ def hooks(monkeypatch: pytest.MonkeyPatch) -> Hooks:
                 it.fire("nobody parked")
                 raise
 
-        def __setitem__(self, seat: Any, value: None) -> None:
-            super().__setitem__(seat, value)
+        def __setitem__(self, slot: Any, value: None) -> None:
+            super().__setitem__(slot, value)
             it.fire("parked")
 
-    make_staff, park = Staff.__init__, Parker.park
+    make_fleet, park = Fleet.__init__, Parker.park
 
     def park_after_hook(self: Parker, timeout: float | None = None) -> bool:
         it.fire("asleep")
         return park(self, timeout)
 
-    def with_hooked_parked(self: Staff, *arguments: Any, **options: Any) -> None:
-        make_staff(self, *arguments, **options)
+    def with_hooked_parked(self: Fleet, *arguments: Any, **options: Any) -> None:
+        make_fleet(self, *arguments, **options)
         self.parked = Parked()
 
     monkeypatch.setattr(queue, "deque", Line)
-    monkeypatch.setattr(Staff, "__init__", with_hooked_parked)
+    monkeypatch.setattr(Fleet, "__init__", with_hooked_parked)
     monkeypatch.setattr(Parker, "park", park_after_hook)
     return it

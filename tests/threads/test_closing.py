@@ -239,7 +239,7 @@ def test_result_of_a_waiting_thread_is_there_after_force_close(stage: Any) -> No
     pool.pause()
     task = pool.dispatch("1")
     waiting = stage.start(task.result)
-    stage.until(lambda: task._rendezvous)
+    stage.until(lambda: task._completion)
     pool.force_close()
     assert isinstance(waiting.exception(stage.within), CancelledError)
     stage.join_workers(pool)

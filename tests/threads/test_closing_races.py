@@ -11,7 +11,7 @@ def test_task_appended_while_the_pool_closes_is_refused_or_run(stage: Any, hooks
     """The dispatcher has passed the check, and appends when nobody takes anything any more."""
     ran: list[object] = []
     pool = stage.pool([ran.append])
-    stage.until(lambda: pool._engine.scheduler.staff.parked)
+    stage.until(lambda: pool._engine.scheduler.fleet.parked)
     late = stage.gate()
     settings, append = pool._settled
 
@@ -31,10 +31,10 @@ def test_task_appended_while_the_pool_closes_is_refused_or_run(stage: Any, hooks
 
 
 def test_task_appended_just_before_the_pool_closes_is_refused_or_run(stage: Any, hooks: Any) -> None:
-    """It is in the arrivals, and the dispatcher finds the pool closed: it takes it back, if it can."""
+    """It is in the injector, and the dispatcher finds the pool closed: it takes it back, if it can."""
     ran: list[object] = []
     pool = stage.pool([ran.append])
-    stage.until(lambda: pool._engine.scheduler.staff.parked)
+    stage.until(lambda: pool._engine.scheduler.fleet.parked)
     pool.pause()
     appended = stage.gate()
     hooks.arm("appended", appended.hold)
@@ -239,7 +239,7 @@ def test_task_that_was_tried_before_the_pool_closed_is_accepted(stage: Any, hook
         raise OSError(data)
 
     pool = stage.pool([fail], retry=RetryPolicy(delay=600, max_delay=None, jitter="none"))
-    stage.until(lambda: pool._engine.scheduler.staff.parked)
+    stage.until(lambda: pool._engine.scheduler.fleet.parked)
     hooks.arm("appended", appended.hold)
     dispatching = stage.start(pool.dispatch, "x")
     appended.wait_until_reached()

@@ -29,7 +29,7 @@ def died(stage: Any, *data: str, **options: Any) -> Any:
 
 
 def tolerant(pool: Any) -> Any:
-    next(iter(pool._roster)).worker.tolerant = True
+    next(iter(pool._workers)).worker.tolerant = True
     return pool
 
 

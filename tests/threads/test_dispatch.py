@@ -18,7 +18,7 @@ from retrypool import (
     WorkerFault,
     current_context,
 )
-from retrypool.task import Outcome
+from retrypool.states import Outcome
 
 ONCE = RetryPolicy(attempts=1)
 

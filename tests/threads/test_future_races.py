@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from retrypool import RetryPolicy, Task
-from retrypool import task as task_module
+from retrypool.model import task as task_module
 
 
 def hold_after_the_end(monkeypatch: pytest.MonkeyPatch, ended: Any) -> None:
@@ -51,7 +51,7 @@ def tasks_just_ended(stage: Any, monkeypatch: pytest.MonkeyPatch, how: str, coun
 def told(task: "Task[Any, Any]") -> bool:
     """Return whether those who wait have been told, which happens under the task's condition."""
     with task._condition:
-        return not task._rendezvous.callbacks  # type: ignore[union-attr]
+        return not task._completion.callbacks  # type: ignore[union-attr]
 
 
 HOW = pytest.mark.parametrize("how", ["succeeded", "dead", "cancelled"])
@@ -109,14 +109,14 @@ def test_who_meets_a_task_just_before_it_ends_is_told(stage: Any, monkeypatch: p
     """It has seen that the task has not ended, and says that it waits when that has been told."""
     meeting, running = stage.gate(), stage.gate()
 
-    class SlowRendezvous(task_module._Rendezvous):
+    class SlowRendezvous(task_module._Completion):
         __slots__ = ()
 
         def __init__(self) -> None:
             super().__init__()
             meeting.hold()
 
-    monkeypatch.setattr(task_module, "_Rendezvous", SlowRendezvous)
+    monkeypatch.setattr(task_module, "_Completion", SlowRendezvous)
     pool = stage.pool([lambda data: (running.hold(), data)[1]])
     task = pool.dispatch("x")
     running.wait_until_reached()
@@ -124,7 +124,7 @@ def test_who_meets_a_task_just_before_it_ends_is_told(stage: Any, monkeypatch: p
     meeting.wait_until_reached()
     running.open()
     stage.until(lambda: pool.stats().succeeded)
-    stage.until(lambda: pool._engine.scheduler.staff.parked)
+    stage.until(lambda: pool._engine.scheduler.fleet.parked)
     meeting.open()
     assert waiting.result(stage.within) == "x"
     pool.close(timeout=stage.within)

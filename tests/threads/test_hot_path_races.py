@@ -10,7 +10,7 @@ from retrypool import Pool, RetryPolicy, TaskState
 def busy_worker(stage: Any, hooks: Any, **options: Any) -> "tuple[Pool[Any, Any], Any]":
     """Return a pool whose one worker is held in its first task, and the gate that holds it.
 
-    When it is let go, it takes its next task from the arrivals without asking.
+    When it is let go, it takes its next task from the injector without asking.
     """
     gate = stage.gate()
 
@@ -68,7 +68,7 @@ def test_dispatcher_that_is_too_late_to_wake_anybody_keeps_no_other_from_it(stag
     (thread,) = stage.worker_threads(pool)
     engine = pool._engine
     asleep.hold()
-    (seat,) = engine.scheduler.staff.parked
+    (slot,) = engine.scheduler.fleet.parked
     waking: list[Any] = []
 
     def be_overtaken() -> None:
@@ -79,7 +79,7 @@ def test_dispatcher_that_is_too_late_to_wake_anybody_keeps_no_other_from_it(stag
         hooks.arm("asleep", asleep_again.open)
 
     hooks.clock.call_next(thread.ident, be_overtaken)
-    seat.wake()
+    slot.wake()
     asleep_again.hold()
     task = pool.dispatch("x")
     slow.open()
@@ -92,7 +92,7 @@ def test_dispatcher_that_is_too_late_to_wake_anybody_keeps_no_other_from_it(stag
 def test_pool_can_be_looked_at_while_a_worker_comes_upon_a_cancelled_task(
     stage: Any, hooks: Any, look: str
 ) -> None:
-    """The worker has taken it out of the arrivals and has not struck it off the count of ghosts."""
+    """The worker has taken it out of the injector and has not struck it off the count of tombstones."""
     pool, first = busy_worker(stage, hooks)
     assert pool.dispatch("cancelled").cancel()
     taken = stage.gate()
@@ -122,7 +122,7 @@ def test_worker_that_parks_while_another_comes_upon_a_cancelled_task_lives(stage
     taken.wait_until_reached()
     second = pool.add_worker(lambda data: data)
     thread = stage.worker_threads(pool)[second]
-    stage.until(lambda: pool._engine.scheduler.staff.parked or not thread.is_alive())
+    stage.until(lambda: pool._engine.scheduler.fleet.parked or not thread.is_alive())
     taken.open()
     assert waiting.result(stage.within) is True
     assert thread.is_alive()
@@ -130,7 +130,7 @@ def test_worker_that_parks_while_another_comes_upon_a_cancelled_task_lives(stage
 
 
 def test_task_that_a_worker_has_in_hand_cannot_be_cancelled(stage: Any, hooks: Any) -> None:
-    """The worker has written its seat into it; whoever cancels writes, then looks, and draws back."""
+    """The worker has written its slot into it; whoever cancels writes, then looks, and draws back."""
     pool, first = busy_worker(stage, hooks)
     task = pool.dispatch("x")
     starting = stage.gate()
@@ -144,7 +144,7 @@ def test_task_that_a_worker_has_in_hand_cannot_be_cancelled(stage: Any, hooks: A
 
 
 def test_task_cancelled_between_the_taking_and_the_look_is_not_run(stage: Any, hooks: Any) -> None:
-    """Popped, but the seat not written yet: whoever cancels is first, and the worker notices."""
+    """Popped, but the slot not written yet: whoever cancels is first, and the worker notices."""
     ran: list[str] = []
     gate = stage.gate()
 
@@ -230,7 +230,7 @@ def test_pool_waits_for_a_task_that_a_removed_worker_was_about_to_start(stage: A
 def test_pool_does_not_count_as_idle_while_a_task_goes_from_one_hand_to_the_next(
     stage: Any, hooks: Any
 ) -> None:
-    """It is neither in the arrivals nor seen to run, and still it is waited for."""
+    """It is neither in the injector nor seen to run, and still it is waited for."""
     pool, first = busy_worker(stage, hooks)
     task = pool.dispatch("x")
     starting = stage.gate()

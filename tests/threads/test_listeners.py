@@ -23,7 +23,7 @@ from retrypool.events import (
     WorkerRemoved,
     WorkerResumed,
 )
-from retrypool.task import Outcome
+from retrypool.states import Outcome
 
 
 class Recorder:

@@ -259,7 +259,7 @@ def test_pausing_and_resuming_for_ever_leaves_nothing_behind() -> None:
     for _ in range(5000):
         schedule.pause()
         schedule.resume()
-    assert len(pool._engine.scheduler.agenda) < 2500
+    assert len(pool._engine.scheduler.timers) < 2500
 
 
 def test_jitter_moves_a_tick_and_not_the_grid() -> None:

@@ -260,7 +260,7 @@ def test_task_of_a_removed_worker_that_does_not_end_is_run_elsewhere(stage: Any)
 
 def test_stop_event_of_a_worker_is_set_when_it_is_to_leave(stage: Any) -> None:
     pool = stage.pool([int] * 2)
-    first, second = pool._roster
+    first, second = pool._workers
     pool.remove_worker(0)
     assert first.stop.is_set()
     assert not second.stop.is_set()
@@ -369,7 +369,7 @@ def test_worker_that_could_not_be_started_is_started_again_on_request(stage: Any
         pool.restart_worker(0)
     assert task.result(stage.within) == "x"
     assert [(info.id, info.group, info.error) for info in pool.workers()] == [(0, "worker-0", None)]
-    assert {seat.group.name for seat in pool._engine.scheduler.staff} == {"worker-0"}
+    assert {slot.group.name for slot in pool._engine.scheduler.fleet} == {"worker-0"}
     assert type(events[-1]) is not WorkerFailed
     assert sum(type(event) is WorkerAdded for event in events) == 1 + spec.concurrency
 
@@ -385,6 +385,6 @@ def test_counts_are_copied_in_one_step(stage: Any) -> None:
             raise AssertionError("step by step")
 
     pool = stage.pool([int], retry=RetryPolicy(attempts=1))
-    seat = next(iter(pool._roster)).seat
-    seat.failures = Counts({"failed": 2})
+    slot = next(iter(pool._workers)).slot
+    slot.failures = Counts({"failed": 2})
     assert pool.workers()[0].failures == {Outcome.FAILED: 2}

@@ -8,7 +8,7 @@ import pytest
 
 from retrypool import FailureAction, Interrupted, RetryPolicy, TaskState
 from retrypool.core.scheduler import Scheduler
-from retrypool.task import Outcome
+from retrypool.states import Outcome
 from retrypool.testing import ManualPool
 
 
@@ -181,9 +181,9 @@ def test_success_wins_a_race_with_cancel(play):
 
     pool = play.pool([str])
     pool.pause()
-    seat = next(iter(pool._roster)).seat
-    seat.running = Box()
-    pool.restart_worker(seat.id)  # it takes its box in hand anew
+    slot = next(iter(pool._workers)).slot
+    slot.running = Box()
+    pool.restart_worker(slot.id)  # it takes its box in hand anew
     pool.resume()
     task = pool.dispatch("x")
     assert popped.wait(play.within)

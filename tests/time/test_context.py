@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from retrypool import AttemptTimeout, CancelToken, RetryPolicy, WorkerSpec, context, current_context
+from retrypool import AttemptTimeout, CancelToken, RetryPolicy, WorkerSpec, current_context
 from retrypool.errors import NoContext
+from retrypool.model import context
 from retrypool.testing import FakeClock, ManualPool
 
 colour: "contextvars.ContextVar[str]" = contextvars.ContextVar("colour", default="none")

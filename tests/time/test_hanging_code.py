@@ -140,7 +140,7 @@ def comes_back(play: Any, pool: Any) -> None:
 def stays_away(play: Any, pool: Any) -> None:
     """Its worker is still in there, although it was given the time to leave."""
     play.until(lambda: pool.workers()[0].state == "stuck")
-    next(iter(pool._roster)).thread.join(0.05)
+    next(iter(pool._workers)).thread.join(0.05)
     assert pool.workers()[0].state == "stuck"
 
 

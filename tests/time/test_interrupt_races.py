@@ -14,11 +14,11 @@ import pytest
 from retrypool import AttemptTimeout, Interrupted, PoolClosed, RetryPolicy, TaskState, WorkerSpec
 from retrypool.testing import ManualAttempt, ManualPool
 from retrypool.threads.interrupt import Gate
-from retrypool.threads.runner import Runner
+from retrypool.threads.worker_thread import Runner
 
 
 class Box(list[Any]):
-    """A seat's box that does something before its own thread reaches into it."""
+    """A slot's box that does something before its own thread reaches into it."""
 
     def __init__(self, before_pop: Any) -> None:
         super().__init__()
@@ -33,9 +33,9 @@ class Box(list[Any]):
 
 def put_box(pool: Any, before_pop: Any) -> None:
     """Give the only worker of a pool that does nothing yet a box, and let it take it in hand."""
-    runner = next(iter(pool._roster))
-    runner.seat.running = Box(before_pop)
-    pool.restart_worker(runner.seat.id)
+    runner = next(iter(pool._workers))
+    runner.slot.running = Box(before_pop)
+    pool.restart_worker(runner.slot.id)
 
 
 def strike(pool: Any, play: Any, **options: Any) -> None:
@@ -54,7 +54,7 @@ def strike(pool: Any, play: Any, **options: Any) -> None:
 
 
 def thread_of(pool: Any) -> threading.Thread:
-    return next(iter(pool._roster)).thread
+    return next(iter(pool._workers)).thread
 
 
 @pytest.fixture
@@ -64,11 +64,11 @@ def over() -> Iterator[tuple[Gate, ManualAttempt[Any, Any]]]:
     pool.dispatch("x")
     attempt = pool.claim()
     assert attempt is not None
-    attempt._seat.stuck = attempt.context
-    gate = Gate(attempt._seat)
+    attempt._slot.stuck = attempt.context
+    gate = Gate(attempt._slot)
     gate.open()
     yield gate, attempt
-    attempt._seat.stuck = None
+    attempt._slot.stuck = None
     pool.force_close()
 
 
@@ -112,8 +112,8 @@ def test_interrupts_that_strike_on_the_way_back_do_no_harm(play, monkeypatch, ca
 
     def struck_before(function: Any) -> Any:
         def call(self: Any, ctx: Any) -> Any:
-            seat = self.seat if isinstance(self, Runner) else self._seat
-            if left[0] and threading.current_thread() is thread and seat.stuck is ctx:
+            slot = self.slot if isinstance(self, Runner) else self._slot
+            if left[0] and threading.current_thread() is thread and slot.stuck is ctx:
                 left[0] -= 1
                 strike(pool, play)
             return function(self, ctx)
@@ -199,9 +199,9 @@ def test_interrupts_in_a_storm_from_one_operator_do_not_kill_the_thread(play, ca
 
 def test_nothing_is_raised_once_the_thread_has_come_by(over):
     gate, attempt = over
-    attempt._seat.stuck = None
+    attempt._slot.stuck = None
     assert not gate.interrupt(attempt.context), "it was not taken over"
-    attempt._seat.stuck = attempt.context
+    attempt._slot.stuck = attempt.context
     assert not gate.absorb(attempt.context)
     assert not gate.interrupt(attempt.context), "it has come by"
 
@@ -317,7 +317,7 @@ def test_timeout_strikes_as_the_thread_reaches_for_its_success(play):
     pool = play.pool([lambda data: data], timeout=3600, retry=RetryPolicy(attempts=2, delay=0))
 
     def expire() -> None:
-        [ctx] = next(iter(pool._roster)).seat.running
+        [ctx] = next(iter(pool._workers)).slot.running
         ctx._expires = 0.0
         play.start(pool._engine.watchdog.catch_up).result(play.within)
 

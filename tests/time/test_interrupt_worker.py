@@ -16,7 +16,7 @@ from retrypool import (
     WorkerNotFound,
     WorkerSpec,
 )
-from retrypool.task import Outcome
+from retrypool.states import Outcome
 from retrypool.testing import ManualPool
 
 FATES = ("retry", "drop", "dead")

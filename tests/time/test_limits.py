@@ -13,7 +13,7 @@ from retrypool import (
     RetryPolicy,
     TaskState,
 )
-from retrypool.task import Outcome
+from retrypool.states import Outcome
 from retrypool.testing import FakeClock, ManualPool
 
 AT_ONCE = RetryPolicy(attempts=3, delay=0)

@@ -212,7 +212,7 @@ def test_thread_that_has_just_left_is_not_counted_as_abandoned(play):
     """Its last steps come after it has said good-bye."""
     last_step, go_on = threading.Event(), threading.Event()
     pool = play.pool([str] * 2)
-    runner = next(iter(pool._roster))
+    runner = next(iter(pool._workers))
     leave = runner._on_leave
 
     def leave_slowly(runner: Any) -> None:
@@ -221,7 +221,7 @@ def test_thread_that_has_just_left_is_not_counted_as_abandoned(play):
         go_on.wait(play.within)
 
     runner._on_leave = leave_slowly
-    removing = play.start(lambda: pool.remove_worker(runner.seat.id, timeout=0.01))
+    removing = play.start(lambda: pool.remove_worker(runner.slot.id, timeout=0.01))
     assert last_step.wait(play.within)
     removing.result(play.within)
     assert pool.stats().abandoned == 0

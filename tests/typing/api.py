@@ -11,12 +11,12 @@ from retrypool import (
     Context,
     Drain,
     FailureAction,
-    Group,
     Pool,
     PoolExecutor,
     RetryPolicy,
     Schedule,
     Task,
+    TaskGroup,
     TaskResult,
     TaskStatus,
     Unrecoverable,
@@ -78,7 +78,7 @@ def results_come_as_the_worker_returns_them(pool: Pool[str, bytes]) -> None:
 
 def a_group_dispatches_as_its_pool_does(pool: Pool[str, bytes]) -> None:
     with pool.group(on_error="cancel", priority=1) as group:
-        assert_type(group, Group[str, bytes])
+        assert_type(group, TaskGroup[str, bytes])
         assert_type(group.dispatch("page"), Task[str, bytes])
     assert_type(group.results()[0].value, bytes | None)
     pool.group(on_error="retry")  # type: ignore[arg-type]

@@ -1,0 +1,96 @@
+"""Seconds and dates, checked where they are passed."""
+
+import math
+import threading
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import overload
+
+from retrypool.errors import InvalidType, InvalidValue
+
+__all__ = ["Duration", "date", "optional_seconds", "patience", "seconds", "timestamp", "zone"]
+
+Duration = float | timedelta
+"""A number of seconds, or a `timedelta`."""
+
+
+def seconds(what: str, value: Duration, *, positive: bool = False) -> float:
+    """Return `value` as a finite number of seconds, or say what is wrong with it.
+
+    `what` names the argument in the message. Raises `InvalidType` for what is no number (a `bool` is
+    none) and `InvalidValue` for NaN, infinity, and a negative value (or zero, if `positive`).
+    """
+    expected = "a positive number of seconds" if positive else "a number of seconds, 0 or more"
+    if isinstance(value, timedelta):
+        result = value.total_seconds()
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            result = float(value)
+        except OverflowError:
+            raise InvalidValue(what, value, expected) from None
+    else:
+        raise InvalidType(what, value, f"{expected}, or a timedelta")
+    if not math.isfinite(result) or result < 0 or (positive and result == 0):
+        raise InvalidValue(what, value, expected)
+    return result
+
+
+@overload
+def optional_seconds(what: str, value: None, *, positive: bool = False) -> None: ...
+@overload
+def optional_seconds(what: str, value: Duration | None, *, positive: bool = False) -> float | None: ...
+def optional_seconds(what: str, value: Duration | None, *, positive: bool = False) -> float | None:
+    """Like `seconds`, and None stays None: no limit."""
+    return None if value is None else seconds(what, value, positive=positive)
+
+
+def patience(what: str, value: Duration | None) -> float | None:
+    """Like `optional_seconds`, for how long a thread is to wait: no longer than a thread can.
+
+    That is `threading.TIMEOUT_MAX`, a few hundred years at the most.
+    """
+    limit = optional_seconds(what, value)
+    return None if limit is None else min(limit, threading.TIMEOUT_MAX)
+
+
+def timestamp(what: str, value: object) -> float:
+    """Return an aware `datetime` as seconds since the epoch, or say what is wrong with it.
+
+    `what` names the argument in the message. Raises `InvalidType` for what is no datetime, and
+    `InvalidValue` for a naive one: it would mean another moment on another machine.
+    """
+    if not isinstance(value, datetime):
+        raise InvalidType(what, value, "a datetime with a time zone")
+    if value.utcoffset() is None:
+        raise InvalidValue(
+            what,
+            value,
+            "a datetime with a time zone, such as datetime.now(UTC): "
+            "a naive one does not say which moment it means",
+        )
+    return value.timestamp()
+
+
+def date(timestamp: float, tz: tzinfo = UTC) -> datetime:
+    """Return a time on the wall clock as an aware `datetime`; what lies past the year 9999 as its end."""
+    try:
+        return datetime.fromtimestamp(timestamp, tz)
+    except (OverflowError, ValueError, OSError):
+        return datetime.max.replace(tzinfo=tz)
+
+
+def zone(what: str, value: object) -> tzinfo:
+    """Return a time zone that is given as such, or by its name.
+
+    Raises `InvalidType` for what is neither, and `InvalidValue` for a name that is not known here.
+    """
+    if isinstance(value, tzinfo):
+        return value
+    if not isinstance(value, str):
+        raise InvalidType(what, value, "a time zone, such as ZoneInfo('Europe/Oslo'), or its name")
+    from zoneinfo import ZoneInfo  # imported when first needed, as it costs more than all of this
+
+    try:
+        return ZoneInfo(value)
+    except (ValueError, OSError, LookupError):
+        expected = "the name of a time zone known here (pip install tzdata, if the system has none)"
+        raise InvalidValue(what, value, expected) from None

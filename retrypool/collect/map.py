@@ -1,0 +1,189 @@
+"""`map`: a few items at a time through a pool, however many there are."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from math import inf
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from retrypool.collect.results import TaskResult
+from retrypool.ctrl_c import acquire
+from retrypool.errors import QueueFull
+from retrypool.model.completion import Reporter
+from retrypool.model.task import Task
+from retrypool.states import TaskState
+
+if TYPE_CHECKING:
+    from retrypool.model.settings import TaskSettings
+    from retrypool.threads.engine import Engine
+
+__all__ = ["as_they_come", "in_order"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_SUCCEEDED = TaskState.SUCCEEDED
+_DEAD = TaskState.DEAD
+_CANCELLED = TaskState.CANCELLED
+
+# Both functions below are generators of the same build. Each round pulls items until there is a result
+# to yield or the window is full, then yields one result. So a slow iterable does not hold back results
+# that are there, and a quick one keeps the window full while the workers are busy.
+#
+# What the iterable raises, and a refusal of the pool, is kept until the results before it are out. What
+# ends the generator, a `close` by the garbage collector too, comes by `finally`. No local name holds a
+# result, or a task whose error is raised: a traceback would keep it.
+
+
+def in_order(
+    engine: Engine[T, R],
+    settings: TaskSettings,
+    items: Iterator[T],
+    window: int,
+    until: float | None,
+    errors: bool,
+) -> Generator[R | BaseException | None, None, None]:
+    """Yield results in the order of the items."""
+    dispatch = _way_in(engine, settings, until)
+    tasks: deque[Task[T, R]] = deque()
+    more, trouble = True, None
+    try:
+        while True:
+            if more:
+                try:
+                    for item in items:
+                        tasks.append(dispatch(item))
+                        phase = tasks[0]._phase
+                        if (
+                            len(tasks) >= window
+                            or phase is _SUCCEEDED
+                            or phase is _DEAD
+                            or phase is _CANCELLED
+                        ):
+                            break
+                    else:
+                        more = False
+                except Exception as error:  # noqa: BLE001 - raised below
+                    trouble, more = error, False
+                item = None  # type: ignore[assignment]
+            if not tasks:
+                break
+            if tasks[0]._phase is not _SUCCEEDED:
+                tasks[0]._wait(None if until is None else _left(until))
+                if errors and tasks[0]._phase is not _SUCCEEDED:
+                    yield TaskResult.of(tasks.popleft()).error
+                    continue
+                yield tasks.popleft().result()
+            else:
+                yield tasks.popleft()._outcome
+        if trouble is not None:
+            raise trouble
+    finally:
+        trouble = None
+        engine.give_up(tasks)
+        tasks.clear()
+
+
+def as_they_come(
+    engine: Engine[T, R],
+    settings: TaskSettings,
+    items: Iterator[T],
+    window: int,
+    until: float | None,
+    errors: bool,
+) -> Generator[R | BaseException | None, None, None]:
+    """Yield results in the order in which the tasks end."""
+    inbox: _Inbox[T, R] = _Inbox()
+    dispatch = _way_in(engine, settings, until, Reporter(inbox.put))
+    ended = inbox.tasks
+    pending: set[Task[T, R]] = set()
+    more, trouble = True, None
+    try:
+        while True:
+            if more:
+                try:
+                    for item in items:
+                        pending.add(dispatch(item))
+                        if ended or len(pending) >= window:
+                            break
+                    else:
+                        more = False
+                except Exception as error:  # noqa: BLE001 - raised below
+                    trouble, more = error, False
+                item = None  # type: ignore[assignment]
+            if not pending:
+                break
+            if not ended:
+                inbox.wait(until)
+            pending.discard(ended[0])
+            if ended[0]._phase is _SUCCEEDED:
+                yield ended.popleft()._outcome
+            elif errors:
+                yield TaskResult.of(ended.popleft()).error
+            else:
+                yield ended.popleft().result()
+        if trouble is not None:
+            raise trouble
+    finally:
+        trouble = None
+        engine.give_up(pending)
+        pending.clear()
+
+
+def _way_in(
+    engine: Engine[T, R], settings: TaskSettings, until: float | None, reporter: Reporter | None = None
+) -> Callable[[T], Task[T, R]]:
+    """Return what dispatches an item. If there must be room for it, that is waited for until `until`."""
+    if settings.block_timeout is not None or engine.queue_limit is None:
+        return engine.entrance(settings, reporter)
+    if until is None:
+        return engine.entrance(replace(settings, block_timeout=inf), reporter)
+
+    def dispatch(item: T) -> Task[T, R]:
+        try:
+            return engine.dispatch(item, replace(settings, block_timeout=_left(until)), reporter)
+        except QueueFull:
+            raise TimeoutError("there was no room in the queue for the next item in time") from None
+
+    return dispatch
+
+
+class _Inbox(Generic[T, R]):
+    """Where tasks come in as they end. One thread reads it, and waits for the next."""
+
+    # A task that ends is appended, and then _waits is looked at; the reader sets _waits, and then looks
+    # for tasks. One of the two sees the other. The bell may be rung once too often, never too seldom.
+    __slots__ = ("_bell", "_waits", "tasks")
+
+    def __init__(self) -> None:
+        self.tasks: deque[Task[T, R]] = deque()
+        self._waits = False
+        self._bell = threading.Lock()
+        self._bell.acquire()
+
+    def put(self, task: Task[T, R]) -> None:
+        """Take in a task, on the thread that ends it."""
+        self.tasks.append(task)
+        if self._waits:
+            self._waits = False
+            with suppress(RuntimeError):  # somebody else has just rung
+                self._bell.release()
+
+    def wait(self, until: float | None) -> None:
+        """Wait until there is a task. Raises `TimeoutError`."""
+        while True:
+            self._waits = True
+            if self.tasks:
+                return
+            left = None if until is None else _left(until)
+            if not acquire(self._bell, left) and not self.tasks:
+                raise TimeoutError("no result within the timeout of map()")
+
+
+def _left(until: float) -> float:
+    return max(0.0, until - time.monotonic())

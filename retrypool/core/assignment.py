@@ -1,0 +1,273 @@
+"""Which worker gets which task, and when: tasks are queued here, and claimed.
+
+Pure, and under the pool's lock, except for `admits`.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from heapq import heappop
+from typing import Any
+
+from retrypool.core.fleet import Fleet
+from retrypool.core.queue import Backlog, Subqueue, rank_of
+from retrypool.core.timers import Timers
+from retrypool.model.constraints import Constraints
+from retrypool.model.record import NO_GROUPS
+from retrypool.model.slots import Group, Slot
+from retrypool.model.task import Record, Task
+from retrypool.policy.blame import Scope
+from retrypool.states import TaskState
+
+__all__ = ["AnyTask", "Matching"]
+
+AnyTask = Task[Any, Any]
+
+_ANYBODY = Constraints()
+
+
+class Matching:
+    """Tasks that can be claimed, and workers that can claim them."""
+
+    def __init__(self, timers: Timers, fleet: Fleet, *, affinity_wait: float) -> None:
+        self.timers = timers
+        self.fleet = fleet
+        self.backlog = Backlog()
+        self.affinity_wait = affinity_wait
+        self.counts_firsts = False  # whether all claims come this way, so that they can be counted
+        self.firsts = 0  # claims of tasks that nobody has tried, while that is counted
+
+    # -- tasks in, tasks out ---------------------------------------------------------------------
+
+    def enqueue(self, task: AnyTask, now: float) -> None:
+        """Let a task be claimed from now on, behind those of its rank that already can be."""
+        record = task._record
+        if record is not None:
+            record.seq = self.backlog.next_seq()
+        line = self.backlog.injector.open_line(task._settings.priority)
+        if line is not None and (record is None or record.plain):
+            line.append(task)
+        else:
+            if record is None:
+                task._record = record = Record(task.id)
+            self._file(task, record, now)
+        self._rouse()
+
+    def claim(self, slot: Slot, now: float, handed: AnyTask | None = None) -> AnyTask | None:
+        """Return the task that `slot` is to run now, or park it and return None.
+
+        `handed` is a task that the worker took from the injector and may not simply run: because the
+        slot is not `direct`, or because the task is not for it.
+        """
+        # It may have been let in again, while it slept, after it had already been called.
+        self.fleet.unpark(slot)
+        if handed is not None:
+            self._take_back(handed, slot, now)
+        task = None if self.fleet.barred(slot, now) else self._next_for(slot, now)
+        if task is None:
+            self._park(slot, now)
+        else:
+            self._slot_at(slot, task, now)
+        self._rouse()
+        return task
+
+    def give_back(self, slot: Slot, task: AnyTask, now: float) -> None:
+        """Undo a claim, before anything came of it."""
+        task._phase = TaskState.QUEUED
+        record = task._record
+        self.firsts -= record is None or not record.entries
+        self.fleet.settle(slot, -1.0 if record is None else -record.cost, now)
+        self.fleet.probe_not_made(slot, now)
+        self._take_back(task, slot, now)
+        self._rouse()
+
+    def admits(self, slot: Slot, task: AnyTask) -> bool:
+        """Return whether `slot` may run `task`, which it has just taken from the injector."""
+        record = task._record
+        return record is None or record.tried_waived or slot.group not in record.tried
+
+    # -- workers ---------------------------------------------------------------------------------
+
+    def add(self, slot: Slot) -> None:
+        """Add a worker."""
+        self.fleet.add(slot)
+        self.backlog.review(slot)
+
+    def retire(self, slot: Slot, now: float) -> None:
+        """Give `slot` nothing any more. If its group goes with it, what all others tried starts afresh."""
+        before = self.fleet.live
+        self.fleet.retire(slot, now)
+        self._review_live(before)
+
+    def attempt_over(self, slot: Slot, scope: Scope | None, now: float) -> None:
+        """Let the group of `slot` answer for an attempt; see `Fleet.attempt_over`."""
+        self.fleet.attempt_over(slot, scope, now)
+        self._rouse()
+
+    def probe_not_made(self, slot: Slot, now: float) -> None:
+        """Let another worker of the group make the probe; see `Fleet.probe_not_made`."""
+        self.fleet.probe_not_made(slot, now)
+        self._rouse()
+
+    def forgive(self, group: Group, now: float) -> None:
+        """Open a group, whatever is known against it."""
+        self.fleet.forgive(group, now)
+        self._rouse()
+
+    def bar(self, slot: Slot, reason: str) -> None:
+        """Give `slot` nothing for good."""
+        before = self.fleet.live
+        self.fleet.bar(slot, reason)
+        self._review_live(before)
+
+    def remove(self, slot: Slot) -> None:
+        """Forget a retired worker."""
+        self.fleet.slots.pop(slot, None)
+        slot.subqueues.clear()
+
+    # -- subqueues -----------------------------------------------------------------------------------
+
+    def _file(self, task: AnyTask, record: Record, now: float) -> None:
+        """Put a task into the subqueue that it belongs to."""
+        constraints = task._settings.constraints
+        if record.tried and record.tried >= self._live_for(constraints):
+            record.tried = NO_GROUPS
+        if record.tried and not record.tried_waived:
+            constraints = Constraints(record.tried, *constraints[1:])
+        subqueue = self.backlog.file(task, record.seq, rank_of(task), constraints, now)
+        self.backlog.show(subqueue, self.fleet)
+        self._time(subqueue)
+
+    def _live_for(self, constraints: Constraints) -> frozenset[Group]:
+        """Return the live groups that a task with these requirements could go to."""
+        live = self.fleet.live
+        if constraints == _ANYBODY:
+            return live
+        fit = (slot for slot in self.fleet if self.fleet.present(slot) and constraints.suits(slot))
+        return frozenset(slot.group for slot in fit)
+
+    def _time(self, subqueue: Subqueue) -> None:
+        """See to it that no task of `subqueue` waits longer than `affinity_wait` for an untried worker."""
+        if subqueue.constraints.tried and subqueue.tasks and not subqueue.timed:
+            subqueue.timed = True
+            self.timers.add(subqueue.tasks[0][1] + self.affinity_wait, self._waive_tried, subqueue)
+
+    def _waive_tried(self, subqueue: Subqueue, now: float) -> None:
+        """Let any worker take the tasks of `subqueue` that have waited long enough for an untried one."""
+        subqueue.timed = False
+        tasks = subqueue.tasks
+        while tasks and tasks[0][1] + self.affinity_wait <= now:
+            self._refile(heappop(tasks)[2], now, waive_tried=True)
+        if tasks:
+            self._time(subqueue)
+        else:
+            self.backlog.close(subqueue)
+
+    def _refile(self, task: AnyTask, now: float, *, waive_tried: bool) -> None:
+        """File a task anew that has just been taken out of its subqueue."""
+        if task._withdrawn:
+            self.backlog.tombstones -= 1
+            return
+        record = task._record
+        assert record is not None
+        record.tried_waived = waive_tried
+        self._file(task, record, now)
+
+    def _review_live(self, before: frozenset[Group]) -> None:
+        """If a group is live no more, refile what every group that is left has tried."""
+        if self.fleet.live >= before:
+            self._rouse()  # a probe that left may have let others in
+            return
+        for subqueue in list(self.backlog.subqueues.values()):
+            tried = subqueue.constraints.tried
+            if tried and tried >= self._live_for(subqueue.constraints):
+                tasks = list(subqueue.tasks)
+                subqueue.tasks.clear()
+                self.backlog.close(subqueue)
+                for _, since, task in tasks:
+                    self._refile(task, since, waive_tried=False)
+        self._rouse()
+
+    # -- claiming --------------------------------------------------------------------------------
+
+    def _take_back(self, task: AnyTask, slot: Slot, now: float) -> None:
+        """Undo a worker's taking of a task: it goes back to where it was."""
+        task._slot = None
+        record = task._record
+        if task._withdrawn:
+            self.backlog.tombstones -= 1
+            return
+        line = self.backlog.injector.line(task._settings.priority)
+        if line is not None and (record is None or (record.plain and self.admits(slot, task))):
+            line.appendleft(task)
+        else:
+            assert record is not None
+            self._file(task, record, now)
+
+    def _next_for(self, slot: Slot, now: float) -> AnyTask | None:
+        """Take the task that is first in order among those that `slot` may run."""
+        while (task := self._first(slot)) is not None:
+            if task._withdrawn:
+                self.backlog.tombstones -= 1
+            elif not self.admits(slot, task):
+                assert task._record is not None
+                self._file(task, task._record, now)
+            else:
+                return task
+        return None
+
+    def _first(self, slot: Slot) -> AnyTask | None:
+        """Take the first task in order from the slot's subqueues or the injector; None if there is none."""
+        backlog = self.backlog
+        subqueue = backlog.best(slot)
+        place = None if subqueue is None else slot.subqueues[0][0]
+        task = backlog.injector.popleft_before(place)
+        if task is None and subqueue is not None:
+            return backlog.take(subqueue)
+        return task
+
+    def _slot_at(self, slot: Slot, task: AnyTask, now: float) -> None:
+        """Let `slot` have `task`, and say whether it may help itself next time."""
+        task._slot = slot
+        slot.go = True
+        fleet = self.fleet
+        if slot.group.until is not None:
+            fleet.start_probe(slot)
+        slot.direct = self._may_be_direct(slot)
+        record = task._record
+        self.firsts += record is None or not record.entries
+        if slot.group.pace is not None or fleet.pace is not None:
+            fleet.charge(slot, 1.0 if record is None else record.cost, now)
+
+    def _may_be_direct(self, slot: Slot) -> bool:
+        if self.counts_firsts or not self.fleet.may_help_itself(slot):
+            return False
+        return self.backlog.best(slot) is None
+
+    def _park(self, slot: Slot, now: float) -> None:
+        """Let `slot` wait.
+
+        Whoever calls this looks at the injector once more *after* it: a dispatcher appends and then
+        looks for parked slots.
+        """
+        slot.direct = self._may_be_direct(slot)
+        self.fleet.park(slot, now)
+
+    def _rouse(self) -> None:
+        """Wake one parked worker that something waits for; it will wake the next.
+
+        Called at the end of whatever may have left work for somebody who sleeps.
+        """
+        parked = self.fleet.parked
+        if not parked:
+            return
+        if self.backlog.subqueues:
+            for slot in list(parked):
+                if self.backlog.best(slot) is not None:
+                    parked.pop(slot, None)
+                    slot.wake()
+                    return
+        if self.backlog.injector:
+            with suppress(KeyError):  # dispatchers may be quicker
+                slot, _ = parked.popitem()
+                slot.wake()

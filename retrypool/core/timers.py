@@ -1,0 +1,127 @@
+"""What is to be done when: the one place for delays, dates, deadlines, cool-downs and schedules."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import Any
+from weakref import ref
+
+from retrypool.model.task import Task
+
+__all__ = ["Moment", "Timers"]
+
+LOOK_EVERY = 60.0
+"""Seconds after which the wall clock is read again while something waits for a date."""
+
+SAME = 1e-6
+"""Seconds by which two wall times may differ and be the same: a datetime, and a float of that size, tell
+no finer."""
+
+Action = Callable[[Any, float], None]
+"""Called as `action(subject, now)` once its moment has come."""
+
+Entry = tuple[float, int, Action, Any]
+
+Moment = tuple[float, bool]
+"""A time, and whether it is one on the wall clock."""
+
+
+class Timers:
+    """Heaps of appointments. An action looks for itself whether its subject still wants it.
+
+    Most are on the monotonic clock; those with a date are on the wall clock, which somebody may set: so
+    it is read again once a minute while there are any. Adding one and taking one cost the logarithm of
+    what is held. Appointments whose subject wants them no more are swept out whenever a heap has
+    doubled, so that it holds at most twice what is alive.
+    """
+
+    def __init__(self) -> None:
+        self._timed = Heap()
+        self._dated = Heap()
+        self._look_at = inf  # when the wall clock is to be read next
+
+    def __len__(self) -> int:
+        return len(self._timed.entries) + len(self._dated.entries)
+
+    def add(self, when: float, action: Action, subject: Any) -> None:
+        """Have `action(subject, now)` called at `when`. A weak reference is passed on as one."""
+        self._timed.push(when, action, subject)
+
+    def add_date(self, date: float, action: Action, subject: Any, *, now: float, wall: float) -> None:
+        """The same, once the wall clock, which shows `wall` at `now`, shows `date`."""
+        self._dated.push(date, action, subject)
+        self._look_at = min(self._look_at, _look_at(date, now, wall))
+
+    def earliest(self) -> float | None:
+        """Return the moment at which `keep` has something to do next; None: not as things stand."""
+        entries = self._timed.entries
+        earliest = min(entries[0][0], self._look_at) if entries else self._look_at
+        return None if earliest == inf else earliest
+
+    def keep(self, now: float, wall: float | None = None) -> None:
+        """Keep all appointments that are due, in their order; dates only if told what the wall shows."""
+        self._timed.keep(now, now)
+        if wall is not None and self._look_at != inf:
+            self._dated.keep(wall + SAME, now)
+            entries = self._dated.entries
+            self._look_at = _look_at(entries[0][0], now, wall) if entries else inf
+
+    def subjects(self, action: Action) -> list[Any]:
+        """Return what `action` is to be called with: at a time, then at a date, the earliest first."""
+        in_order = [*sorted(self._timed.entries), *sorted(self._dated.entries)]
+        return [entry[3] for entry in in_order if entry[2] == action]
+
+    def tasks(self) -> list[Task[Any, Any]]:
+        """Return the tasks that there is an appointment for, in no order."""
+        entries = itertools.chain(self._timed.entries, self._dated.entries)
+        return [entry[3] for entry in entries if isinstance(entry[3], Task)]
+
+    def moment(self, action: Action, subject: Any) -> Moment | None:
+        """Return when `action` is to be called with `subject`. Costs a look at all that is held."""
+        for heap, dated in ((self._timed, False), (self._dated, True)):
+            for entry in heap.entries:
+                if entry[3] is subject and entry[2] == action:
+                    return entry[0], dated
+        return None
+
+
+class Heap:
+    """Appointments on one clock."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []  # the same list for good
+        self._number: Iterator[int] = itertools.count()
+        self._sweep_at = 1024
+
+    def push(self, when: float, action: Action, subject: Any) -> None:
+        if len(self.entries) >= self._sweep_at:
+            self._sweep()
+        heappush(self.entries, (when, next(self._number), action, subject))
+
+    def keep(self, until: float, now: float) -> None:
+        entries = self.entries
+        while entries and entries[0][0] <= until:
+            _, _, action, subject = heappop(entries)
+            action(subject, now)
+
+    def _sweep(self) -> None:
+        self.entries[:] = [entry for entry in self.entries if not _is_past(entry[3])]
+        heapify(self.entries)
+        self._sweep_at = max(1024, 2 * len(self.entries))
+
+
+def _look_at(date: float, now: float, wall: float) -> float:
+    return now + min(LOOK_EVERY, max(0.0, date - wall))
+
+
+def _is_past(subject: Any) -> bool:
+    if isinstance(subject, ref):
+        subject = subject()
+        if subject is None:
+            return True
+    if isinstance(subject, Task):
+        return subject.state.ended
+    return bool(getattr(subject, "past", False))

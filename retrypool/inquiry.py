@@ -1,0 +1,177 @@
+"""The part of a pool's interface that tells of one task."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any, Generic
+
+from typing_extensions import TypeVar
+
+from retrypool.checks import date
+from retrypool.core.history import Ended, last_error, text_of, tried_by
+from retrypool.core.timers import Moment
+from retrypool.errors import TaskNotFound
+from retrypool.model.task import Task
+from retrypool.observe.explain import explain
+from retrypool.observe.status import TaskStatus
+from retrypool.states import TaskState
+from retrypool.threads.engine import Engine
+from retrypool.threads.observers import Listening
+from retrypool.threads.workers import Workers
+
+__all__ = ["Inquiry"]
+
+T = TypeVar("T", default=Any)
+R = TypeVar("R", default=Any)
+
+LOOKS = 20
+"""How often a task is looked for that is not found: it may just be changing hands."""
+
+
+class Inquiry(Generic[T, R]):
+    """Asking where a task stands, and why. A base of `Pool`, and of nothing else."""
+
+    _engine: Engine[T, R]
+    _workers: Workers[T, R]
+
+    def status(self, task_id: int) -> TaskStatus:
+        """Return where a task stands: one that has not ended, or one of the last `history_limit` that have.
+
+        Raises `TaskNotFound` for any other. Looks through all that waits, twice if it finds nothing, with
+        the pool's lock held: some tens of milliseconds if that is 100,000 tasks.
+        """
+        engine = self._engine
+        task = self._find(task_id)
+        if task is not None:
+            with engine.lock:
+                if not task.done():
+                    return self._status_of(task)
+        ended = engine.scheduler.history.find(task_id)
+        if ended is None:
+            raise TaskNotFound(task_id)
+        return self._status_of_ended(ended)
+
+    def explain(self, task: Task[T, R] | int) -> str:
+        """Return one sentence on why a task waits, for whom and until when; or what else it does.
+
+        Takes a task or its id, and costs what `status` does. Times are local. Raises `TaskNotFound`.
+
+        >>> from retrypool.testing import ManualPool
+        >>> pool = ManualPool([len])
+        >>> pool.pause()
+        >>> pool.explain(pool.dispatch("abc"))
+        'waits until the pool, which is paused, is resumed'
+        """
+        engine = self._engine
+        known = task if isinstance(task, Task) else self._find(task)
+        if known is None:
+            status = self.status(task)  # type: ignore[arg-type]
+            return f"has ended: {status.state.value}"
+        if known._owner is not engine:
+            raise TaskNotFound(known.id)
+        with engine.lock:
+            now, wall = engine.monotonic(), engine.clock.time()
+            parts = explain(engine.scheduler, known, now)
+        return "".join(part if isinstance(part, str) else _time_of_day(part, now, wall) for part in parts)
+
+    def add_listener(self, listener: Listening) -> None:
+        """Tell `listener` of what happens from now on: an object with `on_event(event)`, or a function.
+
+        One that says in `listens_to` which events it wants, a tuple of their types, gets only these, and
+        the others cost nothing. Raises `InvalidType` for what is no listener.
+        """
+        self._engine.listen(listener)
+
+    def remove_listener(self, listener: Listening) -> None:
+        """Tell `listener` nothing more. One that is not there is no error."""
+        self._engine.stop_listening(listener)
+
+    def _find(self, task_id: object) -> Task[Any, Any] | None:
+        """Return the task of this id, if it has not ended."""
+        engine = self._engine
+        for look in range(LOOKS):
+            with engine.lock:
+                found, all_seen = self._look_for(task_id)
+                if found is not None or engine.scheduler.history.find(task_id) is not None:
+                    return found
+                # Once is not enough: a task that failed may have gone back to where was looked already.
+                if all_seen and look:
+                    return None
+            time.sleep(0)  # lets a worker take the few steps that it is from one place to the next
+        return None
+
+    def _look_for(self, task_id: object) -> tuple[Task[Any, Any] | None, bool]:
+        """Return the task, and whether no other can have slipped by.
+
+        Places are looked at in the order in which tasks move on: waiting, running, being decided. From
+        one to the next, and from there to the history, a task is in its worker's hands only. Such a
+        worker is not idle, and its box is empty.
+        """
+        engine = self._engine
+        scheduler = engine.scheduler
+        for task in itertools.chain(scheduler.backlog, scheduler.timers.tasks()):
+            if task.id == task_id:
+                return task, True
+        all_seen = True
+        for runner in self._workers:
+            slot = runner.slot
+            attempts = [*slot.running, *([slot.stuck] if slot.stuck is not None else [])]
+            all_seen = all_seen and bool(attempts or slot.idle)
+            for ctx in attempts:
+                if ctx.task_id == task_id and isinstance(task := ctx._task, Task):
+                    return task, True
+        for ctx in engine.attempts.deciding.copy():
+            if ctx.task_id == task_id:
+                if isinstance(task := ctx._task, Task):
+                    return task, True
+                all_seen = False  # it has just gone on from there
+        return None, all_seen
+
+    def _status_of(self, task: Task[Any, Any]) -> TaskStatus:
+        engine = self._engine
+        scheduler = engine.scheduler
+        record, state = task._record, task.state
+        ahead = engine.clock.time() - engine.monotonic()
+        attempts, started = 0, None
+        if record is not None and record.history:
+            attempts, started = len(record.history), record.history[-1].started
+        slot = task._slot
+        for ctx in slot.running[:] if slot is not None else ():
+            if ctx._task is task:
+                attempts, started = attempts + 1, ctx._started
+        due = scheduler.due(task) if state in (TaskState.SCHEDULED, TaskState.RETRYING) else None
+        return TaskStatus(
+            id=task.id,
+            state=state,
+            attempts=attempts,
+            tried=() if record is None else tried_by(record.history),
+            last_error=None if record is None else text_of(last_error(record.history)),
+            queued_at=date(task._dispatched + ahead),
+            started_at=None if started is None else date(started + ahead),
+            ended_at=None,
+            next_attempt_at=None if due is None else date(due[0] if due[1] else due[0] + ahead),
+            position=scheduler.backlog.ahead(task) if state is TaskState.QUEUED else None,
+        )
+
+    def _status_of_ended(self, ended: Ended) -> TaskStatus:
+        ahead = self._engine.clock.time() - self._engine.monotonic()
+        return TaskStatus(
+            id=ended.id,
+            state=ended.state,
+            attempts=ended.attempts,
+            tried=ended.tried,
+            last_error=text_of(ended.last_error),
+            queued_at=date(ended.dispatched + ahead),
+            started_at=None if ended.started is None else date(ended.started + ahead),
+            ended_at=date(ended.ended + ahead),
+            next_attempt_at=None,
+            position=None,
+        )
+
+
+def _time_of_day(moment: Moment, now: float, wall: float) -> str:
+    """Return a moment as people here write it, with the date unless that is today's."""
+    time_, dated = moment
+    then, today = (date(each).astimezone() for each in (time_ if dated else wall + (time_ - now), wall))
+    return f"{then:%H:%M:%S}" if then.date() == today.date() else f"{then:%Y-%m-%d %H:%M:%S}"

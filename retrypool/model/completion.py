@@ -1,0 +1,81 @@
+"""Where those meet who wait for a task, and those who only want to hear of its end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from retrypool.ctrl_c import acquire
+
+if TYPE_CHECKING:
+    from retrypool.model.task import Task
+
+__all__ = ["Completion", "Reporter"]
+
+
+class Completion:
+    """Where those meet who wait for one task: made on first use, never for a task nobody waits on."""
+
+    __slots__ = ("_condition", "announced", "bells", "callbacks", "lock", "waiters")
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        # All of these under `lock`.
+        self.announced = False  # whether those who wait have been told
+        self.bells: list[threading.Lock] = []  # each held, until it is rung by being released
+        self.callbacks: list[Callable[[Any], object]] = []
+        self.waiters: list[Any] = []  # those of concurrent.futures.wait and as_completed
+        self._condition: threading.Condition | None = None
+
+    @property
+    def condition(self) -> threading.Condition:
+        """The condition that a `Future` has, for concurrent.futures. The pool itself rings bells.
+
+        A condition costs more, and `with condition` enters through a function of Python's own: an
+        interrupt that strikes in there, once the lock is taken, leaves it taken for good. `with lock`
+        has no such place.
+        """
+        with self.lock:
+            if self._condition is None:
+                self._condition = threading.Condition(self.lock)
+            return self._condition
+
+    def wait(self, timeout: float | None, ended: Callable[[], bool]) -> bool:
+        """Wait until the bells are rung, unless it has `ended`; return False if `timeout` seconds pass."""
+        bell = threading.Lock()
+        bell.acquire()
+        with self.lock:
+            if ended():
+                return True
+            self.bells.append(bell)
+        rung = False
+        try:
+            rung = acquire(bell, timeout)
+        finally:
+            if not rung:  # its time is over, or a Ctrl-C
+                with self.lock:
+                    if bell in self.bells:
+                        self.bells.remove(bell)
+        return rung or ended()
+
+    def ring(self) -> None:
+        """Wake those who wait. Under `lock`."""
+        bells, self.bells = self.bells, []
+        for bell in bells:
+            bell.release()
+        if self._condition is not None:
+            self._condition.notify_all()
+
+
+class Reporter:
+    """Has `report(task)` called once for each of many tasks, on the thread that ends it.
+
+    It stands in a task's place for a completion from before the task is queued, and one serves any
+    number of tasks: what a done callback does, without a condition for each.
+    """
+
+    __slots__ = ("report",)
+
+    def __init__(self, report: Callable[[Task[Any, Any]], object]) -> None:
+        self.report = report

@@ -1,0 +1,242 @@
+"""What a worker can know and do while it runs a task, and how it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any
+
+from retrypool.checks import Duration, seconds
+from retrypool.clock import Clock
+from retrypool.errors import AttemptTimeout, InvalidValue, NoContext
+from retrypool.model.cancel import CancelToken
+
+if TYPE_CHECKING:
+    from retrypool.model.settings import TaskSettings
+    from retrypool.model.slots import Slot
+    from retrypool.model.task import Task
+
+__all__ = ["Context", "current_context"]
+
+log = logging.getLogger("retrypool")
+
+_UNLIMITED = float("inf")
+
+# Taken only to make the token of an attempt, so that two threads that ask for it get the same one.
+_making = threading.Lock()
+
+
+class Context:
+    """One attempt, as the worker that makes it sees it: the first argument of `run`.
+
+    It goes with its attempt: what is over for the pool, because its time ran out or because it was
+    cancelled, stays `cancelled` for whoever still holds the context.
+    """
+
+    # An attempt is told apart by its context: one is made for each. `_reason` is written once, by
+    # whoever took the context out of its slot's box, before it looks at `_token`; `_token` is made by
+    # whoever needs one, who looks at `_reason` after that.
+    __slots__ = (
+        "_clock",
+        "_cost",
+        "_expires",
+        "_reason",
+        "_slot",
+        "_started",
+        "_task",
+        "_token",
+        "_withheld",
+        "attempt",
+    )
+
+    # What the attempt has sent to a drain that wants it only if it succeeds. Set for such attempts alone.
+    _withheld: list[object]
+
+    def __init__(
+        self, task: Task[Any, Any], slot: Slot, clock: Clock, started: float, expires: float
+    ) -> None:
+        self._task = task
+        self._slot = slot
+        self._clock = clock
+        self._started = started
+        self._expires = expires
+        self._reason: object = None
+        self._token: CancelToken | None = None
+        self._cost: float | None = None  # what `settle` has said
+        record = task._record
+        self.attempt = 1 if record is None else record.entries + 1  # the number of this attempt
+
+    @property
+    def task_id(self) -> int:
+        """The id of the task."""
+        return self._task.id
+
+    @property
+    def name(self) -> str | None:
+        """The name of the task."""
+        return self._task.name
+
+    @property
+    def options(self) -> Mapping[str, object]:
+        """The options of the task: its own, or else the pool's."""
+        return self._task.options
+
+    @property
+    def worker_id(self) -> int:
+        """The id of the worker that makes the attempt."""
+        return self._slot.id
+
+    @property
+    def group(self) -> str:
+        """The group of the worker."""
+        return self._slot.group.name
+
+    @property
+    def deadline(self) -> float | None:
+        """The moment at which the attempt will be over, on the pool's clock; None: no limit."""
+        return None if self._expires == _UNLIMITED else self._expires
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the attempt will be over; None: no limit.
+
+        Fit to be a socket's timeout: never less than a millisecond, because 0 would mean another thing
+        to a socket.
+        """
+        if self._expires == _UNLIMITED:
+            return None
+        return max(0.001, self._expires - self._clock.monotonic())
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the attempt is over already: nobody waits for what it does."""
+        return self._reason is not None
+
+    def send(self, value: object) -> bool:
+        """Put a value into the `Drain` that the task was dispatched with; return whether it was taken.
+
+        What an attempt sends that is over already is dropped, and so is what comes after the drain was
+        closed. A `Drain(commit="success")` gets it once the attempt has succeeded. Raises `InvalidValue`
+        if the task has no drain.
+        """
+        drain = self._task._settings.drain
+        if drain is None:
+            raise InvalidValue("the task's drain", None, "a Drain, given with dispatch(..., drain=...)")
+        if self._reason is not None:
+            return False
+        if drain.withholds:
+            self._withheld.append(value)
+            return not drain.closed
+        return drain.send(value)
+
+    @property
+    def token(self) -> CancelToken:
+        """A token that is cancelled with the attempt, to hand on to what can watch one."""
+        token = self._token
+        if token is None:
+            with _making:
+                token = self._token
+                if token is None:
+                    self._token = token = CancelToken(clock=self._clock)
+            if self._reason is not None:
+                token.cancel(self._reason)
+        return token
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker has been asked to leave: a good moment to come to an end."""
+        return self._slot.retired
+
+    def settle(self, actual: float) -> None:
+        """Say how many calls this attempt really counted as, for the rate of the group and the pool.
+
+        For interfaces that count tokens or rows, and tell afterwards. May be called more than once: the
+        last word holds. Raises `InvalidType` or `InvalidValue` for what is no number, 0 or more.
+        """
+        self._task._owner.settle(self._slot, self, actual)
+
+    def check(self) -> None:
+        """Raise if the attempt is over: `AttemptTimeout` if it was for time, else `CancelledError`."""
+        reason = self._reason
+        if isinstance(reason, AttemptTimeout):
+            # Another one: this context is in the traceback of what is raised, and has hold of `reason`.
+            raise AttemptTimeout(reason.seconds, reason.limit)
+        if reason is not None:
+            raise CancelledError(reason)
+
+    def sleep(self, duration: Duration) -> None:
+        """Wait `duration` seconds, or raise as `check` does, as soon as the attempt is over."""
+        self.token.wait(seconds("duration", duration))
+        self.check()
+
+    def _let_go(self) -> None:
+        """Let go of the task, which did not succeed in this attempt.
+
+        Its error's traceback holds the frame of `run`, and that holds this context: without the task
+        in it there is no cycle.
+        """
+        task = self._task
+        if self._cost is None and task._record is not None:
+            self._cost = task._record.cost
+        self._task = _Past(task.id, task._settings)  # type: ignore[assignment]
+
+    def _cancel(self, reason: object) -> None:
+        """Say that the attempt is over, and why."""
+        self._reason = reason
+        token = self._token
+        if token is not None:
+            token.cancel(reason)
+
+    def __repr__(self) -> str:
+        state = "over" if self.cancelled else "running"
+        return f"<Context of task {self.task_id}, attempt {self.attempt}: {state}>"
+
+
+class _Past:
+    """What a context still knows of its task when its attempt is over."""
+
+    __slots__ = ("_settings", "id")
+    _record = None
+
+    def __init__(self, id: int, settings: TaskSettings) -> None:
+        self.id = id
+        self._settings = settings
+
+    @property
+    def name(self) -> str | None:
+        """The name of the task."""
+        return self._settings.name
+
+    @property
+    def options(self) -> Mapping[str, object]:
+        """The options of the task."""
+        return self._settings.options
+
+
+_thread = threading.local()
+
+
+def current_context() -> Context:
+    """Return the context of the attempt that this thread makes.
+
+    For workers that are plain functions. Raises `NoContext` in any other thread.
+    """
+    slot = slot_here()
+    if slot is not None:
+        running = slot.running[-1:]
+        attempt = running[0] if running else slot.stuck
+        if attempt is not None:
+            return attempt
+    raise NoContext
+
+
+def slot_here() -> Slot | None:
+    """Return the slot that this thread works at, if it does."""
+    return getattr(_thread, "slot", None)
+
+
+def occupy(slot: Slot | None) -> None:
+    """Let this thread be the one that works at `slot`, for `current_context`."""
+    _thread.slot = slot

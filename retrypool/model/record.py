@@ -1,0 +1,134 @@
+"""What is kept of a task: its attempts, the record of its failures, and what is left of it when dead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+from retrypool.states import DeadReason, Outcome
+
+if TYPE_CHECKING:
+    import contextvars
+    from collections.abc import Mapping
+
+    from retrypool.model.settings import TaskSettings
+    from retrypool.model.slots import Group
+
+__all__ = ["NO_GROUPS", "Attempt", "DeadTask", "Record"]
+
+T = TypeVar("T")
+
+
+NO_GROUPS: frozenset[Group] = frozenset()
+"""One for all tasks: each call of `frozenset()` makes another, of 216 bytes."""
+
+
+class Attempt(NamedTuple):
+    """One run of a task on one worker. Times are seconds on the pool's clock."""
+
+    number: int  # 1 is the first
+    worker_id: int
+    group: str
+    started: float
+    ended: float
+    outcome: Outcome
+    error: BaseException | None = None
+
+    @property
+    def duration(self) -> float:
+        """Seconds from start to end."""
+        return self.ended - self.started
+
+
+@dataclass(frozen=True, slots=True)
+class DeadTask(Generic[T]):
+    """A task that will never be tried again, with all that is known of it."""
+
+    id: int
+    name: str | None
+    data: T
+    reason: DeadReason
+    error: BaseException | None
+    history: tuple[Attempt, ...]
+    options: Mapping[str, object]
+    settings: TaskSettings
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags that it was dispatched with."""
+        return self.settings.tags
+
+    @property
+    def metadata(self) -> Mapping[str, object]:
+        """What it was dispatched with for callbacks and listeners to see."""
+        return self.settings.metadata
+
+    @property
+    def errors(self) -> list[BaseException]:
+        """What the attempts raised, oldest first."""
+        return [attempt.error for attempt in self.history if attempt.error is not None]
+
+    @property
+    def attempts(self) -> int:
+        """How often the task was tried, over its whole life."""
+        return len(self.history)
+
+    @property
+    def duration(self) -> float:
+        """Seconds of running time over all attempts."""
+        return sum(attempt.duration for attempt in self.history)
+
+
+class Record:
+    """What makes a task more than plain: its failures, and whom it may not or must not run on.
+
+    A task that has not failed and asks for nothing has none. Owned by whoever holds the task: the
+    worker that runs it, or the scheduler while it waits.
+    """
+
+    __slots__ = (
+        "cancelled",
+        "charged",
+        "context",
+        "cost",
+        "deciding",
+        "entries",
+        "history",
+        "inherited",
+        "plain",
+        "running_time",
+        "seq",
+        "suspects",
+        "tried",
+        "tried_waived",
+        "uncharged",
+        "victims",
+        "wrapped",
+    )
+
+    def __init__(self, seq: int, plain: bool = True) -> None:
+        self.seq = seq  # its place in the order of claims, first in first out
+        self.plain = plain  # whether any worker that has not tried it may take it from the injector
+        self.tried: frozenset[Group] = NO_GROUPS  # groups that have failed it
+        self.history: list[Attempt] = []  # the attempts that did not succeed
+        self.inherited = 0  # how many of them are from before it was requeued
+        self.entries = 0  # entries into run() since it was dispatched or requeued
+        self.charged = 0  # of these, how many count against `attempts`
+        self.uncharged = 0  # and how many don't
+        self.cost = 1.0  # how many calls it counts as, where calls are paced
+        # Groups that failed it, each once, with how many successes it had then and when it had begun: who
+        # has had none since when the task succeeds elsewhere, is suspect.
+        self.suspects: tuple[tuple[Group, int, float], ...] = ()
+        self.victims: frozenset[Group] = NO_GROUPS  # groups that took the blame for it
+        self.running_time = 0.0
+        # Its attempt is over, and its owner finds out what becomes of it; set and cleared by the owner.
+        self.deciding = False
+        self.cancelled = False  # it is to end cancelled instead; set under the pool's lock
+        self.context: contextvars.Context | None = None  # what run() is to be called in
+        self.tried_waived = False  # whether it may run on a group that has tried it, having waited enough
+        self.wrapped = False  # whether its runs take more than the hot loop does for a plain task
+
+    def errors(self) -> list[BaseException]:
+        """Return what has been raised since it was dispatched or requeued, oldest first."""
+        fresh = self.history[self.inherited :]
+        return [attempt.error for attempt in fresh if attempt.error is not None]

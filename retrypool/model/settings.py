@@ -1,0 +1,299 @@
+"""What a task may ask for: the options of `dispatch`, checked once and shared by many tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import TypedDict
+
+from retrypool.checks import Duration, optional_seconds, seconds, timestamp
+from retrypool.errors import InvalidType, InvalidValue
+from retrypool.model.constraints import Constraints, tag_set
+from retrypool.policy.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from retrypool.model.cancel import CancelToken
+    from retrypool.model.drain import Drain
+
+__all__ = ["MapOptions", "TaskOptions", "TaskSettings", "checked_cost"]
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[str, object]:
+    return _NOTHING
+
+
+class MapOptions(TypedDict, total=False):
+    """The keyword arguments of `map` that are about its tasks. What is left out comes from the pool."""
+
+    name: str | None  # shown in errors, events and tables
+    priority: int  # higher goes first; 0 by default
+    retry: RetryPolicy
+    time_limit: Duration | None  # of running time, over all attempts
+    deadline: Duration | None  # from dispatch to the end, waiting included
+    interrupt_on_timeout: bool
+    require: Iterable[str]  # tags that its worker must have
+    worker: int | None  # the only worker that may take it
+    exclude: Iterable[int | str]  # workers by id, and groups by name, that may not
+    wait_for_worker: bool  # accept it also while no worker meets its requirements
+    cost: float | Callable[[Any], float]  # calls that it counts as, where calls are paced; 1 by default
+    copy_context: bool  # whether run() sees the context variables of the dispatching thread
+    cancel: CancelToken | None  # cancels the task
+    delay: Duration  # before it may be claimed first
+    at: datetime | None  # before which it may not be claimed
+    drain: Drain[Any] | None  # where ctx.send() puts what it is given
+    keep_data: bool  # whether the task still has its data when it has ended
+    block_timeout: Duration | None  # how long dispatch may wait for room in the queue
+    options: Mapping[str, object]  # what the worker finds in ctx.options; replaces the pool's whole
+    tags: Iterable[str]  # words that callbacks and listeners find in task.tags
+    metadata: Mapping[str, object]  # what callbacks and listeners find in task.metadata
+
+
+class TaskOptions(MapOptions, total=False):
+    """The keyword arguments of `dispatch`. What is left out comes from the pool."""
+
+    timeout: Duration | None  # for one attempt
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSettings:
+    """`TaskOptions`, filled up and checked."""
+
+    name: str | None = None
+    priority: int = 0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    timeout: float | None = None
+    time_limit: float | None = None
+    deadline: float | None = None
+    interrupt_on_timeout: bool = False
+    require: frozenset[str] = frozenset()
+    worker: int | None = None
+    exclude: frozenset[int | str] = frozenset()
+    wait_for_worker: bool = False
+    cost: float | Callable[[Any], float] = 1.0
+    copy_context: bool = False
+    cancel: CancelToken | None = None
+    delay: float = 0.0
+    at: float | None = None  # seconds since the epoch
+    drain: Drain[Any] | None = None
+    keep_data: bool = True
+    block_timeout: float | None = None
+    options: Mapping[str, object] = field(default_factory=_nothing)
+    tags: frozenset[str] = frozenset()
+    metadata: Mapping[str, object] = field(default_factory=_nothing)
+    # Whether there is more to do at its success than to keep the result: to hand over what it has sent,
+    # or to let go of its data.
+    wraps_up: bool = field(init=False)
+    # Whether a task may go to any worker, now, in the order of its priority, and is run like all others.
+    plain: bool = field(init=False)
+    # Whether a retry may go to any worker that has not tried it, in the order of arrival.
+    retry_plain: bool = field(init=False)
+    # Whom it is for, before anybody has tried it.
+    constraints: Constraints = field(init=False)
+    # How long an attempt may take: infinity for as long as it likes, None if it has to be reckoned with
+    # `time_left` for each.
+    span: float | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        wraps_up = not self.keep_data or (self.drain is not None and self.drain.withholds)
+        object.__setattr__(self, "wraps_up", wraps_up)
+        plain = (
+            not wraps_up
+            and self.delay == 0
+            and self.at is None
+            and self.deadline is None
+            and self.cancel is None
+            and self.cost == 1.0
+            and not self.copy_context
+            and not self.picky
+        )
+        object.__setattr__(self, "plain", plain)
+        retry_plain = not self.retry.immediate and not self.picky
+        object.__setattr__(self, "retry_plain", retry_plain)
+        constraints = Constraints(frozenset(), self.require, self.worker, self.exclude)
+        object.__setattr__(self, "constraints", constraints)
+        span = math.inf if self.timeout is None else self.timeout
+        simple = self.time_limit is None and self.deadline is None
+        object.__setattr__(self, "span", span if simple else None)
+
+    @property
+    def shareable(self) -> bool:
+        """Whether other tasks are likely to have the same, and it is no harm to keep them."""
+        return self.cancel is None and self.drain is None and self.at is None
+
+    @property
+    def picky(self) -> bool:
+        """Whether it is not for any worker."""
+        return bool(self.require or self.exclude) or self.worker is not None
+
+    @property
+    def wants(self) -> str:
+        """What it asks of its worker, in words that follow "with"."""
+        parts = []
+        if self.require:
+            parts.append(f"the tags {sorted(self.require)}")
+        if self.worker is not None:
+            parts.append(f"the id {self.worker}")
+        if self.exclude:
+            parts.append(f"an id and a group other than {sorted(self.exclude, key=str)}")
+        return " and ".join(parts)
+
+    def cost_of(self, data: Any) -> float:
+        """Return how many calls a task with this data counts as. Raises what a cost function raises."""
+        return checked_cost("cost", self.cost(data)) if callable(self.cost) else self.cost
+
+    def time_left(self, running_time: float, age: float) -> tuple[float, str]:
+        """Return the seconds that the next attempt has, and the name of the limit that says so.
+
+        `running_time` is that of the attempts before, `age` the time since dispatch.
+        """
+        limits = []
+        if self.timeout is not None:
+            limits.append((self.timeout, "timeout"))
+        if self.time_limit is not None:
+            limits.append((self.time_limit - running_time, "time limit"))
+        if self.deadline is not None:
+            limits.append((self.deadline - age, "deadline"))
+        return min(limits)
+
+    def having(self, options: Mapping[str, Any]) -> TaskSettings:
+        """Return these settings with `options` in place of what they say.
+
+        Raises `InvalidType` or `InvalidValue`, naming the option and its value. Costs a few
+        microseconds, so whoever dispatches many tasks alike does it once.
+        """
+        checked = dict(options)
+        for option, value in options.items():
+            check = _CHECKS.get(option)
+            if check is None:
+                known = ", ".join(_CHECKS)
+                raise InvalidType("an option", option, f"one of: {known}")
+            checked[option] = check(option, value)
+        if checked.get("at") is not None and checked.get("delay"):
+            raise InvalidValue("at", options["at"], "given without a delay, or the delay without it")
+        # Either of them takes the place of the other.
+        if "at" in checked:
+            checked.setdefault("delay", 0.0)
+        elif "delay" in checked:
+            checked["at"] = None
+        return replace(self, **checked)
+
+
+def _name(what: str, value: object) -> object:
+    if value is not None and not isinstance(value, str):
+        raise InvalidType(what, value, "a string")
+    return value
+
+
+def _priority(what: str, value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidType(what, value, "a whole number; higher goes first")
+    return int(value)  # and nothing that compares in its own way
+
+
+def _policy(what: str, value: object) -> object:
+    if not isinstance(value, RetryPolicy):
+        raise InvalidType(what, value, "a RetryPolicy, such as RetryPolicy(attempts=5)")
+    return value
+
+
+def _limit(what: str, value: Any) -> object:
+    return optional_seconds(what, value, positive=True)
+
+
+def _patience(what: str, value: Any) -> object:
+    return optional_seconds(what, value)
+
+
+def _flag(what: str, value: object) -> object:
+    if not isinstance(value, bool):
+        raise InvalidType(what, value, "True or False")
+    return value
+
+
+def _tags(what: str, value: Any) -> object:
+    return tag_set(what, value)
+
+
+def _worker_id(what: str, value: object) -> object:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise InvalidType(what, value, "the id of a worker")
+    return value
+
+
+def _excluded(what: str, value: Any) -> object:
+    if isinstance(value, (str, int)) or not isinstance(value, Iterable):
+        raise InvalidType(what, value, "a set of worker ids and group names, such as {3, 'token-a'}")
+    names = list(value)  # no set yet: what is neither need not be hashable
+    for name in names:
+        if isinstance(name, bool) or not isinstance(name, (int, str)):
+            raise InvalidType(what, name, "a set of worker ids and group names")
+    return frozenset(names)
+
+
+def _cost(what: str, value: Any) -> object:
+    return value if callable(value) else checked_cost(what, value)
+
+
+def checked_cost(what: str, value: object) -> float:
+    """Return `value` if it can be a cost: a number, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidType(what, value, "a number of calls")
+    if not (math.isfinite(value) and value >= 0):
+        raise InvalidValue(what, value, "a number of calls, 0 or more")
+    return float(value)
+
+
+def _token(what: str, value: object) -> object:
+    if value is not None and not callable(getattr(value, "on_cancel", None)):
+        raise InvalidType(what, value, "a CancelToken")
+    return value
+
+
+def _drain(what: str, value: object) -> object:
+    if value is not None and not isinstance(getattr(value, "withholds", None), bool):
+        raise InvalidType(what, value, "a Drain")
+    return value
+
+
+def _mapping(what: str, value: object) -> object:
+    if not isinstance(value, Mapping):
+        raise InvalidType(what, value, "a mapping, such as a dict")
+    return value
+
+
+def _date(what: str, value: object) -> object:
+    return None if value is None else timestamp(what, value)
+
+
+_CHECKS = {
+    "name": _name,
+    "priority": _priority,
+    "retry": _policy,
+    "timeout": _limit,
+    "time_limit": _limit,
+    "deadline": _limit,
+    "interrupt_on_timeout": _flag,
+    "require": _tags,
+    "worker": _worker_id,
+    "exclude": _excluded,
+    "wait_for_worker": _flag,
+    "cost": _cost,
+    "copy_context": _flag,
+    "cancel": _token,
+    "delay": seconds,
+    "at": _date,
+    "drain": _drain,
+    "keep_data": _flag,
+    "block_timeout": _patience,
+    "options": _mapping,
+    "tags": _tags,
+    "metadata": _mapping,
+}
+assert set(_CHECKS) == {f.name for f in fields(TaskSettings) if f.init}

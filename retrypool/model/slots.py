@@ -1,0 +1,362 @@
+"""What the scheduler knows of a worker: its slot at the counter."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from retrypool.checks import seconds
+from retrypool.policy.health import HealthPolicy
+from retrypool.policy.rates import RateOption, as_pace
+
+if TYPE_CHECKING:
+    from retrypool.core.queue import SubqueueEntry
+    from retrypool.model.context import Context
+
+__all__ = ["Group", "Slot", "cool_down"]
+
+
+FIRST_COOL_DOWN = 1.0
+
+LONGEST_COOL_DOWN = 60.0
+
+MERE_CHANCE = 1e-4  # how seldom a group may be taken for ill that was only unlucky
+
+
+def _nobody() -> None:
+    """Wake nobody: the slot of a worker without a thread."""
+
+
+def _never(_ctx: Context) -> bool:
+    """Interrupt nobody."""
+    return False
+
+
+class Slot:
+    """One worker, as far as scheduling goes. One thread works at a slot at a time."""
+
+    # Who may write what:
+    #   direct, go, attentive, paused, cordoned_for, unfit, retired, stuck, given_up, subqueues, timed_out,
+    #   lost             under the pool's lock
+    #   idle             its own thread: set under the pool's lock, cleared when it wakes and before
+    #                    it looks for a task
+    #   running          a box for the attempt that runs. Its own thread puts it in; whoever gets it
+    #                    out (list.pop and list.remove are atomic, and one of them wins) decides how
+    #                    the attempt ends
+    #   succeeded, failed, failures, retried   its own thread alone; anybody may read them
+    __slots__ = (
+        "attentive",
+        "cordoned_for",
+        "direct",
+        "failed",
+        "failures",
+        "given_up",
+        "go",
+        "group",
+        "id",
+        "idle",
+        "interrupt",
+        "lost",
+        "name",
+        "paused",
+        "retired",
+        "retried",
+        "running",
+        "stuck",
+        "subqueues",
+        "succeeded",
+        "tags",
+        "timed_out",
+        "unfit",
+        "wake",
+    )
+
+    def __init__(
+        self,
+        id: int,
+        name: str,
+        group: Group,
+        tags: frozenset[str] = frozenset(),
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.group = group
+        self.tags = tags
+        # Given by the threads. The first ends the wait of the slot's thread, and is harmless if it does
+        # not wait; the second raises in it, if it is still in that attempt.
+        self.wake: Callable[[], None] = _nobody
+        self.interrupt: Callable[[Context], bool] = _never
+        self.direct = False  # it may take from the injector without asking
+        self.go = False  # what it has claimed, or taken by itself, it may begin
+        self.attentive = False  # the scheduler wants to hear of its next success
+        self.idle = True  # its thread has no task in hand, and is not about to take one
+        self.paused = False
+        self.cordoned_for: str | None = None  # why it is given nothing for good
+        self.unfit = False  # its worker is to be made anew before it is given anything
+        self.retired = False  # it takes nothing any more
+        self.running: list[Context] = []
+        self.stuck: Context | None = None  # an attempt that is over, while its thread has not come back
+        self.given_up = False  # it has been stuck for too long, and there is nothing to replace it with
+        self.subqueues: list[SubqueueEntry] = []  # a heap of the subqueues that it may take from
+        self.succeeded = 0
+        self.failed = 0
+        self.failures: Counter[str] = Counter()  # attempts by outcome, as its own thread ended them
+        self.lost: Counter[str] = Counter()  # the same, for those that were taken over
+        self.retried = 0
+        self.timed_out = 0
+
+    def __repr__(self) -> str:
+        return f"<Slot {self.id} of {self.group.name}>"
+
+
+class Group:
+    """A failure domain: a credential, a host, a quota. All fields are written under the pool's lock.
+
+    Tried sets hold groups, not names: a group that leaves and one of the same name that comes later are
+    two, and a task that the first has failed may go to the second.
+
+    It is open; or shut until a moment, because it was throttled (it *cools*) or because it is ill (it
+    is *ejected*). After that moment one attempt, the *probe*, shows whether it opens again.
+    """
+
+    __slots__ = (
+        "alarm",
+        "alone",
+        "cools_until",
+        "ejected",
+        "ejections",
+        "evidence",
+        "evidence_mark",
+        "failures_before",
+        "faults",
+        "faults_in_a_row",
+        "name",
+        "pace",
+        "probe",
+        "rate",
+        "sample_mark",
+        "slots",
+        "streak_mark",
+        "success_mark",
+        "suspected",
+        "throttles",
+        "until",
+    )
+
+    def __init__(self, name: str, rate: RateOption = None) -> None:
+        self.name = name
+        self.alone = frozenset({self})  # the tried set of a task that only this group has failed
+        self.slots: list[Slot] = []  # those not retired
+        self.rate = rate
+        self.pace = as_pace(rate)
+        self.alarm: float | None = None  # when its workers will be woken because its pace allows a call
+        self.until: float | None = None  # it is shut until then, and must then pass a probe
+        self.cools_until = -math.inf  # the end of its last cool-down; an ejection may outlast it
+        self.ejected = False  # it is shut because it is ill
+        self.probe: Slot | None = None  # the slot whose attempt is the probe
+        self.throttles = 0  # in a row
+        self.ejections = 0  # in a row
+        self.faults = 0  # its own, in the present sample
+        self.faults_in_a_row = 0
+        self.success_mark = 0  # its successes when faults_in_a_row was last counted
+        self.sample_mark = 0  # its attempts when the sample was begun
+        self.evidence = 0  # tasks that it failed and others did not, in a row
+        self.evidence_mark = 0  # its successes when that was last counted
+        self.suspected: float | None = None  # since when there is evidence enough
+        # Written without the lock, by each slot that fails: of two at once, either will do.
+        self.streak_mark = 0  # its successes when it last failed
+        self.failures_before = 0  # its failures when it last failed after a success
+
+    # -- shut and open ---------------------------------------------------------------------------
+
+    def refuses(self, slot: Slot, now: float) -> bool:
+        """Return whether the group is given nothing now, or its probe is another slot's."""
+        if self.until is None:
+            return False
+        return now < self.until or (self.probe is not None and self.probe is not slot)
+
+    def shut(self, now: float) -> bool:
+        """Return whether the group is given nothing now."""
+        return self.until is not None and now < self.until
+
+    def open_at(self, now: float) -> float:
+        """Return the moment from which it may be given something."""
+        until = now if self.until is None else max(self.until, now)
+        return until if self.pace is None else max(until, self.pace.ready_at(now))
+
+    def cool(self, now: float, retry_after: float | None) -> float:
+        """Give the group nothing for so long; None: 1 s, doubled with each time in a row, up to 60 s.
+
+        A cool-down is never cut short by a later, shorter one. What calls are told that were under way
+        when it began does not count as another time. Returns its end; an ejection may outlast it.
+        """
+        if not self.shut(now) or self.throttles == 0:
+            self.throttles += 1
+        until = now + (cool_down(self.throttles) if retry_after is None else retry_after)
+        self.cools_until = max(self.cools_until, until)
+        self.until = until if self.until is None else max(self.until, until)
+        self.probe = None
+        if self.pace is not None:
+            self.pace.refused(now, self.until)
+        return self.cools_until
+
+    def eject(self, now: float, policy: HealthPolicy) -> float:
+        """Give the group nothing until it has had time to recover. Returns until when."""
+        self.ejections += 1
+        length = seconds("ejection", policy.ejection) * self.ejections
+        until = now + min(length, seconds("longest_ejection", policy.longest_ejection))
+        self.until = until if self.until is None else max(self.until, until)
+        self.ejected = True
+        self.probe = None
+        self._forget_faults()
+        return self.until
+
+    def reprieve(self) -> None:
+        """End an ejection, but not a cool-down: the group is needed, and may try at once."""
+        self.until = self.cools_until
+        self.ejected = False
+
+    def open(self) -> None:
+        """Let all its workers work. What is known of its faults remains."""
+        self.until = None
+        self.probe = None
+        self.throttles = 0
+
+    def recover(self) -> None:
+        """Open the group, and hold nothing against it any more."""
+        self.open()
+        self.cools_until = -math.inf
+        self.ejected = False
+        self.ejections = 0
+        self._forget_faults()
+
+    def owes(self, now: float) -> bool:
+        """Return whether it has been told to wait, and the time for that is not over."""
+        return self.cools_until > now or (self.pace is not None and self.pace.ready_at(now) > now)
+
+    def follow(self, former: Group) -> None:
+        """Take over what a group of the same name was told before all its workers left."""
+        if former.cools_until > -math.inf:
+            self.until = self.cools_until = former.cools_until
+            self.throttles = former.throttles
+        if self.rate == former.rate:
+            self.pace = former.pace
+
+    # -- slots -----------------------------------------------------------------------------------
+
+    def join(self, slot: Slot) -> None:
+        """Take a slot in. What it has done before is no news."""
+        self.slots.append(slot)
+        self._shift_marks(slot, 1)
+
+    def leave(self, slot: Slot) -> None:
+        """Let a slot go, and what it has done with it."""
+        self.slots.remove(slot)
+        self._shift_marks(slot, -1)
+
+    def _shift_marks(self, slot: Slot, sign: int) -> None:
+        self.success_mark += sign * slot.succeeded
+        self.evidence_mark += sign * slot.succeeded
+        self.sample_mark += sign * (slot.succeeded + slot.failed + slot.timed_out)
+
+    # -- faults ----------------------------------------------------------------------------------
+
+    def successes(self) -> int:
+        """Return how many attempts have succeeded on its workers. Needs no lock."""
+        slots = self.slots
+        if len(slots) == 1:  # nearly always, and this is asked for each failure
+            return slots[0].succeeded
+        return sum(slot.succeeded for slot in slots)
+
+    def successes_at_failure(self) -> int:
+        """Return how many attempts have succeeded on its workers, now that one has failed. Needs no lock."""
+        successes = self.successes()
+        if successes != self.streak_mark:
+            self.streak_mark = successes
+            # That of a worker which has left is not among them.
+            self.failures_before = max(0, self._attempts() - successes - 1)
+        return successes
+
+    def seems_well(self) -> bool:
+        """Return whether nothing that it has done last was its own fault. Needs no lock."""
+        return not self.ejected and (not self.faults_in_a_row or self.successes() != self.success_mark)
+
+    def blame(self, policy: HealthPolicy) -> bool:
+        """Count an attempt that failed by the group's own fault; return whether it is ill now."""
+        successes = self.successes()
+        if successes != self.success_mark:
+            self.success_mark = successes
+            self.faults_in_a_row = 0
+        self.faults_in_a_row += 1
+        self.faults += 1
+        sample = self._attempts() - self.sample_mark
+        if self.faults_in_a_row >= policy.faults_in_a_row:
+            return True
+        if sample >= policy.sample:
+            if self.faults >= policy.fault_share * sample:
+                return True
+            self.sample_mark += sample
+            self.faults = 0
+        return False
+
+    def is_news(self, successes: int, began: float) -> bool:
+        """Return whether it says anything of the group that a task has succeeded which it failed.
+
+        It began that task at `began`, and had so many successes when it failed it. Once there is
+        evidence enough, only what it began later adds to it. Needs no lock.
+        """
+        if self.successes() != successes:
+            return False
+        since = self.suspected
+        return since is None or self.evidence_mark != successes or began >= since
+
+    def witness(self, policy: HealthPolicy, began: float, now: float) -> bool:
+        """Count a task that it failed, begun at `began`, and another group did not; return whether it is ill.
+
+        It may be in the middle of such work, and be about to succeed with it just as the others do. So it
+        is only ill if it is at rest, or fails yet another one in the same way.
+        """
+        successes = self.successes()
+        if successes != self.evidence_mark:
+            self.evidence_mark = successes
+            self.evidence = 0
+            self.suspected = None
+        self.evidence += 1
+        if self.suspected is None and self.evidence >= self._evidence_wanted(policy):
+            self.suspected = now
+        return self.is_ill_at_rest() or (self.suspected is not None and began >= self.suspected)
+
+    def _evidence_wanted(self, policy: HealthPolicy) -> int:
+        """Return how many such tasks in a row say that it is ill, and not as unlucky as it always was."""
+        failures = self.failures_before
+        attempts = self.streak_mark + failures
+        if failures == 0 or attempts < policy.sample:
+            return policy.witnesses
+        share = min(failures / attempts, 0.5)
+        return max(policy.witnesses, math.ceil(math.log(MERE_CHANCE) / math.log(share)))
+
+    def is_ill_at_rest(self) -> bool:
+        """Return whether there is evidence enough against it, and it does nothing that could refute it."""
+        return (
+            self.suspected is not None
+            and self.successes() == self.evidence_mark
+            and all(slot.idle or slot.stuck is not None for slot in self.slots)
+        )
+
+    def _attempts(self) -> int:
+        return sum(slot.succeeded + slot.failed + slot.timed_out for slot in self.slots)
+
+    def _forget_faults(self) -> None:
+        self.faults = self.faults_in_a_row = self.evidence = 0
+        self.suspected = None
+        self.sample_mark = self._attempts()
+
+    def __repr__(self) -> str:
+        return f"<Group {self.name}: {len(self.slots)} slots>"
+
+
+def cool_down(throttles: int) -> float:
+    """Return the seconds of a cool-down whose length nobody told, after so many in a row."""
+    return min(FIRST_COOL_DOWN * 2.0 ** min(throttles - 1, 10), LONGEST_COOL_DOWN)

@@ -1,0 +1,378 @@
+"""What `dispatch` returns, and what is kept of it: tasks, attempts, dead tasks.
+
+A `Task` is a `concurrent.futures.Future` that costs little: the `Condition` that a `Future` carries is
+made when somebody first waits, and the history when there is more than one attempt to tell of.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from datetime import timedelta
+from threading import TIMEOUT_MAX
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from typing_extensions import override
+
+from retrypool.callbacks import call_guarded
+from retrypool.errors import InvalidType, InvalidValue
+from retrypool.model.completion import Completion as _Completion
+from retrypool.model.completion import Reporter
+from retrypool.model.record import Attempt, DeadTask, Record
+from retrypool.states import Outcome, TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from retrypool.model.context import Context
+    from retrypool.model.settings import TaskSettings
+    from retrypool.model.slots import Slot
+
+__all__ = [
+    "Attempt",
+    "DeadTask",
+    "Record",
+    "Task",
+]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+_SUCCEEDED = TaskState.SUCCEEDED
+_DEAD = TaskState.DEAD
+_CANCELLED = TaskState.CANCELLED
+_RUNNING = TaskState.RUNNING
+_QUEUED = TaskState.QUEUED
+# A tuple: it is searched by identity, where a set would call the slow hash of an enum member.
+_ENDED = (_SUCCEEDED, _DEAD, _CANCELLED)
+
+# The names that concurrent.futures uses, for its `wait` and `as_completed`. A cancelled task has
+# always told its waiters, hence "CANCELLED_AND_NOTIFIED".
+_FUTURE_STATES = {
+    TaskState.SUCCEEDED: "FINISHED",
+    TaskState.DEAD: "FINISHED",
+    TaskState.CANCELLED: "CANCELLED_AND_NOTIFIED",
+    TaskState.RUNNING: "RUNNING",
+}
+
+
+class TaskOwner(Protocol):
+    """What a task needs of its pool."""
+
+    def cancel_waiting(self, task: Task[Any, Any]) -> bool: ...
+    def settle(self, slot: Slot, ctx: Context, actual: float) -> None: ...
+
+
+# Taken to install a completion, so that two waiters agree on one, and to take a reporter out. Reentrant:
+# the garbage collector may run while it is held, and end other tasks.
+_install = threading.RLock()
+
+
+class Task(Future[R], Generic[T, R]):
+    """One item of data on its way through the pool, and the future of its result.
+
+    It is a `concurrent.futures.Future`, and everything that takes one takes it: `wait`,
+    `as_completed`, `asyncio.wrap_future`. `result()` returns what `run` returned, or raises the last
+    error that the worker raised.
+    """
+
+    # Who may write what:
+    #   _phase, _outcome   whoever owns the task: its dispatcher, then the worker that runs it, or
+    #                      the scheduler under the pool's lock once it has withdrawn the task
+    #   _slot              the worker that claims it (before it looks at _withdrawn), and the worker
+    #                      that puts it back (before it puts it back)
+    #   _withdrawn         the scheduler, under the pool's lock (before it looks at _slot)
+    #   _record            the owner
+    #   _completion        its dispatcher, before anybody else knows the task; then whoever waits
+    #                      first, under _install (before it looks at _phase)
+    # `Future.__init__` is not called: these slots stand for all that it would set.
+    __slots__ = (
+        "_completion",
+        "_dispatched",
+        "_ended",
+        "_outcome",
+        "_owner",
+        "_phase",
+        "_record",
+        "_settings",
+        "_slot",
+        "_started",
+        "_withdrawn",
+        "data",
+        "id",
+    )
+
+    data: T
+    id: int
+    _outcome: Any  # the result, or the error
+    _slot: Slot | None
+    _record: Record | None
+    _started: float
+    _ended: float
+
+    def __init__(self, id: int, data: T, settings: TaskSettings, owner: TaskOwner, dispatched: float) -> None:
+        self.id = id
+        self.data = data
+        self._settings = settings
+        self._owner = owner
+        self._dispatched = dispatched
+        self._phase = _QUEUED
+        self._slot = None
+        self._record = None
+        self._withdrawn = False
+        self._completion: _Completion | Reporter | None = None
+
+    # -- what it is ------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> TaskState:
+        """Where the task stands now."""
+        return self._phase
+
+    @property
+    def name(self) -> str | None:
+        """The name it was dispatched with."""
+        return self._settings.name
+
+    @property
+    def priority(self) -> int:
+        """Its priority; higher goes first."""
+        return self._settings.priority
+
+    @property
+    def options(self) -> Mapping[str, object]:
+        """Its options: its own mapping, or else the pool's."""
+        return self._settings.options
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags that it was dispatched with, for callbacks and listeners to see."""
+        return self._settings.tags
+
+    @property
+    def metadata(self) -> Mapping[str, object]:
+        """What it was dispatched with for callbacks and listeners to see."""
+        return self._settings.metadata
+
+    @property
+    def history(self) -> list[Attempt]:
+        """Every attempt so far that is over, the first one first. A new list each time."""
+        record = self._record
+        attempts = [] if record is None else list(record.history)
+        if self._phase is _SUCCEEDED:
+            number = 1 if record is None else record.entries + 1
+            slot = self._slot
+            assert slot is not None
+            attempts.append(
+                Attempt(number, slot.id, slot.group.name, self._started, self._ended, Outcome.SUCCEEDED)
+            )
+        return attempts
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts are over."""
+        record = self._record
+        return (0 if record is None else len(record.history)) + (self._phase is _SUCCEEDED)
+
+    @property
+    def errors(self) -> list[BaseException]:
+        """What its attempts have raised so far, oldest first."""
+        record = self._record
+        if record is None:
+            return []
+        return [attempt.error for attempt in record.history if attempt.error is not None]
+
+    @property
+    def duration(self) -> float:
+        """Seconds of running time over all attempts that are over."""
+        record = self._record
+        total = 0.0 if record is None else sum(a.duration for a in record.history)
+        if self._phase is _SUCCEEDED:
+            total += self._ended - self._started
+        return total
+
+    def __repr__(self) -> str:
+        name = "" if self.name is None else f" {self.name!r}"
+        return f"<Task {self.id}{name} {self._phase.value}>"
+
+    # -- the future ------------------------------------------------------------------------------
+
+    def done(self) -> bool:
+        """Return whether the task has ended."""
+        return self._phase in _ENDED
+
+    def running(self) -> bool:
+        """Return whether a worker runs it now."""
+        return self._phase is _RUNNING
+
+    def cancelled(self) -> bool:
+        """Return whether it ended cancelled."""
+        return self._phase is _CANCELLED
+
+    def cancel(self) -> bool:
+        """Cancel the task if it waits, also between two attempts; return whether it is cancelled.
+
+        A task that runs is not stopped, and the answer is False; see `Pool.cancel_task`.
+        """
+        return self._phase is _CANCELLED or self._owner.cancel_waiting(self)
+
+    def result(self, timeout: float | None = None) -> R:
+        """Return what `run` returned, waiting `timeout` seconds at the most (None: for good).
+
+        Raises the last error of the task's worker if the task is dead, `CancelledError` if it is
+        cancelled, and `TimeoutError` if it has not ended in time.
+        """
+        if self._phase is _SUCCEEDED:
+            return self._outcome  # type: ignore[no-any-return]
+        self._wait(timeout)
+        phase = self._phase
+        if phase is _SUCCEEDED:
+            return self._outcome  # type: ignore[no-any-return]
+        try:
+            if phase is _CANCELLED:
+                raise CancelledError(*(() if self._outcome is None else (self._outcome,)))
+            raise self._outcome
+        finally:
+            # The error's traceback holds this frame; without `self` in it there is no cycle.
+            del self
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the error that `result` would raise, or None if the task succeeded.
+
+        Raises `CancelledError` and `TimeoutError` as `result` does.
+        """
+        self._wait(timeout)
+        if self._phase is _CANCELLED:
+            raise CancelledError(*(() if self._outcome is None else (self._outcome,)))
+        return None if self._phase is _SUCCEEDED else self._outcome
+
+    def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
+        """Call `fn(task)` once the task has ended: on the thread that ends it, or now if it has."""
+        completion = self._meet()
+        with completion.lock:
+            if self._phase not in _ENDED:
+                completion.callbacks.append(fn)
+                return
+        call_guarded("done callback", fn, self)
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Raise: only its pool moves a task on."""
+        raise InvalidStateError(f"{self!r} is moved on by its pool alone")
+
+    @override
+    def set_result(self, result: R) -> None:
+        """Raise: only its pool ends a task."""
+        raise InvalidStateError(f"{self!r} is ended by its pool alone")
+
+    @override
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Raise: only its pool ends a task."""
+        raise InvalidStateError(f"{self!r} is ended by its pool alone")
+
+    # -- waiting and telling ---------------------------------------------------------------------
+    #
+    # No wake-up is lost without a lock on the way: whoever ends the task writes _phase and then reads
+    # _completion; whoever waits writes _completion and then reads _phase. One of the two sees the
+    # other.
+
+    def _meet(self) -> _Completion:
+        completion = self._completion
+        if not isinstance(completion, _Completion):
+            completion = _Completion()
+            with _install:
+                known = self._completion
+                if known is None or known.__class__ is Reporter:
+                    # There is no call since `known` was read, so nothing else can run on this thread.
+                    self._completion = completion
+                    if isinstance(known, Reporter):
+                        completion.callbacks.append(known.report)
+                elif isinstance(known, _Completion):
+                    completion = known
+            if self._phase in _ENDED:
+                self._announce()  # whoever ended it may have looked before there was a completion
+        return completion
+
+    def _wait(self, timeout: float | None) -> None:
+        if self._phase in _ENDED:
+            return
+        if timeout is not None and (timeout.__class__ is not float or not timeout <= TIMEOUT_MAX):
+            timeout = checked_timeout(timeout)
+        if not self._meet().wait(timeout, self.done):
+            raise TimeoutError(f"{self!r} has not ended within {timeout} s")
+
+    def _announce(self) -> None:
+        """Tell those who wait that the task has ended, unless they know. Called outside locks."""
+        completion = self._completion
+        if isinstance(completion, Reporter):
+            completion = self._report()
+        if completion is None:
+            return
+        with completion.lock:
+            if completion.announced:
+                return
+            completion.announced = True
+            callbacks, completion.callbacks = completion.callbacks, []
+            for waiter in completion.waiters:
+                if self._phase is _CANCELLED:
+                    waiter.add_cancelled(self)
+                elif self._phase is _DEAD:
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
+            completion.ring()
+        for callback in callbacks:
+            call_guarded("done callback", callback, self)
+
+    def _report(self) -> _Completion | None:
+        """Tell the reporter, unless `_meet` has put a completion in its place, which is returned then."""
+        with _install:
+            known = self._completion
+            if isinstance(known, _Completion):
+                return known
+            self._completion = None
+        if known is not None:
+            call_guarded("reporter", known.report, self)
+        return None
+
+    # concurrent.futures reads these three under `_condition`.
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        return self._meet().condition
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
+        return self._meet().waiters
+
+    def _get_snapshot(self) -> tuple[bool, bool, object, BaseException | None]:
+        """Return whether it is done and cancelled, its result and its error. For asyncio, from 3.14 on."""
+        phase = self._phase
+        failed = phase is _DEAD
+        result = self._outcome if phase is _SUCCEEDED else None
+        return phase in _ENDED, phase is _CANCELLED, result, self._outcome if failed else None
+
+    @property
+    def _state(self) -> str:  # type: ignore[override]
+        # Who finds the task ended registers with nobody; who registers will be told. So it has not ended
+        # here before those who are registered have been told, or they would be told twice.
+        if self._phase in _ENDED and not self._meet().announced:
+            return _FUTURE_STATES[_RUNNING]
+        # `wait` counts those that have not ended, and is told of each that ends: so a task has ended for
+        # it from the moment when it is told, and not from a little before.
+        completion = self._completion
+        if isinstance(completion, _Completion) and not completion.announced and self._phase in _ENDED:
+            return "RUNNING"
+        return _FUTURE_STATES.get(self._phase, "PENDING")
+
+
+def checked_timeout(timeout: object) -> float:
+    """Return what a thread can wait. As for any future, a negative time is no error: it is over."""
+    if isinstance(timeout, timedelta):
+        return min(timeout.total_seconds(), TIMEOUT_MAX)
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise InvalidType("timeout", timeout, "a number of seconds, a timedelta or None")
+    if timeout != timeout:  # noqa: PLR0124 - it is not a number
+        raise InvalidValue("timeout", timeout, "a number of seconds")
+    return float(min(timeout, TIMEOUT_MAX))

@@ -1,0 +1,163 @@
+"""Why a task waits, for whom, and until when.
+
+Pure, and under the pool's lock. An answer is a sequence of parts: text, and moments, which are for
+whoever shows it to write as times of day. To know of one more thing that keeps a worker from taking a
+task, add it to `obstacle`; of one more thing that keeps the task itself, to `explain`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from typing import Any, NamedTuple
+
+from retrypool.core.scheduler import Scheduler
+from retrypool.core.timers import Moment
+from retrypool.model.slots import Slot
+from retrypool.model.task import Task
+from retrypool.states import TaskState
+
+__all__ = ["Part", "explain"]
+
+Part = str | Moment
+
+
+class Obstacle(NamedTuple):
+    """What keeps a worker from taking a task."""
+
+    word: str  # what the worker is: "cooling"
+    until: float | None = None  # for how long, as far as that is known
+    at_most: bool = False  # whether it may be sooner
+
+
+def explain(scheduler: Scheduler, task: Task[Any, Any], now: float) -> list[Part]:
+    """Return one sentence on where `task` stands, in parts."""
+    match task.state:
+        case TaskState.SUCCEEDED | TaskState.DEAD | TaskState.CANCELLED:
+            return _how_it_ended(scheduler, task)
+        case TaskState.RUNNING:
+            return _where_it_runs(task)
+        case TaskState.SCHEDULED | TaskState.RETRYING:
+            return _what_it_waits_out(scheduler, task)
+        case TaskState.QUEUED if task._slot is not None:
+            return [f"{task._slot.name} is just taking it"]
+    fleet = scheduler.fleet
+    slots = [slot for slot in fleet if not slot.retired]
+    if not slots:
+        return ["waits for a worker: the pool has none"]
+    if fleet.paused:
+        return ["waits until the pool, which is paused, is resumed"]
+    return _for_whom(scheduler, task, slots, now)
+
+
+def obstacle(slot: Slot, now: float) -> Obstacle | None:
+    """Return what keeps the worker at `slot` from taking anything now; None if it is free to."""
+    group = slot.group
+    if slot.cordoned_for is not None:
+        return Obstacle("cordoned")
+    if slot.paused:
+        return Obstacle("paused")
+    if slot.unfit:
+        return Obstacle("being made anew")
+    if slot.stuck is not None:
+        return Obstacle("stuck in an attempt that is over")
+    if group.shut(now):
+        return Obstacle("ejected" if group.ejected else "cooling", group.until)
+    if running := slot.running[-1:]:
+        expires = running[0]._expires
+        return Obstacle("busy") if expires == inf else Obstacle("busy", expires, at_most=True)
+    if group.refuses(slot, now):
+        return Obstacle("waiting for the outcome of another's probe")
+    if group.pace is not None and (ready := group.pace.ready_at(now)) > now:
+        return Obstacle("held back by a rate", ready)
+    return None
+
+
+# -- steps ---------------------------------------------------------------------------------------
+
+
+def _how_it_ended(scheduler: Scheduler, task: Task[Any, Any]) -> list[Part]:
+    ended = scheduler.history.find(task.id)
+    when: list[Part] = [] if ended is None else [", since ", (ended.ended, False)]
+    if task.state is TaskState.CANCELLED:
+        return ["is cancelled", *when, f": {task._outcome}" if task._outcome else ""]
+    if task.state is TaskState.DEAD:
+        dead = scheduler.dead.get(task.id)
+        return ["is dead", *when, f": {dead.reason.value}" if dead is not None else ""]
+    return ["has succeeded", *when]
+
+
+def _where_it_runs(task: Task[Any, Any]) -> list[Part]:
+    slot = task._slot
+    for ctx in slot.running[:] if slot is not None else ():
+        if ctx._task is task:
+            assert slot is not None
+            return [f"runs on {slot.name} since ", (ctx._started, False), f", attempt {ctx.attempt}"]
+    return ["an attempt is over, and what comes of it is just being decided"]
+
+
+def _what_it_waits_out(scheduler: Scheduler, task: Task[Any, Any]) -> list[Part]:
+    record = task._record
+    if task.state is TaskState.SCHEDULED:
+        what = "waits for its time, "
+    else:
+        number = 1 if record is None else record.entries + 1
+        what = f"waits out the delay before attempt {number}, until "
+    moment = scheduler.due(task)
+    return [what, moment] if moment is not None else ["its delay is just over"]
+
+
+def _for_whom(scheduler: Scheduler, task: Task[Any, Any], slots: list[Slot], now: float) -> list[Part]:
+    """Say which workers may take a queued task, and what they are at."""
+    suited = [slot for slot in slots if task._settings.constraints.suits(slot)]
+    if not suited:
+        return [f"waits for a worker that has {task._settings.wants}: the pool has none"]
+    if (pace := scheduler.fleet.pace) is not None and (ready := pace.ready_at(now)) > now:
+        return ["waits for the rate of the pool to allow a call, at ", (ready, False)]
+    picky, slots = len(suited) < len(slots), suited
+    eligible = [slot for slot in slots if scheduler.admits(slot, task)]
+    choosy = len(eligible) < len(slots)
+    if not eligible:  # all that are live have tried it: it starts afresh when somebody comes upon it
+        eligible, choosy = slots, False
+    obstacles = [obstacle(slot, now) for slot in eligible]
+    found = [each for each in obstacles if each is not None]
+    ahead = scheduler.backlog.ahead(task)
+    if len(found) < len(eligible):
+        return [_in_line(ahead)]
+    parts: list[Part] = ["waits for a worker" + (" that may take it" if picky and not choosy else "")]
+    if choosy:
+        parts.append(f" that has not tried it: {len(eligible)} of {len(slots)} left, ")
+    else:
+        parts.append(": ")
+    parts += _summary(found, "it is" if choosy else "the only one is")
+    if choosy and (since := scheduler.backlog.since(task)) is not None:
+        parts += ["; any worker may take it from ", (since + scheduler.affinity_wait, False), " on"]
+    elif ahead:
+        parts.append(f"; {_in_line(ahead)}")
+    return parts
+
+
+def _summary(obstacles: Sequence[Obstacle], single: str) -> list[Part]:
+    """Say what keeps some workers, those that are kept by the same taken together."""
+    kinds: dict[str, list[Obstacle]] = {}
+    for each in obstacles:
+        kinds.setdefault(each.word, []).append(each)
+    total = len(obstacles)
+    parts: list[Part] = []
+    for word, alike in kinds.items():
+        if len(kinds) > 1:
+            how_many = str(len(alike))
+        else:
+            how_many = single if total == 1 else "both" if total == 2 else f"all {total}"
+        parts.append(f"{', ' if parts else ''}{how_many} {word}")
+        times = [(each.until, each.at_most) for each in alike if each.until is not None]
+        if len(times) == len(alike):  # the first of them to be free again
+            until, at_most = min(times)
+            parts += [" until at the latest " if at_most else " until ", (until, False)]
+    return parts
+
+
+def _in_line(ahead: int) -> str:
+    if ahead == 0:
+        return "is next in line"
+    return f"is behind {ahead} other{'' if ahead == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""What users configure, as values."""

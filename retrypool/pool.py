@@ -1,0 +1,472 @@
+"""The pool: what users call."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from threading import TIMEOUT_MAX
+from types import TracebackType
+from typing import Any, Literal, Self
+from weakref import ref
+
+from typing_extensions import TypeVar, Unpack
+
+from retrypool.checks import Duration, optional_seconds, patience, seconds
+from retrypool.clock import Clock, SystemClock
+from retrypool.core.scheduler import Scheduler
+from retrypool.errors import InvalidType, InvalidValue
+from retrypool.gathering import Gathering
+from retrypool.inquiry import Inquiry
+from retrypool.model.cancel import CancelToken
+from retrypool.model.settings import TaskOptions, TaskSettings
+from retrypool.model.task import DeadTask, Task
+from retrypool.model.worker import AnyWorker, WorkerSpec, as_spec
+from retrypool.observe.stats import Stats
+from retrypool.planning import Planning
+from retrypool.policy.blame import BlameOption, as_judge
+from retrypool.policy.budget import Budget
+from retrypool.policy.health import HealthPolicy
+from retrypool.policy.rates import RateOption, as_pace
+from retrypool.policy.retry import FailureAction, RetryPolicy
+from retrypool.staffing import Staffing
+from retrypool.threads import lifecycle
+from retrypool.threads.engine import Engine
+from retrypool.threads.observers import Listening, Observers
+from retrypool.threads.workers import Workers
+
+__all__ = ["Pool"]
+
+T = TypeVar("T", default=Any)
+R = TypeVar("R", default=Any)
+
+_DEFAULT_HEALTH = HealthPolicy()
+
+_Settled = tuple[TaskSettings, Callable[[Any], None] | None]
+"""Settings, and what lets tasks with these arrive without a lock, if they may."""
+
+_pool_number = itertools.count(1).__next__
+
+
+class Pool(Gathering[T, R], Staffing[T, R], Planning[T, R], Inquiry[T, R]):
+    """Workers that are not identical, and many tasks to push through them.
+
+    `workers` are objects with `run(ctx, data)`, plain functions of the data, or `WorkerSpec`s; each gets
+    one thread. The pool's own options:
+
+    - `retry`: the `RetryPolicy` of tasks that bring none; default: 3 attempts, exponential delay.
+    - `timeout`, `time_limit`, `deadline`, `options`, `interrupt_on_timeout`, `copy_context`: the same,
+      for tasks that do not say; see `dispatch`.
+    - `cancel`: a `CancelToken`; once it is cancelled, the pool is closed by force.
+    - `on_success(task)`, `on_failure(task, error)`, `on_retry(task, error, delay)`, `on_dead(dead)`,
+      `listeners`: are told what happens, outside of all locks, on the thread that causes it. What they
+      raise is logged. `on_failure` may return a `FailureAction`.
+    - `blame`: whose fault an error is, where the worker does not say it with `Throttled`, `WorkerFault`
+      or `Unrecoverable`: a mapping of error types, or a function of the error, to `"task"`, `"group"`,
+      `"nobody"`, or one of these classes.
+    - `health`: the `HealthPolicy`; None: no group is ever ejected.
+    - `rate`: a `Rate` for all calls of the pool together; those of groups are said with their workers.
+    - `retry_budget`: a `Budget`; retries beyond it are postponed. Default: no limit.
+    - `affinity_wait`: how long a retry waits for a worker that has not tried it, while there is one
+      that can't take it now; default: 5 s.
+    - `dead_limit`: how many dead tasks are kept, the oldest being dropped; default: all.
+    - `history_limit`: of how many ended tasks `status` knows, the oldest being forgotten; default: 10,000.
+    - `max_queue`: how many tasks may wait, delayed ones included; default: any number. A `dispatch` that
+      finds the queue full waits for room (`on_full="block"`) or raises `QueueFull` (`on_full="raise"`);
+      `block_timeout` says it for one task. Retries and requeued tasks take no notice. A worker, or a callback
+      on a worker's thread, never waits unless it gives a `block_timeout`: it would wait for itself. Workers
+      take tasks under the lock then, which costs some microseconds for each.
+    - `keep_results`: whether `results()` tells of every task, which keeps them all; default: no.
+    - `wait_for_workers`: whether tasks are accepted while there is no worker; default: no.
+    - `grace`: how long the thread of an attempt that is over may take to come back, before it counts as
+      stuck; default: 5 s. A stuck worker that has a factory is replaced, as long as fewer than
+      `max_abandoned` threads have been given up that way; default: 16.
+    - `exit_timeout`: an open pool is drained when the interpreter exits; this is how long it waits there
+      while an attempt runs and none ends; default: 5 s, None: for good.
+    - `name`: shown in thread names, errors and the log. `clock`: see `retrypool.testing`.
+
+    Use it in a `with` statement, or call `close`. Costs a thread for each worker, and one more from the
+    first delay or timeout on. Raises `InvalidType` or `InvalidValue` for what makes no sense.
+
+    >>> with Pool([len] * 2) as pool:
+    ...     task = pool.dispatch("abc")
+    >>> task.result()
+    3
+    """
+
+    def __init__(
+        self,
+        workers: Iterable[AnyWorker[T, R] | WorkerSpec[T, R]] = (),
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: Duration | None = None,
+        time_limit: Duration | None = None,
+        deadline: Duration | None = None,
+        interrupt_on_timeout: bool = False,
+        copy_context: bool = False,
+        cancel: CancelToken | None = None,
+        options: Mapping[str, object] | None = None,
+        on_success: Callable[[Task[T, R]], object] | None = None,
+        on_failure: Callable[[Task[T, R], BaseException], FailureAction | None] | None = None,
+        on_retry: Callable[[Task[T, R], BaseException, float], object] | None = None,
+        on_dead: Callable[[DeadTask[T]], object] | None = None,
+        listeners: Iterable[Listening] = (),
+        blame: BlameOption = None,
+        health: HealthPolicy | None = _DEFAULT_HEALTH,
+        rate: RateOption = None,
+        retry_budget: Budget | None = None,
+        affinity_wait: Duration = 5.0,
+        dead_limit: int | None = None,
+        history_limit: int = 10_000,
+        max_queue: int | None = None,
+        on_full: Literal["block", "raise"] = "block",
+        keep_results: bool = False,
+        wait_for_workers: bool = False,
+        grace: Duration = 5.0,
+        max_abandoned: int = 16,
+        exit_timeout: Duration | None = 5.0,
+        name: str | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        given: dict[str, Any] = {
+            "timeout": timeout,
+            "time_limit": time_limit,
+            "deadline": deadline,
+            "interrupt_on_timeout": interrupt_on_timeout,
+            "copy_context": copy_context,
+        }
+        if retry is not None:
+            given["retry"] = retry
+        if options is not None:
+            given["options"] = options
+        _check_count("dead_limit", dead_limit)
+        _check_count("max_abandoned", max_abandoned)
+        _check_count("history_limit", history_limit)
+        if history_limit is None:
+            raise InvalidType("history_limit", history_limit, "a whole number")
+        _check_count("max_queue", max_queue, least=1)
+        if on_full not in ("block", "raise"):
+            raise InvalidValue("on_full", on_full, "'block' or 'raise'")
+        if not isinstance(keep_results, bool):
+            raise InvalidType("keep_results", keep_results, "True or False")
+        if cancel is not None and not isinstance(cancel, CancelToken):
+            raise InvalidType("cancel", cancel, "a CancelToken")
+        if health is not None and not isinstance(health, HealthPolicy):
+            raise InvalidType("health", health, "a HealthPolicy, or None for no ejections")
+        if retry_budget is not None and not isinstance(retry_budget, Budget):
+            raise InvalidType("retry_budget", retry_budget, "a Budget")
+        if name is not None and not isinstance(name, str):
+            raise InvalidType("name", name, "a string")
+        if not isinstance(wait_for_workers, bool):
+            raise InvalidType("wait_for_workers", wait_for_workers, "True or False")
+        if clock is not None and not all(
+            callable(getattr(clock, method, None)) for method in ("monotonic", "time", "acquire")
+        ):
+            raise InvalidType("clock", clock, "a clock, such as retrypool.testing.FakeClock()")
+        self._settings = TaskSettings().having(given)
+        specs = [as_spec(worker) for worker in _each(workers)]
+        self._engine: Engine[T, R] = Engine(
+            name=name or f"pool-{_pool_number()}",
+            clock=SystemClock() if clock is None else clock,
+            observers=Observers(
+                on_success=on_success,
+                on_failure=on_failure,
+                on_retry=on_retry,
+                on_dead=on_dead,
+                listeners=listeners,
+            ),
+            scheduler=Scheduler(
+                affinity_wait=seconds("affinity_wait", affinity_wait),
+                dead_limit=dead_limit,
+                history_limit=history_limit,
+                health=health,
+                pace=as_pace(rate),
+                budget=retry_budget,
+            ),
+            judge=as_judge(blame),
+            wait_for_workers=wait_for_workers,
+            grace=seconds("grace", grace),
+            max_queue=max_queue,
+            patient=on_full == "block",
+            keep_results=keep_results,
+            threaded=self._threaded,
+            careful=not self._settings.plain,
+        )
+        self._workers: Workers[T, R] = Workers(self._engine, max_abandoned=max_abandoned)
+        self._exit_timeout = optional_seconds("exit_timeout", exit_timeout)
+        # What a dispatch needs of the engine, within reach. None of it is ever replaced.
+        self._next_id = self._engine.scheduler.backlog.next_seq
+        self._settled: _Settled = (self._settings, self._engine.way_in(self._settings))
+        # Written by any dispatcher, one atomic step at a time: whatever is lost is found anew.
+        self._known: dict[tuple[Any, ...], _Settled] = {}
+        self._parked = self._engine.scheduler.fleet.parked
+        self._monotonic = self._engine.monotonic
+        if self._threaded:
+            lifecycle.watch_over(self)
+        try:
+            for spec in specs:
+                self._workers.add(spec)
+        except BaseException:
+            self.force_close()
+            raise
+        if cancel is not None:
+            self._engine.follow(cancel, partial(lifecycle.give_up, ref(self)))
+
+    # Whether workers get threads; a pool that is stepped by hand has none.
+    _threaded = True
+
+    # -- tasks in --------------------------------------------------------------------------------
+
+    def dispatch(self, data: T, **options: Unpack[TaskOptions]) -> Task[T, R]:
+        """Accept `data` as a task, and return it at once: the future of what `run` makes of it.
+
+        Options, all of them optional, the pool's standing in for what is not said:
+
+        - `name`, `tags`, `metadata`: for people, callbacks and listeners.
+        - `priority`: higher goes first; default 0.
+        - `retry`: a `RetryPolicy`.
+        - `timeout`: seconds for one attempt. `time_limit`: of running time, for all attempts.
+          `deadline`: from now to the end, waiting included. What is used up makes a dead task.
+        - `delay`: seconds before it may be claimed first. `at`: the same as an aware datetime; one that
+          has passed means now. If the wall clock is set, that is noticed within a minute.
+        - `options`: a mapping that the worker finds in `ctx.options`.
+        - `interrupt_on_timeout`: raise `Interrupted` in a thread whose attempt ran out of time.
+        - `require`: tags that the worker must have; `worker`: the only one that may take it, by id;
+          `exclude`: workers by id, and groups by name, that may not. What no worker can meet is refused
+          with `NoWorkers`, unless `wait_for_worker` is True.
+        - `cost`: how many calls it counts as, where calls are paced: a number or a function of the data.
+        - `copy_context`: let `run` see the context variables of this thread as they are now.
+        - `cancel`: a `CancelToken` that cancels the task, also while it runs.
+        - `drain`: a `Drain` for what `run` gives to `ctx.send`.
+        - `keep_data`: False to let go of the data when the task ends: `task.data` is None then. A dead
+          task has it still.
+        - `block_timeout`: seconds to wait for room in a bounded queue; default: as `on_full` says.
+
+        Raises `PoolClosed`, `NoWorkers`, `QueueFull`, and `InvalidType` or `InvalidValue` for an option
+        that makes no sense; the task is not accepted then. A task that any worker may take at once takes no
+        lock; options that can be hashed are checked once, and found again the next time.
+        """
+        engine = self._engine
+        settings, arrive = self._settling(options) if options else self._settled
+        if arrive is None or engine.guarded:
+            return engine.dispatch(data, settings)
+        task: Task[T, R] = Task(self._next_id(), data, settings, engine, self._monotonic())
+        # First append, then look: see Engine.guarded, and Scheduler.parked.
+        arrive(task)
+        if engine.guarded:
+            engine.look_again(task)
+        if self._parked and not engine.searching:
+            engine.wake_one()
+        return task
+
+    def _settling(self, options: Mapping[str, Any]) -> _Settled:
+        """Return the settings for `options`, and the way in. Those that come again are found again."""
+        # The types too: 1, 1.0 and True are equal, and not all of them are a priority.
+        key = (*options, *options.values(), *map(type, options.values()))
+        try:
+            found = self._known.get(key)
+        except TypeError:  # something in it can't be hashed
+            found, key = None, ()
+        if found is None:
+            settings = self._settings.having(options)
+            found = (settings, self._engine.way_in(settings))
+            # What belongs to one task alone will not come again, and must not be kept alive.
+            if key and settings.shareable:
+                if len(self._known) >= 64:
+                    self._known.clear()
+                self._known[key] = found
+        return found
+
+    def dispatch_many(self, items: Iterable[T], **options: Unpack[TaskOptions]) -> list[Task[T, R]]:
+        """Dispatch each of `items` with the same options, and return the tasks in the same order.
+
+        Checks the options once. If the pool closes in between, it raises as `dispatch` does, and what
+        was accepted until then runs.
+        """
+        if not isinstance(items, Iterable):
+            raise InvalidType("items", items, "an iterable of data")
+        dispatch = self._engine.entrance(self._settings.having(options) if options else self._settings)
+        return [dispatch(data) for data in items]
+
+    def cancel_task(self, task: Task[T, R], *, interrupt: bool = False) -> bool:
+        """Cancel a task, also one that runs; return whether it is cancelled.
+
+        Its worker is told through `ctx.cancelled`, and with `interrupt` its thread is interrupted. A
+        task that ends at the same moment may win, and then the answer is False. So it is for a task of
+        another pool.
+        """
+        if not isinstance(task, Task):
+            raise InvalidType("task", task, "what dispatch() returned")
+        if task._owner is not self._engine:
+            return False
+        return self._engine.attempts.cancel_task(task, "cancelled", interrupt=interrupt)
+
+    # -- looking at it ---------------------------------------------------------------------------
+
+    def tasks(self) -> list[Task[T, R]]:
+        """Return the tasks that have not ended: those that run, then those that wait."""
+        engine = self._engine
+        with engine.lock:
+            running = [ctx._task for runner in self._workers for ctx in runner.slot.running[:]]
+            # An attempt that has just failed has let go of its task.
+            running = [task for task in running if isinstance(task, Task)]
+            return running + list(engine.scheduler.waiting())
+
+    @property
+    def queue_size(self) -> int:
+        """How many tasks wait, for a worker or for their moment."""
+        scheduler = self._engine.scheduler
+        with self._engine.lock:
+            return len(scheduler.backlog) + scheduler.delayed
+
+    @property
+    def processing_count(self) -> int:
+        """How many tasks run."""
+        return sum(len(runner.slot.running) for runner in self._workers)
+
+    @property
+    def dead_count(self) -> int:
+        """How many dead tasks are kept."""
+        return len(self._engine.scheduler.dead)
+
+    def stats(self) -> Stats:
+        """Return counts of tasks and attempts. Costs a look at each worker."""
+        engine, scheduler, workers = self._engine, self._engine.scheduler, self._workers
+        with engine.lock:
+            slots = [runner.slot for runner in workers]
+            tally = workers.tally()
+            return Stats(
+                queued=len(scheduler.backlog),
+                delayed=scheduler.delayed,
+                running=sum(len(slot.running) for slot in slots),
+                succeeded=tally.succeeded,
+                died=scheduler.died,
+                cancelled=scheduler.cancelled,
+                retries=tally.retried + scheduler.retried,
+                failures=tally.failed + tally.timed_out,
+                dead=len(scheduler.dead),
+                dead_dropped=scheduler.dead_dropped,
+                workers=len({slot.id for slot in slots if not slot.retired}),
+                abandoned=workers.abandoned,
+            )
+
+    # -- dead tasks ------------------------------------------------------------------------------
+
+    def dead_tasks(self) -> list[DeadTask[T]]:
+        """Return the dead tasks that are kept, the oldest first. A new list each time."""
+        with self._engine.lock:
+            return list(self._engine.scheduler.dead.values())
+
+    def pull_dead_task(self, task_id: int) -> DeadTask[T]:
+        """Take a dead task out of the pool and return it. Raises `TaskNotFound`."""
+        with self._engine.lock:
+            return self._engine.scheduler.pull_dead(task_id)
+
+    def requeue_dead_task(self, task_id: int) -> Task[T, R]:
+        """Give a dead task fresh attempts, and return it as a new task: same id, its history kept.
+
+        The old task's future has told its error already, and stays as it is. Never waits for room in the
+        queue. Raises `TaskNotFound`, and what `dispatch` raises of a pool that can take no task.
+        """
+        return self._engine.requeue(task_id)
+
+    # -- waiting and closing ---------------------------------------------------------------------
+
+    def wait(self, timeout: Duration | None = None) -> bool:
+        """Wait until no task waits or runs, `timeout` seconds at the most; return whether that is so.
+
+        Also returns (False) when only tasks are left that no worker can take as things stand. More
+        tasks may be dispatched meanwhile, and are waited for. Raises `WrongThread` in a worker.
+        """
+        return lifecycle.wait(self, patience("timeout", timeout))
+
+    def wait_with(self, callback: Callable[[Stats], object], interval: Duration = 1.0) -> bool:
+        """Wait as `wait` does, calling `callback(stats)` now, every `interval` seconds, and at the end.
+
+        Stops waiting when it returns False, and when `wait` would. Returns whether no task waits or runs.
+        """
+        step = min(seconds("interval", interval, positive=True), TIMEOUT_MAX)
+        if not callable(callback):
+            raise InvalidType("callback", callback, "a function of the stats")
+        while True:
+            done = self._is_idle()
+            if callback(self.stats()) is False or done:
+                return done
+            if not lifecycle.wait(self, step) and self._is_stranded():
+                return False
+
+    def _is_stranded(self) -> bool:
+        with self._engine.lock:
+            return self._engine.scheduler.is_stranded()
+
+    def _is_idle(self) -> bool:
+        with self._engine.lock:
+            return self._engine.scheduler.idle()
+
+    def close(self, timeout: Duration | None = None, *, delayed: Literal["run", "cancel"] = "run") -> None:
+        """Take no more tasks, run what was accepted to its end, and join the threads.
+
+        Schedules end first. Retries are run, and so are delayed tasks once their time has come; with
+        `delayed="cancel"`, those of `dispatch(delay=)` and `dispatch(at=)` end cancelled. A pause of the
+        whole pool is lifted; what no worker can ever take ends cancelled. With a `timeout`, in seconds,
+        raises `CloseTimeout` when that has passed; the pool stays closed to new tasks, and `close` may be
+        called again. May be called more than once and from several threads, but not from a worker's: that
+        raises `WrongThread`.
+        """
+        limit = patience("timeout", timeout)
+        if delayed not in ("run", "cancel"):
+            raise InvalidValue("delayed", delayed, "'run' or 'cancel'")
+        lifecycle.close(self, limit, cancel_delayed=delayed == "cancel")
+
+    def force_close(self) -> list[Task[T, R]]:
+        """Take no more tasks, cancel and return those that wait, and leave the rest alone.
+
+        Running attempts are told through `ctx.cancelled` and their tasks end cancelled at once; the
+        threads are daemons, and are not waited for.
+        """
+        return lifecycle.force_close(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more tasks."""
+        return self._engine.closed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.force_close()
+            return
+        try:
+            self.close()
+        except BaseException:
+            # A Ctrl-C while it drains ends the script, not the tasks.
+            self.force_close()
+            raise
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        state = "closed" if self.closed else "open"
+        return (
+            f"<Pool {self._engine.name} {state}: {stats.workers} workers, "
+            f"{stats.running} running, {stats.waiting} waiting, {stats.dead} dead>"
+        )
+
+
+def _check_count(what: str, value: object, least: int = 0) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise InvalidType(what, value, "a whole number")
+    if value is not None and value < least:
+        raise InvalidValue(what, value, f"{least} or more")
+
+
+def _each(workers: Iterable[Any]) -> Iterable[Any]:
+    if isinstance(workers, (str, bytes)) or not isinstance(workers, Iterable):
+        raise InvalidType("workers", workers, "a list of workers, such as [fetch] * 8")
+    return workers

@@ -1,0 +1,502 @@
+"""The life of an attempt: begun, ended with a result or an error, or taken over from its worker.
+
+An attempt belongs to whoever gets its context out of its slot's box (`Slot.running`): the worker that
+ends it, or somebody who takes it over, because its time is up or because it is not wanted any more.
+Only the owner goes on from there, so each attempt ends once, and its task has one owner at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from math import inf
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import ref
+
+from retrypool.core.scheduler import CLOSED_BY_FORCE
+from retrypool.ctrl_c import is_ctrl_c
+from retrypool.errors import AttemptTimeout, RetryPoolError
+from retrypool.events import AttemptEnded, AttemptStarted, TaskRetrying, TaskSucceeded
+from retrypool.model.cancel import CancelToken, reason_of
+from retrypool.model.context import Context
+from retrypool.model.settings import checked_cost
+from retrypool.model.slots import Slot
+from retrypool.model.task import Attempt, Record, Task
+from retrypool.policy.blame import Scope, outcome_of
+from retrypool.policy.retry import Decision, Failure, FailureAction, GiveUp, RetryIn
+from retrypool.policy.retry_after import parse_retry_after
+from retrypool.states import DeadReason, Outcome, TaskState
+from retrypool.threads.interrupt import shielded
+from retrypool.threads.spinning import spin_while_held
+
+if TYPE_CHECKING:
+    from retrypool.threads.engine import Engine
+
+log = logging.getLogger("retrypool")
+
+__all__ = ["Attempts", "Fate"]
+
+_TASK = Scope.TASK
+_CONCERNS_GROUP = (Scope.THROTTLED, Scope.GROUP)
+
+Fate = Literal["retry", "drop", "dead"]
+"""What becomes of a task whose attempt is ended from outside."""
+
+
+class Attempts:
+    """What can become of an attempt. Called outside the pool's lock, but for what says otherwise."""
+
+    def __init__(self, engine: Engine[Any, Any]) -> None:
+        self._engine = engine
+        self._scheduler = engine.scheduler
+        self._observers = engine.observers
+        self._monotonic = engine.clock.monotonic
+        self.remember = engine.scheduler.history.succeeded
+        # The attempts that are over while their tasks' fate is not decided: nowhere else do these tasks
+        # stand. Adding to a set and discarding from it are atomic, and each attempt is in it once.
+        self.deciding: set[Context] = set()
+
+    # -- the way it should go --------------------------------------------------------------------
+
+    def expiry(self, task: Task[Any, Any], now: float) -> float:
+        """Return when an attempt that starts now will be over, whatever limit says so."""
+        left, _ = self._time_left(task, now)
+        return now + left
+
+    def started(self, ctx: Context) -> None:
+        """Tell that an attempt starts."""
+        self._observers.tell(AttemptStarted(ctx._started, ctx._task, ctx.attempt, ctx.worker_id, ctx.group))
+
+    def succeeded(self, slot: Slot, task: Task[Any, Any]) -> None:
+        """Tell of a success, when somebody wants to know."""
+        if slot.attentive or self._scheduler.is_suspicious(task):
+            self._tell_health(slot, task)
+        observers = self._observers
+        if observers.on_success is not None:
+            observers.succeeded(task)
+        if observers.wants_ended:
+            observers.tell(AttemptEnded(task._ended, task, task.history[-1]))
+        if observers.wants_succeeded:
+            observers.tell(TaskSucceeded(task._ended, task))
+
+    def _tell_health(self, slot: Slot, task: Task[Any, Any]) -> None:
+        """Let a success speak for its group, and against those that failed the task before."""
+        engine = self._engine
+        spin_while_held(engine.lock)
+        with engine.lock:
+            now = self._monotonic()
+            if slot.attentive:
+                self._scheduler.attempt_over(slot, None, now)
+            if self._scheduler.is_suspicious(task):
+                self._scheduler.cleared(task, now)
+            happened = engine.decided()
+        engine.act(happened)
+
+    # -- the way it should not go ----------------------------------------------------------------
+
+    def failed(
+        self, slot: Slot, ctx: Context, error: BaseException, ended: float, *, over: bool = False
+    ) -> None:
+        """Take an attempt from its failure to what becomes of its task.
+
+        `over` says that it was taken over, and that its code still runs.
+        """
+        task = ctx._task
+        self.deciding.add(ctx)
+        try:
+            self._scheduler.take_in_hand(task)
+            try:
+                decision = self._find_decision(slot, ctx, error, ended, over=over)
+            except BaseException as broken:
+                # The user's code runs in more places than callbacks: in a property of an error, for one.
+                if is_ctrl_c(broken):
+                    raise
+                log.exception("what becomes of %r could not be decided: it is dead", task)
+                decision = GiveUp(DeadReason.POLICY_ERROR, broken)
+            self._carry_out(task, decision, error, None if slot.stuck is ctx else slot)
+        finally:
+            self.deciding.discard(ctx)
+        ctx._let_go()
+
+    def _find_decision(
+        self, slot: Slot, ctx: Context, error: BaseException, ended: float, *, over: bool
+    ) -> Decision:
+        """Judge an attempt, enter it, have its group answer for it, and ask what becomes of the task."""
+        task, observers = ctx._task, self._observers
+        scope, retry_after = self._judge(task, error)
+        attempt = self._enter(slot, ctx, outcome_of(scope, error), ended, error)
+        if over:
+            # Another of its kind: the pool has hold of the context for a while, which is no reason to
+            # keep what the task ends with.
+            self._stop(slot, ctx, type(error)(*error.args), interrupt=task._settings.interrupt_on_timeout)
+        if observers.wants_ended:
+            observers.tell(AttemptEnded(ended, task, attempt))
+        if scope in _CONCERNS_GROUP or slot.attentive:
+            self._blame(slot, scope, retry_after)
+        action = None if observers.on_failure is None else observers.failed(task, error)
+        return self._decide(task, attempt, scope, action, over=over)
+
+    def _judge(self, task: Task[Any, Any], error: BaseException) -> tuple[Scope, object]:
+        """Say whose fault an error is."""
+        try:
+            scope, retry_after = self._engine.judge(error)
+        except BaseException as wrong:
+            if is_ctrl_c(wrong):
+                raise
+            log.exception("blame raised for %r: it blames the task", error)
+            return Scope.TASK, None
+        if scope is not _TASK and scope is Scope.GROUP and self._scheduler.is_culprit(task):
+            scope = Scope.TASK
+        return scope, retry_after
+
+    def _enter(
+        self, slot: Slot, ctx: Context, outcome: Outcome, ended: float, error: BaseException | None
+    ) -> Attempt:
+        """Enter an attempt that did not succeed into its task's history."""
+        group = slot.group
+        attempt = Attempt(ctx.attempt, slot.id, group.name, ctx._started, ended, outcome, error)
+        if slot.stuck is ctx:
+            with self._engine.lock:
+                slot.lost[outcome._value_] += 1
+        else:
+            slot.failures[outcome._value_] += 1  # hashing the member itself costs more than all this
+        self._scheduler.tried(ctx._task, attempt, group)
+        return attempt
+
+    def _blame(self, slot: Slot, scope: Scope, retry_after: object) -> None:
+        """Let the group answer for what is its own fault."""
+        engine = self._engine
+        # Outside the lock: what was raised may have brought a type of its own.
+        pause = parse_retry_after(retry_after, now=engine.clock.time())
+        spin_while_held(engine.lock)
+        with engine.lock:
+            now = self._monotonic()
+            if scope is Scope.THROTTLED:
+                self._scheduler.cool(slot.group, pause, now)
+            else:
+                self._scheduler.attempt_over(slot, scope, now)
+            happened = engine.decided()
+        engine.act(happened)
+
+    def _decide(
+        self,
+        task: Task[Any, Any],
+        attempt: Attempt,
+        scope: Scope,
+        action: FailureAction | None,
+        *,
+        over: bool,
+    ) -> Decision:
+        """Ask the task's policy what becomes of it."""
+        record, settings, error = task._record, task._settings, attempt.error
+        assert record is not None
+        assert error is not None
+        if action is None and settings.span is not None and not record.cancelled:
+            decision = settings.retry.decide_by_count(scope, record.charged, record.uncharged)
+            if decision is not None:
+                return decision
+        deadline = settings.deadline
+        failure = Failure(
+            error=error,
+            attempt=attempt.number,
+            task=task,
+            scope=scope,
+            charged=record.charged,
+            uncharged=record.uncharged,
+            errors=record.errors() if settings.retry.attempts_for else None,
+            running_time=record.running_time,
+            time_limit=settings.time_limit,
+            deadline=None if deadline is None else task._dispatched + deadline,
+            cancelled=record.cancelled,
+            action=action,
+            random=self._engine.chance,
+        )
+        if over:
+            failure.use_up(attempt.ended)
+        return settings.retry.decide(failure, attempt.ended)
+
+    def _carry_out(
+        self, task: Task[Any, Any], decision: Decision, error: BaseException, slot: Slot | None
+    ) -> None:
+        """Do what was decided. `slot` is given by the thread that works at it."""
+        if isinstance(decision, RetryIn):
+            self._retry(task, decision.delay, error, slot)
+        elif isinstance(decision, GiveUp):
+            self.bury(task, decision.reason, decision.error or error)
+        else:
+            self.cancel(task, decision.reason)
+
+    def _retry(self, task: Task[Any, Any], delay: float, error: BaseException, slot: Slot | None) -> None:
+        engine, observers = self._engine, self._observers
+        # Told before it is done: as soon as the task is back, another worker may end it.
+        if observers.on_retry is not None:
+            observers.retrying(task, error, delay)
+        if observers.wants_retrying:
+            observers.tell(TaskRetrying(self._monotonic(), task, error, delay))
+        at_once = delay == 0 and slot is not None
+        # Once it is back it can't be taken away any more from who claims it. So here is where it is
+        # settled whether a cancellation came in time.
+        if at_once and not self._is_cancelled(task) and self._scheduler.retry_at_once(task):
+            assert slot is not None
+            slot.retried += 1
+            if self._scheduler.over:  # read after the task was put back, and set before it is looked for
+                engine.cancel_waiting(task, CLOSED_BY_FORCE)
+            if engine.parked and not engine.searching:
+                engine.wake_one()
+        else:
+            self.put_back(task, delay)
+
+    # -- ends ------------------------------------------------------------------------------------
+
+    def _is_cancelled(self, task: Task[Any, Any]) -> bool:
+        """Close the decision on a task; return whether somebody wanted it cancelled until then.
+
+        Whoever cancels writes `cancelled` and then reads `deciding`; here it is the other way about. So
+        either it is seen here, or the other one sees that it came too late, and says so.
+        """
+        record = task._record
+        assert record is not None
+        record.deciding = False
+        return record.cancelled
+
+    def put_back(self, task: Task[Any, Any], delay: float) -> None:
+        """Let a task be claimed again in `delay` seconds, unless its deadline has passed meanwhile."""
+        engine = self._engine
+        deadline = task._settings.deadline
+        cancelled = self._is_cancelled(task)
+        spin_while_held(engine.lock)
+        with engine.lock:
+            now = self._monotonic()
+            if deadline is not None and not cancelled and task._dispatched + deadline <= now:
+                # Callbacks took that long, and the appointment with the deadline was missed over them.
+                errors = task.errors
+                error = errors[-1] if errors else AttemptTimeout(deadline, "deadline")
+                self._scheduler.bury(task, DeadReason.DEADLINE, error, now)
+            else:
+                self._scheduler.retry(task, delay, now)
+            happened = engine.decided()
+        engine.act(happened)
+
+    def bury(self, task: Task[Any, Any], reason: DeadReason, error: BaseException | None) -> None:
+        """Let a task be dead, unless it has been cancelled meanwhile."""
+        engine = self._engine
+        cancelled = self._is_cancelled(task)
+        spin_while_held(engine.lock)
+        with engine.lock:
+            if cancelled:
+                self._scheduler.cancel(task, "cancelled", self._monotonic())
+            else:
+                self._scheduler.bury(task, reason, error, self._monotonic())
+            happened = engine.decided()
+        engine.act(happened)
+
+    def cancel(self, task: Task[Any, Any], reason: str | None) -> None:
+        """Let a task end cancelled."""
+        engine = self._engine
+        spin_while_held(engine.lock)
+        with engine.lock:
+            self._scheduler.cancel(task, reason, self._monotonic())
+            happened = engine.decided()
+        engine.act(happened)
+
+    # -- taken over ------------------------------------------------------------------------------
+
+    def take_over(self, slot: Slot, ctx: Context) -> bool:
+        """Make an attempt one's own, unless its worker has just ended it. Called under the lock.
+
+        The slot is stuck from then on, until its thread comes back.
+        """
+        try:
+            slot.running.remove(ctx)  # atomic: the worker's pop gets it, or this
+        except ValueError:
+            return False
+        slot.stuck = ctx
+        self._scheduler.undecided += 1
+        return True
+
+    def _settled(self) -> None:
+        """Take notice that the fate of a task is decided whose attempt was taken over."""
+        engine = self._engine
+        spin_while_held(engine.lock)
+        with engine.lock:
+            self._scheduler.undecided -= 1
+            happened = engine.decided()
+        engine.act(happened)
+
+    def take_overdue(self, now: float) -> tuple[list[tuple[Slot, Context]], float]:
+        """Take over what is out of time; say when the next one will be. Called under the lock."""
+        overdue: list[tuple[Slot, Context]] = []
+        earliest = inf
+        for slot in self._scheduler.fleet:
+            for ctx in slot.running[:]:
+                if ctx._expires > now:
+                    earliest = min(earliest, ctx._expires)
+                elif self.take_over(slot, ctx):
+                    slot.timed_out += 1
+                    overdue.append((slot, ctx))
+        return overdue, earliest
+
+    def timed_out(self, slot: Slot, ctx: Context, now: float) -> None:
+        """Go on with an attempt that was taken over because its time was up."""
+        error = AttemptTimeout(*self._time_left(ctx._task, ctx._started))
+        try:
+            self.failed(slot, ctx, error, now, over=True)
+        finally:
+            self._settled()
+
+    def end(self, slot: Slot, ctx: Context, fate: Fate, reason: str, *, interrupt: bool = False) -> None:
+        """End an attempt that was taken over because somebody wants so, and decide its task's fate."""
+        self.deciding.add(ctx)
+        try:
+            self._end(slot, ctx, fate, reason, interrupt=interrupt)
+        finally:
+            self.deciding.discard(ctx)
+            self._settled()
+
+    def _end(self, slot: Slot, ctx: Context, fate: Fate, reason: str, *, interrupt: bool) -> None:
+        task = ctx._task
+        outcome = Outcome.WITHDRAWN if fate == "retry" else Outcome.CANCELLED
+        attempt = self._enter(slot, ctx, outcome, self._monotonic(), None)
+        self._stop(slot, ctx, reason, interrupt=interrupt)
+        if self._observers.wants_ended:
+            self._observers.tell(AttemptEnded(attempt.ended, task, attempt))
+        if slot.attentive:
+            self._forget_probe(slot)
+        match fate:
+            case "retry":
+                self.put_back(task, 0.0)
+            case "drop":
+                self.cancel(task, reason)
+            case "dead":
+                errors = task.errors
+                error = errors[-1] if errors else RetryPoolError(reason)
+                self.bury(task, DeadReason.CALLBACK, error)
+        ctx._let_go()
+
+    def _forget_probe(self, slot: Slot) -> None:
+        """Take notice that an attempt that was a probe has shown nothing."""
+        engine = self._engine
+        with engine.lock:
+            self._scheduler.probe_not_made(slot, self._monotonic())
+            happened = engine.decided()
+        engine.act(happened)
+
+    def _stop(self, slot: Slot, ctx: Context, reason: object, *, interrupt: bool) -> None:
+        """Tell the code that still runs that nobody waits for it.
+
+        Callbacks on its token are called here, and may want to cancel the task: so it has been entered
+        as being decided on before.
+        """
+        ctx._cancel(reason)
+        if interrupt:
+            slot.interrupt(ctx)
+        self._engine.expect_back(slot, ctx)
+
+    @shielded
+    def cancel_task(
+        self, task: Task[Any, Any], reason: str, *, interrupt: bool = False, patient: bool = True
+    ) -> bool:
+        """Cancel a task wherever it is; return False if it has ended, or does so just now.
+
+        Without patience also if somebody has it in hand, who may be the thread that calls this.
+        """
+        engine = self._engine
+        while not task.done():
+            if engine.cancel_waiting(task, reason):
+                return True
+            slot = task._slot
+            if slot is not None and (ctx := self._take_over_from(slot, task)) is not None:
+                self.end(slot, ctx, "drop", reason, interrupt=interrupt)
+                return True
+            # Somebody else has the task in hand. If its attempt failed, its owner looks at `cancelled`
+            # after it has ceased to be deciding; else it has only a few steps to go.
+            record = task._record
+            if record is not None and record.deciding:
+                record.cancelled = True
+                if record.deciding:
+                    return True
+            if not patient:
+                return False
+            time.sleep(0)
+        return task.cancelled()
+
+    def _take_over_from(self, slot: Slot, task: Task[Any, Any]) -> Context | None:
+        with self._engine.lock:
+            for ctx in slot.running[:]:
+                if ctx._task is task and self.take_over(slot, ctx):
+                    return ctx
+        return None
+
+    def obey(self, token: CancelToken, task: Task[Any, Any]) -> None:
+        """Cancel `task` when `token` is cancelled."""
+        known = ref(task)
+
+        def cancel(token: CancelToken) -> None:
+            if (task := known()) is not None:
+                self.cancel_task(task, reason_of(token))
+
+        end = self._engine.follow(token, cancel)
+        task.add_done_callback(lambda _: end())
+
+    def came_back(self, slot: Slot, *, unfit: bool = False) -> None:
+        """Take a worker back whose attempt had been taken over, as it is or to be made anew."""
+        engine = self._engine
+        spin_while_held(engine.lock)
+        with engine.lock:
+            slot.stuck = None
+            slot.given_up = False
+            if unfit:
+                self._scheduler.fleet.make_unfit(slot)
+            happened = engine.decided()
+        engine.act(happened)
+
+    def _time_left(self, task: Task[Any, Any], now: float) -> tuple[float, str]:
+        record = task._record
+        running_time = 0.0 if record is None else record.running_time
+        return task._settings.time_left(running_time, now - task._dispatched)
+
+    @shielded
+    def settle(self, slot: Slot, ctx: Context, actual: float) -> None:
+        """Correct what an attempt was taken to cost."""
+        engine = self._engine
+        record = ctx._task._record
+        cost = checked_cost("actual", actual)
+        with engine.lock:
+            taken = ctx._cost if ctx._cost is not None else 1.0 if record is None else record.cost
+            ctx._cost = cost
+            self._scheduler.fleet.settle(slot, cost - taken, self._monotonic())
+            happened = engine.decided()
+        engine.act(happened)
+
+    # -- by hand ---------------------------------------------------------------------------------
+
+    def finish(self, slot: Slot, ctx: Context, result: object) -> None:
+        """End a task with a result. The hot loop takes the same steps, without the calls.
+
+        But for the first one: what is left to do before anybody can know of the success.
+        """
+        task = ctx._task
+        if task._settings.wraps_up:
+            _wrap_up(task, ctx)
+        task._started = ctx._started
+        task._ended = self._monotonic()
+        task._outcome = result
+        self.remember(task, task._record or Record(task.id))
+        slot.succeeded += 1
+        task._phase = TaskState.SUCCEEDED
+        task._announce()
+        self.succeeded(slot, task)
+
+
+def _wrap_up(task: Task[Any, Any], ctx: Context) -> None:
+    """Hand over what a successful attempt has sent, and let go of what the task does not keep."""
+    settings = task._settings
+    if settings.drain is not None and settings.drain.withholds:
+        settings.drain._extend(ctx._withheld)
+    if not settings.keep_data:
+        task.data = None
+        record = task._record
+        if record is not None and not record.history:
+            if ctx._cost is None:
+                ctx._cost = record.cost
+            task._record = None  # there is nothing in it that is to be told
