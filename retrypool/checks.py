@@ -7,7 +7,18 @@ from typing import overload
 
 from retrypool.errors import InvalidType, InvalidValue
 
-__all__ = ["Duration", "date", "optional_seconds", "patience", "seconds", "timestamp", "zone"]
+__all__ = [
+    "Duration",
+    "count",
+    "date",
+    "flag",
+    "optional_count",
+    "optional_seconds",
+    "patience",
+    "seconds",
+    "timestamp",
+    "zone",
+]
 
 Duration = float | timedelta
 """A number of seconds, or a `timedelta`."""
@@ -94,3 +105,24 @@ def zone(what: str, value: object) -> tzinfo:
     except (ValueError, OSError, LookupError):
         expected = "the name of a time zone known here (pip install tzdata, if the system has none)"
         raise InvalidValue(what, value, expected) from None
+
+
+def count(what: str, value: object, *, least: int = 0) -> int:
+    """Return `value` as it is, a whole number of `least` or more. Raises `InvalidType` or `InvalidValue`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidType(what, value, f"a whole number, {least} or more")
+    if value < least:
+        raise InvalidValue(what, value, f"{least} or more")
+    return value
+
+
+def optional_count(what: str, value: object, *, least: int = 0) -> int | None:
+    """Like `count`, and None stays None: no limit."""
+    return None if value is None else count(what, value, least=least)
+
+
+def flag(what: str, value: object) -> bool:
+    """Return `value`, which is True or False. Raises `InvalidType`."""
+    if not isinstance(value, bool):
+        raise InvalidType(what, value, "True or False")
+    return value

@@ -1,39 +1,48 @@
-"""The pool: what users call."""
+"""The pool: what users call. Each method checks what it is given and hands on to the part that does it."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from datetime import datetime, tzinfo
 from functools import partial
 from threading import TIMEOUT_MAX
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, get_args, overload
 from weakref import ref
 
 from typing_extensions import TypeVar, Unpack
 
-from retrypool.checks import Duration, optional_seconds, patience, seconds
+from retrypool.checks import Duration, count, flag, optional_count, optional_seconds, patience, seconds
 from retrypool.clock import Clock, SystemClock
+from retrypool.collect.map import as_completed, map_items
+from retrypool.collect.results import TaskResult
+from retrypool.collect.schedule import Schedule, make_schedule
+from retrypool.collect.task_group import OnError, TaskGroup
 from retrypool.core.scheduler import Scheduler
+from retrypool.core.schedules import Overlap
 from retrypool.errors import InvalidType, InvalidValue
-from retrypool.gathering import Gathering
-from retrypool.inquiry import Inquiry
 from retrypool.model.cancel import CancelToken
-from retrypool.model.settings import TaskOptions, TaskSettings
+from retrypool.model.settings import MapOptions, TaskOptions, TaskSettings
 from retrypool.model.task import DeadTask, Task
-from retrypool.model.worker import AnyWorker, WorkerSpec, as_spec
+from retrypool.model.worker import AnyWorker, SpecOptions, WorkerInfo, WorkerSpec, as_spec
+from retrypool.observe.lookup import Lookup
 from retrypool.observe.stats import Stats
-from retrypool.planning import Planning
+from retrypool.observe.stats import count as count_all
+from retrypool.observe.status import TaskStatus
 from retrypool.policy.blame import BlameOption, as_judge
 from retrypool.policy.budget import Budget
 from retrypool.policy.health import HealthPolicy
 from retrypool.policy.rates import RateOption, as_pace
 from retrypool.policy.retry import FailureAction, RetryPolicy
-from retrypool.staffing import Staffing
 from retrypool.threads import lifecycle
 from retrypool.threads.engine import Engine
 from retrypool.threads.observers import Listening, Observers
-from retrypool.threads.workers import Workers
+from retrypool.threads.outcome import Fate
+from retrypool.threads.workers import Then, Workers
+
+if TYPE_CHECKING:
+    from retrypool.executor import PoolView
 
 __all__ = ["Pool"]
 
@@ -48,7 +57,7 @@ _Settled = tuple[TaskSettings, Callable[[Any], None] | None]
 _pool_number = itertools.count(1).__next__
 
 
-class Pool(Gathering[T, R], Staffing[T, R], Planning[T, R], Inquiry[T, R]):
+class Pool(Generic[T, R]):
     """Workers that are not identical, and many tasks to push through them.
 
     `workers` are objects with `run(ctx, data)`, plain functions of the data, or `WorkerSpec`s; each gets
@@ -139,16 +148,14 @@ class Pool(Gathering[T, R], Staffing[T, R], Planning[T, R], Inquiry[T, R]):
             given["retry"] = retry
         if options is not None:
             given["options"] = options
-        _check_count("dead_limit", dead_limit)
-        _check_count("max_abandoned", max_abandoned)
-        _check_count("history_limit", history_limit)
-        if history_limit is None:
-            raise InvalidType("history_limit", history_limit, "a whole number")
-        _check_count("max_queue", max_queue, least=1)
+        optional_count("dead_limit", dead_limit)
+        count("max_abandoned", max_abandoned)
+        count("history_limit", history_limit)
+        optional_count("max_queue", max_queue, least=1)
         if on_full not in ("block", "raise"):
             raise InvalidValue("on_full", on_full, "'block' or 'raise'")
-        if not isinstance(keep_results, bool):
-            raise InvalidType("keep_results", keep_results, "True or False")
+        flag("keep_results", keep_results)
+        flag("wait_for_workers", wait_for_workers)
         if cancel is not None and not isinstance(cancel, CancelToken):
             raise InvalidType("cancel", cancel, "a CancelToken")
         if health is not None and not isinstance(health, HealthPolicy):
@@ -157,8 +164,6 @@ class Pool(Gathering[T, R], Staffing[T, R], Planning[T, R], Inquiry[T, R]):
             raise InvalidType("retry_budget", retry_budget, "a Budget")
         if name is not None and not isinstance(name, str):
             raise InvalidType("name", name, "a string")
-        if not isinstance(wait_for_workers, bool):
-            raise InvalidType("wait_for_workers", wait_for_workers, "True or False")
         if clock is not None and not all(
             callable(getattr(clock, method, None)) for method in ("monotonic", "time", "acquire")
         ):
@@ -193,6 +198,7 @@ class Pool(Gathering[T, R], Staffing[T, R], Planning[T, R], Inquiry[T, R]):
             careful=not self._settings.plain,
         )
         self._workers: Workers[T, R] = Workers(self._engine, max_abandoned=max_abandoned)
+        self._lookup = Lookup(self._engine, self._workers)
         self._exit_timeout = optional_seconds("exit_timeout", exit_timeout)
         # What a dispatch needs of the engine, within reach. None of it is ever replaced.
         self._next_id = self._engine.scheduler.backlog.next_seq
@@ -331,24 +337,40 @@ class Pool(Gathering[T, R], Staffing[T, R], Planning[T, R], Inquiry[T, R]):
 
     def stats(self) -> Stats:
         """Return counts of tasks and attempts. Costs a look at each worker."""
-        engine, scheduler, workers = self._engine, self._engine.scheduler, self._workers
-        with engine.lock:
-            slots = [runner.slot for runner in workers]
-            tally = workers.tally()
-            return Stats(
-                queued=len(scheduler.backlog),
-                delayed=scheduler.delayed,
-                running=sum(len(slot.running) for slot in slots),
-                succeeded=tally.succeeded,
-                died=scheduler.died,
-                cancelled=scheduler.cancelled,
-                retries=tally.retried + scheduler.retried,
-                failures=tally.failed + tally.timed_out,
-                dead=len(scheduler.dead),
-                dead_dropped=scheduler.dead_dropped,
-                workers=len({slot.id for slot in slots if not slot.retired}),
-                abandoned=workers.abandoned,
-            )
+        return count_all(self._engine, self._workers)
+
+    def status(self, task_id: int) -> TaskStatus:
+        """Return where a task stands: one that has not ended, or one of the last `history_limit` that have.
+
+        Raises `TaskNotFound` for any other. Looks through all that waits, twice if it finds nothing, with
+        the pool's lock held: some tens of milliseconds if that is 100,000 tasks.
+        """
+        return self._lookup.status(task_id)
+
+    def explain(self, task: Task[T, R] | int) -> str:
+        """Return one sentence on why a task waits, for whom and until when; or what else it does.
+
+        Takes a task or its id, and costs what `status` does. Times are local. Raises `TaskNotFound`.
+
+        >>> from retrypool.testing import ManualPool
+        >>> pool = ManualPool([len])
+        >>> pool.pause()
+        >>> pool.explain(pool.dispatch("abc"))
+        'waits until the pool, which is paused, is resumed'
+        """
+        return self._lookup.explain(task)
+
+    def add_listener(self, listener: Listening) -> None:
+        """Tell `listener` of what happens from now on: an object with `on_event(event)`, or a function.
+
+        One that says in `listens_to` which events it wants, a tuple of their types, gets only these, and
+        the others cost nothing. Raises `InvalidType` for what is no listener.
+        """
+        self._engine.listen(listener)
+
+    def remove_listener(self, listener: Listening) -> None:
+        """Tell `listener` nothing more. One that is not there is no error."""
+        self._engine.stop_listening(listener)
 
     # -- dead tasks ------------------------------------------------------------------------------
 
@@ -369,6 +391,305 @@ class Pool(Gathering[T, R], Staffing[T, R], Planning[T, R], Inquiry[T, R]):
         queue. Raises `TaskNotFound`, and what `dispatch` raises of a pool that can take no task.
         """
         return self._engine.requeue(task_id)
+
+    # -- many tasks ------------------------------------------------------------------------------
+
+    @overload
+    def map(
+        self,
+        iterable: Iterable[T],
+        *,
+        window: int | None = None,
+        ordered: bool = True,
+        timeout: Duration | None = None,
+        return_exceptions: Literal[False] = False,
+        **options: Unpack[MapOptions],
+    ) -> Generator[R, None, None]: ...
+    @overload
+    def map(
+        self,
+        iterable: Iterable[T],
+        *,
+        window: int | None = None,
+        ordered: bool = True,
+        timeout: Duration | None = None,
+        return_exceptions: bool,
+        **options: Unpack[MapOptions],
+    ) -> Generator[R | BaseException, None, None]: ...
+    def map(
+        self,
+        iterable: Iterable[T],
+        *,
+        window: int | None = None,
+        ordered: bool = True,
+        timeout: Duration | None = None,
+        return_exceptions: bool = False,
+        **options: Unpack[MapOptions],
+    ) -> Generator[Any, None, None]:
+        """Iterate over the results of running each item of `iterable`, which may be infinite.
+
+        Lazy, like the built-in `map`: it begins when the first result is asked for. It pulls items on
+        the thread that iterates, until there is a result to give or `window` items are in flight or
+        wait to be consumed (default: 32 for each worker, 128 at least). So memory stays flat.
+
+        - `ordered`: in the order of the items, or else as they end.
+        - `timeout`: seconds from this call after which waiting for a result raises `TimeoutError`. A
+          limit for each attempt is the pool's `timeout`.
+        - `return_exceptions`: yield the error of an item that failed for good, in its place. Otherwise
+          it is raised there, and that ends the iteration.
+        - Options as in `dispatch`, checked once. In a bounded queue, items wait for room.
+
+        What the iterable raises, or the pool that is closed meanwhile, is raised after the results of
+        the items before. When the iteration ends early, by an error, a `break`, `close()` or Ctrl-C,
+        what is left is cancelled, running attempts too. Raises `PoolClosed`, `NoWorkers`, `WrongThread`
+        in a worker of the pool, and `InvalidType` or `InvalidValue`.
+
+        >>> from retrypool import Pool
+        >>> with Pool([len] * 2) as pool:
+        ...     list(pool.map(["a", "bcd", "ef"]))
+        [1, 3, 2]
+        """
+        return map_items(
+            self._engine,
+            self._settings.having(options),
+            iterable,
+            window=window,
+            workers=len(list(self._workers)),
+            ordered=ordered,
+            timeout=timeout,
+            return_exceptions=return_exceptions,
+        )
+
+    def as_completed(
+        self, tasks: Iterable[Task[T, R]], timeout: Duration | None = None
+    ) -> Iterator[Task[T, R]]:
+        """Iterate over `tasks` as they end; those that have ended come first.
+
+        Raises `TimeoutError` if they have not all ended `timeout` seconds after this call, and
+        `InvalidType` for what is no task.
+        """
+        return as_completed(tasks, timeout)
+
+    def group(self, *, on_error: OnError = "collect", **options: Unpack[TaskOptions]) -> TaskGroup[T, R]:
+        """Return a context manager whose `dispatch` makes tasks, and whose end waits for all of them.
+
+        What it does about tasks that fail for good:
+
+        - `"collect"`: waits for all, then raises their errors as one `ExceptionGroup`, in the order of
+          dispatch.
+        - `"cancel"`: as soon as one has failed, cancels the others, running ones too, and raises what
+          has failed in the same way.
+        - `"ignore"`: nothing. `group.results()` tells, as it does in all cases.
+
+        Tasks that somebody has cancelled count as ended, not as failed, unless the pool was closed
+        meanwhile and gave them up. An exception in the block, or a Ctrl-C while it waits at its end,
+        cancels all tasks of the group and goes on as it is. Groups may stand inside of groups. `options`
+        are those of `dispatch`, for all tasks of the group. Raises `PoolClosed`, `NoWorkers`,
+        `InvalidType`, `InvalidValue`, and `WrongThread` in a worker of the pool, which would wait for
+        itself.
+
+        >>> from retrypool import Pool
+        >>> with Pool([len] * 2) as pool:
+        ...     with pool.group() as group:
+        ...         tasks = group.dispatch_many(["a", "bcd"])
+        ...     [result.value for result in group.results()]
+        [1, 3]
+        """
+        if on_error not in get_args(OnError):
+            raise InvalidValue("on_error", on_error, "'collect', 'cancel' or 'ignore'")
+        settings = self._settings.having(options)
+        self._engine.check_open("group()")
+        return TaskGroup(self._engine, settings, on_error)
+
+    def results(self) -> list[TaskResult[T, R]]:
+        """Return what has come of every task that has ended, in order of dispatch; also after `close`.
+
+        Only of a pool made with `keep_results=True`: it holds on to all of its tasks, data and results.
+        Otherwise results go when the caller lets go of their tasks, and this raises `InvalidValue`. A
+        task that was requeued is told of once, with what came of it last.
+        """
+        engine = self._engine
+        kept = engine.kept
+        if kept is None:
+            raise InvalidValue("keep_results", False, "True for results(): Pool(..., keep_results=True)")
+        with engine.lock:
+            tasks = sorted(kept.items())
+        return [TaskResult.of(task) for _, task in tasks if task.done()]
+
+    def errors(self) -> list[BaseException]:
+        """Return the last error of each dead task that the pool keeps, in the order of dispatch."""
+        with self._engine.lock:
+            dead = sorted(self._engine.scheduler.dead.items())
+        return [task.error for _, task in dead if task.error is not None]
+
+    def as_executor(self) -> PoolView:
+        """Return a `concurrent.futures.Executor` that runs its calls on this pool.
+
+        The data that the workers get are callables without arguments: a worker makes the call with
+        `data()`, around which it may do what it is there for. Retries, timeouts and all else are the
+        pool's. `shutdown` ends the executor: it waits for what was submitted through it, and leaves the
+        pool open.
+
+        >>> from retrypool import Pool
+        >>> with Pool([lambda call: call()] * 2) as pool:
+        ...     pool.as_executor().submit(pow, 2, 5).result()
+        32
+        """
+        from retrypool.executor import PoolView
+
+        return PoolView(self._engine, self._settings)
+
+    # -- schedules -------------------------------------------------------------------------------
+
+    def schedule(
+        self,
+        data: T | Callable[[datetime], T],
+        *,
+        every: Duration | None = None,
+        cron: str | None = None,
+        tz: tzinfo | str | None = None,
+        start: datetime | Duration | None = None,
+        until: datetime | Duration | None = None,
+        times: int | None = None,
+        jitter: Duration = 0,
+        overlap: Overlap = "skip",
+        **options: Unpack[TaskOptions],
+    ) -> Schedule[T, R]:
+        """Dispatch `data` over and over, `every` so many seconds, or at the times of a `cron` expression.
+
+        A function is called with the time of the tick, an aware datetime, and returns the data. That
+        happens on the pool's own timer thread, so it should be quick; what it raises is logged, and the
+        tick is skipped.
+
+        - `start`: the first tick, as an aware datetime or in seconds from now; default: one step from
+          now. With `cron`, no tick comes before it.
+        - `until`: no tick comes after it. `times`: how many tasks there will be.
+        - `jitter`: each tick comes up to so many seconds late, at random; the ticks after it do not.
+        - `overlap`: what becomes of a tick while the last task has not ended: `"skip"` or `"queue"`.
+        - `tz`: the zone (or its name) that `cron` is read in, and that datetimes are told in; default:
+          that of `start`, else UTC.
+        - all options of `dispatch` but `at`, for each of the tasks; `name` is the schedule's, too.
+
+        The ticks of `every` lie on a grid that does not drift and, once begun, takes no notice when the
+        wall clock is set; `cron` follows the wall clock, and notices within a minute. Ticks that were
+        missed while the pool was paused or the machine asleep become one. A schedule keeps no pool open:
+        `close` ends it before anything else.
+
+        `cron` needs the extra `retrypool[cron]`: `MissingExtra` is raised without. Raises `PoolClosed`
+        too, and `InvalidType` or `InvalidValue` for what makes no sense.
+        """
+        if "at" in options:
+            raise InvalidValue("at", options["at"], "left out: say `start` for the first tick")
+        return make_schedule(
+            self._engine,
+            self._settings.having(options),
+            data,
+            every=every,
+            cron=cron,
+            tz=tz,
+            start=start,
+            until=until,
+            times=times,
+            jitter=jitter,
+            overlap=overlap,
+        )
+
+    def schedules(self) -> list[Schedule[T, R]]:
+        """Return the schedules that are not over, paused ones included, in the order they were made."""
+        with self._engine.lock:
+            plans = list(self._engine.scheduler.schedules.plans)
+        return [plan.owner for plan in plans]
+
+    # -- workers ---------------------------------------------------------------------------------
+
+    def add_worker(
+        self,
+        worker: AnyWorker[T, R] | WorkerSpec[T, R] | None = None,
+        **options: Unpack[SpecOptions[T, R]],
+    ) -> int:
+        """Add a worker, start its thread, and return its id.
+
+        The options are those of `WorkerSpec`, and stand in place of what a spec says. Raises
+        `PoolClosed`, and `InvalidType` or `InvalidValue` for what is no worker or makes no sense.
+        """
+        return self._workers.add(as_spec(worker, **options))
+
+    def remove_worker(self, worker_id: int, timeout: Duration = 5.0, *, force: bool = False) -> None:
+        """Let a worker leave, and wait for it.
+
+        It takes nothing new, is asked through `ctx.stopping`, and its task may end within `timeout`
+        seconds. After that the task is run elsewhere, at no charge; `ctx.cancelled` tells the code that
+        still runs, with `force` it is interrupted, and its thread is left alone. Raises
+        `WorkerNotFound`.
+        """
+        self._workers.remove(worker_id, min(seconds("timeout", timeout), TIMEOUT_MAX), force=force)
+
+    def interrupt_worker(
+        self, worker_id: int, *, task: Fate = "retry", then: Then = "keep", force: bool = False
+    ) -> bool:
+        """End what a worker runs, at once; return whether it ran anything.
+
+        The task is run elsewhere at no charge (`"retry"`), ends cancelled (`"drop"`), or is dead
+        (`"dead"`). The worker's thread is told through `ctx.cancelled`, and with `force` interrupted;
+        until it comes back, the worker is occupied. Then it goes on (`"keep"`), is paused, restarted or
+        removed. Raises `WorkerNotFound`, and `InvalidValue` for other words.
+        """
+        return self._workers.interrupt(worker_id, task, then, force=force)
+
+    def restart_worker(self, worker_id: int) -> None:
+        """Have a worker made anew, after what it runs: on_stop, its factory if it has one, on_start.
+
+        One that is stuck and has a factory gets a new thread at once; one that could not be started is
+        started again. Raises `WorkerNotFound`.
+        """
+        self._workers.restart(worker_id)
+
+    def replace_worker(
+        self,
+        worker_id: int,
+        worker: AnyWorker[T, R] | WorkerSpec[T, R] | None = None,
+        **options: Unpack[SpecOptions[T, R]],
+    ) -> None:
+        """Put another resource in a worker's place, after what it runs: same id, name and group.
+
+        What is known against its group is forgotten, and it is resumed if it was cordoned. One that is
+        stuck, or could not be started, gets a new thread at once. Of a spec, `worker` and `factory`
+        count. Raises `WorkerNotFound`, and what `add_worker` raises.
+        """
+        self._workers.supplant(worker_id, as_spec(worker, **options))
+
+    def cordon_worker(self, worker_id: int, reason: str) -> None:
+        """Give a worker nothing more for good, because its key was revoked, say; what it runs, it ends.
+
+        Unlike a paused one, it counts as gone: no task waits for it. `workers()` shows the reason;
+        `resume_worker` and `replace_worker` bring it back. Raises `WorkerNotFound`.
+        """
+        if not isinstance(reason, str):
+            raise InvalidType("reason", reason, "a string")
+        self._workers.cordon(worker_id, reason)
+
+    def pause_worker(self, worker_id: int) -> None:
+        """Give a worker nothing more until `resume_worker`; what it runs, it ends."""
+        self._workers.pause(worker_id)
+
+    def resume_worker(self, worker_id: int) -> None:
+        """Give a worker tasks again that was paused or cordoned."""
+        self._workers.resume(worker_id)
+
+    def pause(self) -> None:
+        """Give no worker anything until `resume`. Tasks are still accepted.
+
+        Raises `PoolClosed`: a pool that closes runs what it has.
+        """
+        self._workers.pause_all()
+
+    def resume(self) -> None:
+        """Give the workers tasks again, but for those that were paused one by one."""
+        self._workers.resume_all()
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return what there is to tell of each worker now."""
+        return self._workers.infos()
 
     # -- waiting and closing ---------------------------------------------------------------------
 
@@ -457,13 +778,6 @@ class Pool(Gathering[T, R], Staffing[T, R], Planning[T, R], Inquiry[T, R]):
             f"<Pool {self._engine.name} {state}: {stats.workers} workers, "
             f"{stats.running} running, {stats.waiting} waiting, {stats.dead} dead>"
         )
-
-
-def _check_count(what: str, value: object, least: int = 0) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-        raise InvalidType(what, value, "a whole number")
-    if value is not None and value < least:
-        raise InvalidValue(what, value, f"{least} or more")
 
 
 def _each(workers: Iterable[Any]) -> Iterable[Any]:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from retrypool.checks import Duration, count, flag, optional_seconds
 from retrypool.collect.results import TaskResult
 from retrypool.ctrl_c import acquire
-from retrypool.errors import QueueFull
+from retrypool.errors import InvalidType, QueueFull
 from retrypool.model.completion import Reporter
+from retrypool.model.settings import TaskSettings
 from retrypool.model.task import Task
 from retrypool.states import TaskState
+from retrypool.threads.engine import Engine
 
-if TYPE_CHECKING:
-    from retrypool.model.settings import TaskSettings
-    from retrypool.threads.engine import Engine
-
-__all__ = ["as_they_come", "in_order"]
+__all__ = ["as_completed", "map_items"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,6 +30,32 @@ R = TypeVar("R")
 _SUCCEEDED = TaskState.SUCCEEDED
 _DEAD = TaskState.DEAD
 _CANCELLED = TaskState.CANCELLED
+
+
+def map_items(
+    engine: Engine[T, R],
+    settings: TaskSettings,
+    iterable: Iterable[T],
+    *,
+    window: int | None,
+    workers: int,
+    ordered: bool,
+    timeout: Duration | None,
+    return_exceptions: bool,
+) -> Generator[Any, None, None]:
+    """Check what `Pool.map` was given, and return the generator that does it."""
+    until = _until(timeout)
+    flag("ordered", ordered)
+    flag("return_exceptions", return_exceptions)
+    width = max(128, 32 * workers) if window is None else count("window", window, least=1)
+    try:
+        items = iter(iterable)
+    except TypeError:
+        raise InvalidType("iterable", iterable, "something to iterate over") from None
+    engine.check_open("map()")
+    mapped = in_order if ordered else as_they_come
+    return mapped(engine, settings, items, width, until, return_exceptions)
+
 
 # Both functions below are generators of the same build. Each round pulls items until there is a result
 # to yield or the window is full, then yields one result. So a slow iterable does not hold back results
@@ -187,3 +213,27 @@ class _Inbox(Generic[T, R]):
 
 def _left(until: float) -> float:
     return max(0.0, until - time.monotonic())
+
+
+def as_completed(tasks: Iterable[Task[T, R]], timeout: Duration | None) -> Generator[Task[T, R], None, None]:
+    """Yield `tasks` as they end; those that have ended come first. Raises as `Pool.as_completed` says."""
+    if not isinstance(tasks, Iterable):
+        raise InvalidType("tasks", tasks, "an iterable of tasks")
+    known = list(tasks)
+    for task in known:
+        if not isinstance(task, Task):
+            raise InvalidType("a task", task, "what dispatch() returned")
+    return _as_they_end(known, _until(timeout))
+
+
+def _as_they_end(tasks: list[Task[T, R]], until: float | None) -> Generator[Task[T, R], None, None]:
+    # The clock of the one below starts when it is first asked.
+    left = None if until is None else _left(until)
+    # It reads what `Task` has as properties in place of attributes.
+    ended: Iterator[Any] = concurrent.futures.as_completed(tasks, left)  # type: ignore[arg-type]
+    yield from ended
+
+
+def _until(timeout: Duration | None) -> float | None:
+    seconds = optional_seconds("timeout", timeout)
+    return None if seconds is None else time.monotonic() + seconds

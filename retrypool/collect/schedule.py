@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextvars
 import logging
 from collections.abc import Callable
-from datetime import datetime, tzinfo
-from typing import Any, Generic, TypeVar
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Generic, TypeVar, get_args
 
-from retrypool.checks import date
-from retrypool.core.schedules import Plan
+from retrypool.checks import Duration, date, optional_count, seconds, timestamp, zone
+from retrypool.core.schedules import Overlap, Plan
+from retrypool.core.timers import SAME, Moment
 from retrypool.ctrl_c import is_ctrl_c
-from retrypool.errors import PoolClosed, RetryPoolError
+from retrypool.errors import InvalidType, InvalidValue, PoolClosed, RetryPoolError
 from retrypool.model.settings import TaskSettings
 from retrypool.model.task import Task
+from retrypool.policy.recurrence import Cron, Grid, Recurrence
 from retrypool.threads.engine import Engine
 
-__all__ = ["Schedule"]
+__all__ = ["Schedule", "make_schedule"]
+
+SHORTEST_STEP = 0.001
 
 log = logging.getLogger("retrypool")
 
@@ -146,3 +150,99 @@ class Schedule(Generic[T, R]):
         name = "" if self.name is None else f" {self.name!r}"
         state = "over" if plan.over else "paused" if plan.paused else "active"
         return f"<Schedule{name} {self._rhythm}, {state}: {plan.runs} runs, {plan.skipped} skipped>"
+
+
+def make_schedule(
+    engine: Engine[T, R],
+    settings: TaskSettings,
+    data: T | Callable[[datetime], T],
+    *,
+    every: Duration | None,
+    cron: str | None,
+    tz: tzinfo | str | None,
+    start: datetime | Duration | None,
+    until: datetime | Duration | None,
+    times: int | None,
+    jitter: Duration,
+    overlap: Overlap,
+) -> Schedule[T, R]:
+    """Check what `Pool.schedule` was given, and add the schedule to the pool."""
+    if overlap not in get_args(Overlap):
+        raise InvalidValue("overlap", overlap, f"one of {', '.join(map(repr, get_args(Overlap)))}")
+    optional_count("times", times, least=1)
+    if tz is not None:
+        where = zone("tz", tz)
+    else:
+        where = (start.tzinfo if isinstance(start, datetime) else None) or UTC
+    spread = seconds("jitter", jitter)
+    now, wall = engine.monotonic(), engine.clock.time()
+    begin = _moment("start", start, now)
+    end = _moment("until", until, now)
+    ticks: Recurrence
+    base = 0.0
+    if (every is None) is (cron is None):
+        raise InvalidValue("every", every, "given if cron is not, and left out if it is")
+    if cron is not None:
+        dated, rhythm = True, f"cron {cron!r}"
+        ticks = Cron(cron, where)
+        first = ticks.after(wall) if begin is None else _first(ticks, max(wall, _on_wall(begin, now, wall)))
+    else:
+        assert every is not None
+        step = seconds("every", every, positive=True)
+        if step < SHORTEST_STEP:
+            raise InvalidValue("every", every, f"at least {SHORTEST_STEP} seconds")
+        if spread > step:
+            raise InvalidValue("jitter", jitter, f"no more than every ({step:g} s)")
+        anchor, dated = (now + step, False) if begin is None else begin
+        rhythm = f"every {step:g} s"
+        ticks = Grid(anchor, step)
+        base = anchor if dated else wall + (anchor - now)
+        if dated and anchor <= wall:  # begun long ago: it is on its grid already
+            base = anchor
+            ticks = Grid(now - (wall - anchor), step)
+            dated = False
+        first = _first(ticks, wall if dated else now)
+    plan = Plan(
+        ticks,
+        dated=dated,
+        base=base,
+        start=None if begin is None else _on_wall(begin, now, wall),
+        until=end,
+        times=times,
+        jitter=spread,
+        draw=engine.chance,
+        overlap=overlap,
+    )
+    made: Schedule[T, R] = Schedule(engine, plan, data, settings, where, rhythm)
+    with engine.lock:
+        if refusal := engine.closing_refusal():
+            raise refusal
+        schedules = engine.scheduler.schedules
+        schedules.read(now, wall)
+        schedules.add(plan, first)
+        happened = engine.decided()
+    engine.act(happened)
+    return made
+
+
+def _moment(what: str, value: datetime | Duration | None, now: float) -> Moment | None:
+    """Return a date, or so many seconds from now, as a moment."""
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        return timestamp(what, value), True
+    try:
+        return now + seconds(what, value), False
+    except InvalidType:
+        raise InvalidType(what, value, "a datetime with a time zone, or seconds from now") from None
+
+
+def _on_wall(moment: Moment, now: float, wall: float) -> float:
+    time, dated = moment
+    return time if dated else wall + (time - now)
+
+
+def _first(ticks: Recurrence, moment: float) -> float | None:
+    """Return the first tick that is not before `moment`."""
+    latest = ticks.latest(moment)
+    return latest if latest is not None and latest >= moment - SAME else ticks.after(moment)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Stats"]
+from retrypool.threads.engine import Engine
+from retrypool.threads.workers import Workers
+
+__all__ = ["Stats", "count"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +42,25 @@ class Stats:
     def ended(self) -> int:
         """Tasks that have come to their end."""
         return self.succeeded + self.died + self.cancelled
+
+
+def count(engine: Engine[Any, Any], workers: Workers[Any, Any]) -> Stats:
+    """Return the counts of a pool. Costs a look at each worker."""
+    scheduler = engine.scheduler
+    with engine.lock:
+        slots = [runner.slot for runner in workers]
+        tally = workers.tally()
+        return Stats(
+            queued=len(scheduler.backlog),
+            delayed=scheduler.delayed,
+            running=sum(len(slot.running) for slot in slots),
+            succeeded=tally.succeeded,
+            died=scheduler.died,
+            cancelled=scheduler.cancelled,
+            retries=tally.retried + scheduler.retried,
+            failures=tally.failed + tally.timed_out,
+            dead=len(scheduler.dead),
+            dead_dropped=scheduler.dead_dropped,
+            workers=len({slot.id for slot in slots if not slot.retired}),
+            abandoned=workers.abandoned,
+        )

@@ -21,7 +21,7 @@ from retrypool.clock import Clock
 from retrypool.core.queue import InjectorQueue
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.schedules import TickDue
-from retrypool.errors import NoWorkers, PoolClosed, RetryPoolError
+from retrypool.errors import NoWorkers, PoolClosed, RetryPoolError, WrongThread
 from retrypool.events import Event, TaskDispatched, TaskEvent, WorkerStuck
 from retrypool.model.cancel import CancelToken
 from retrypool.model.completion import Reporter
@@ -198,6 +198,13 @@ class Engine(Generic[T, R]):
         if self.closed:
             return PoolClosed(self.name)
         return None
+
+    def check_open(self, call: str) -> None:
+        """Raise if `call`, which waits for tasks of this pool, can't be made now or by this thread."""
+        if self.here:
+            raise WrongThread(call)
+        if refusal := self.refusal():
+            raise refusal
 
     def refusal(self, settings: TaskSettings | None = None) -> RetryPoolError | None:
         """Return why the pool does not take a task (with these settings) now, if so."""

@@ -388,6 +388,27 @@ class Workers(Generic[T, R]):
         """Give a worker tasks again that was paused or parked."""
         self._tell(WorkerResumed, self._change(worker_id, self._engine.scheduler.fleet.resume))
 
+    @shielded
+    def pause_all(self) -> None:
+        """Give no worker anything until `resume_all`. Raises `PoolClosed`: it runs what it has."""
+        engine = self._engine
+        with engine.lock:
+            if refusal := engine.closing_refusal():
+                raise refusal
+            engine.scheduler.fleet.pause_all()
+            happened = engine.decided()
+        engine.act(happened)
+
+    @shielded
+    def resume_all(self) -> None:
+        """Give the workers tasks again, but for those that were paused one by one."""
+        engine = self._engine
+        with engine.lock:
+            engine.scheduler.fleet.resume_all()
+            engine.scheduler.schedules.catch_up()
+            happened = engine.decided()
+        engine.act(happened)
+
     def cordon(self, worker_id: int, reason: str) -> None:
         """Give a worker nothing more, for good."""
         bar = self._engine.scheduler.bar

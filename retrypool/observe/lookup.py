@@ -1,12 +1,10 @@
-"""The part of a pool's interface that tells of one task."""
+"""Finding one task in a pool, wherever it is, and telling of it."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from typing import Any, Generic
-
-from typing_extensions import TypeVar
+from typing import Any
 
 from retrypool.checks import date
 from retrypool.core.history import Ended, last_error, text_of, tried_by
@@ -17,30 +15,23 @@ from retrypool.observe.explain import explain
 from retrypool.observe.status import TaskStatus
 from retrypool.states import TaskState
 from retrypool.threads.engine import Engine
-from retrypool.threads.observers import Listening
 from retrypool.threads.workers import Workers
 
-__all__ = ["Inquiry"]
-
-T = TypeVar("T", default=Any)
-R = TypeVar("R", default=Any)
+__all__ = ["Lookup"]
 
 LOOKS = 20
 """How often a task is looked for that is not found: it may just be changing hands."""
 
 
-class Inquiry(Generic[T, R]):
-    """Asking where a task stands, and why. A base of `Pool`, and of nothing else."""
+class Lookup:
+    """Finds a task of one pool by its id, and tells where it stands and why."""
 
-    _engine: Engine[T, R]
-    _workers: Workers[T, R]
+    def __init__(self, engine: Engine[Any, Any], workers: Workers[Any, Any]) -> None:
+        self._engine = engine
+        self._workers = workers
 
     def status(self, task_id: int) -> TaskStatus:
-        """Return where a task stands: one that has not ended, or one of the last `history_limit` that have.
-
-        Raises `TaskNotFound` for any other. Looks through all that waits, twice if it finds nothing, with
-        the pool's lock held: some tens of milliseconds if that is 100,000 tasks.
-        """
+        """Return where a task stands. See `Pool.status`."""
         engine = self._engine
         task = self._find(task_id)
         if task is not None:
@@ -52,17 +43,8 @@ class Inquiry(Generic[T, R]):
             raise TaskNotFound(task_id)
         return self._status_of_ended(ended)
 
-    def explain(self, task: Task[T, R] | int) -> str:
-        """Return one sentence on why a task waits, for whom and until when; or what else it does.
-
-        Takes a task or its id, and costs what `status` does. Times are local. Raises `TaskNotFound`.
-
-        >>> from retrypool.testing import ManualPool
-        >>> pool = ManualPool([len])
-        >>> pool.pause()
-        >>> pool.explain(pool.dispatch("abc"))
-        'waits until the pool, which is paused, is resumed'
-        """
+    def explain(self, task: Task[Any, Any] | int) -> str:
+        """Return one sentence on why a task waits. See `Pool.explain`."""
         engine = self._engine
         known = task if isinstance(task, Task) else self._find(task)
         if known is None:
@@ -74,18 +56,6 @@ class Inquiry(Generic[T, R]):
             now, wall = engine.monotonic(), engine.clock.time()
             parts = explain(engine.scheduler, known, now)
         return "".join(part if isinstance(part, str) else _time_of_day(part, now, wall) for part in parts)
-
-    def add_listener(self, listener: Listening) -> None:
-        """Tell `listener` of what happens from now on: an object with `on_event(event)`, or a function.
-
-        One that says in `listens_to` which events it wants, a tuple of their types, gets only these, and
-        the others cost nothing. Raises `InvalidType` for what is no listener.
-        """
-        self._engine.listen(listener)
-
-    def remove_listener(self, listener: Listening) -> None:
-        """Tell `listener` nothing more. One that is not there is no error."""
-        self._engine.stop_listening(listener)
 
     def _find(self, task_id: object) -> Task[Any, Any] | None:
         """Return the task of this id, if it has not ended."""
