@@ -360,6 +360,11 @@ class Pool(Generic[T, R]):
         """
         return self._lookup.explain(task)
 
+    @property
+    def name(self) -> str:
+        """What it is called in thread names, errors, logs and metrics."""
+        return self._engine.name
+
     def add_listener(self, listener: Listening) -> None:
         """Tell `listener` of what happens from now on: an object with `on_event(event)`, or a function.
 

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("threads",),
     ("collect", "observe"),
     ("pool",),
-    ("executor", "testing"),
+    ("executor", "testing", "metrics", "tracing"),
     ("demo",),
     ("__main__",),
 )

@@ -25,6 +25,7 @@ from retrypool.states import Outcome, TaskState
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from retrypool.clock import Clock
     from retrypool.model.context import Context
     from retrypool.model.settings import TaskSettings
     from retrypool.model.slots import Slot
@@ -61,6 +62,8 @@ _FUTURE_STATES = {
 class TaskOwner(Protocol):
     """What a task needs of its pool."""
 
+    @property
+    def clock(self) -> Clock: ...
     def cancel_waiting(self, task: Task[Any, Any]) -> bool: ...
     def settle(self, slot: Slot, ctx: Context, actual: float) -> None: ...
 
