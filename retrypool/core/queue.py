@@ -219,6 +219,7 @@ class Backlog:
         """Return the subqueue whose first task should go to `slot`, or None if no subqueue has one for it."""
         subqueues = slot.subqueues
         while subqueues:
+            subqueue: Subqueue
             place, number, subqueue = subqueues[0]
             head = self._head(subqueue)
             if head == place:

@@ -1,21 +1,18 @@
-"""Where those meet who wait for a task, and those who only want to hear of its end."""
+"""How those who wait for a task learn that it has ended."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retrypool.ctrl_c import acquire
-
-if TYPE_CHECKING:
-    from retrypool.model.task import Task
 
 __all__ = ["Completion", "Reporter"]
 
 
 class Completion:
-    """Where those meet who wait for one task: made on first use, never for a task nobody waits on."""
+    """Those who wait for one task. Made on first use: a task that nobody waits for has none."""
 
     __slots__ = ("_condition", "announced", "bells", "callbacks", "lock", "waiters")
 
@@ -77,5 +74,5 @@ class Reporter:
 
     __slots__ = ("report",)
 
-    def __init__(self, report: Callable[[Task[Any, Any]], object]) -> None:
+    def __init__(self, report: Callable[[Any], object]) -> None:
         self.report = report

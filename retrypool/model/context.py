@@ -226,7 +226,7 @@ def current_context() -> Context:
     slot = slot_here()
     if slot is not None:
         running = slot.running[-1:]
-        attempt = running[0] if running else slot.stuck
+        attempt: Context | None = running[0] if running else slot.stuck
         if attempt is not None:
             return attempt
     raise NoContext

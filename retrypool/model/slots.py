@@ -1,19 +1,15 @@
-"""What the scheduler knows of a worker: its slot at the counter."""
+"""What the scheduler knows of a worker, its slot, and of the failure domain that it belongs to, its group."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from retrypool.checks import seconds
 from retrypool.policy.health import HealthPolicy
 from retrypool.policy.rates import RateOption, as_pace
-
-if TYPE_CHECKING:
-    from retrypool.core.queue import SubqueueEntry
-    from retrypool.model.context import Context
 
 __all__ = ["Group", "Slot", "cool_down"]
 
@@ -29,7 +25,7 @@ def _nobody() -> None:
     """Wake nobody: the slot of a worker without a thread."""
 
 
-def _never(_ctx: Context) -> bool:
+def _never(_attempt: Any) -> bool:
     """Interrupt nobody."""
     return False
 
@@ -87,7 +83,7 @@ class Slot:
         # Given by the threads. The first ends the wait of the slot's thread, and is harmless if it does
         # not wait; the second raises in it, if it is still in that attempt.
         self.wake: Callable[[], None] = _nobody
-        self.interrupt: Callable[[Context], bool] = _never
+        self.interrupt: Callable[[Any], bool] = _never
         self.direct = False  # it may take from the injector without asking
         self.go = False  # what it has claimed, or taken by itself, it may begin
         self.attentive = False  # the scheduler wants to hear of its next success
@@ -96,10 +92,10 @@ class Slot:
         self.cordoned_for: str | None = None  # why it is given nothing for good
         self.unfit = False  # its worker is to be made anew before it is given anything
         self.retired = False  # it takes nothing any more
-        self.running: list[Context] = []
-        self.stuck: Context | None = None  # an attempt that is over, while its thread has not come back
+        self.running: list[Any] = []  # contexts, which know their slot
+        self.stuck: Any = None  # an attempt that is over, while its thread has not come back
         self.given_up = False  # it has been stuck for too long, and there is nothing to replace it with
-        self.subqueues: list[SubqueueEntry] = []  # a heap of the subqueues that it may take from
+        self.subqueues: list[Any] = []  # the queue's own: a heap of those that it may take from
         self.succeeded = 0
         self.failed = 0
         self.failures: Counter[str] = Counter()  # attempts by outcome, as its own thread ended them

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from retrypool.clock import Clock
-    from retrypool.model.context import Context
     from retrypool.model.settings import TaskSettings
     from retrypool.model.slots import Slot
 
@@ -65,7 +64,7 @@ class TaskOwner(Protocol):
     @property
     def clock(self) -> Clock: ...
     def cancel_waiting(self, task: Task[Any, Any]) -> bool: ...
-    def settle(self, slot: Slot, ctx: Context, actual: float) -> None: ...
+    def settle(self, slot: Slot, ctx: Any, actual: float) -> None: ...
 
 
 # Taken to install a completion, so that two waiters agree on one, and to take a reporter out. Reentrant:

@@ -421,6 +421,7 @@ class Attempts:
         return task.cancelled()
 
     def _take_over_from(self, slot: Slot, task: Task[Any, Any]) -> Context | None:
+        ctx: Context
         with self._engine.lock:
             for ctx in slot.running[:]:
                 if ctx._task is task and self.take_over(slot, ctx):
