@@ -60,8 +60,8 @@ _pool_number = itertools.count(1).__next__
 class Pool(Generic[T, R]):
     """Workers that are not identical, and many tasks to push through them.
 
-    `workers` are objects with `run(ctx, data)`, plain functions of the data, or `WorkerSpec`s; each gets
-    one thread. The pool's own options:
+    `workers` are objects with `run(ctx, data)`, plain functions of the data, or `WorkerSpec` objects; each
+    gets one thread. The pool's own options:
 
     - `retry`: the `RetryPolicy` of tasks that bring none; default: 3 attempts, exponential delay.
     - `timeout`, `time_limit`, `deadline`, `options`, `interrupt_on_timeout`, `copy_context`: the same,
