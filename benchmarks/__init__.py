@@ -1,6 +1,8 @@
 """Benchmarks: one question per file, peers beside us in the same run. See README.md."""
 
 QUESTIONS = (
+    "curve",
+    "regimes",
     "throughput",
     "retries",
     "timeouts",

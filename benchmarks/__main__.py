@@ -9,8 +9,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from . import QUESTIONS, charts, peers, report
+from . import QUESTIONS, charts, report, revisions
 from .harness import Outcome, header, run
+
+SHARED = ("curve", "regimes", "retries")
+"""What two revisions are compared in, unless somebody asks for more."""
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -22,7 +25,10 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
         "--cpu", action="store_true", help="read costs per task from the CPU time, for busy machines"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="save the run")
-    parser.add_argument("--compare", type=Path, metavar="FILE", help="with a saved run")
+    parser.add_argument("--beside", type=Path, metavar="FILE", help="show it beside a saved run")
+    parser.add_argument(
+        "--compare", metavar="REV", help="only measure ourselves: this revision and the work tree, by turns"
+    )
     parser.add_argument("--plot", type=Path, metavar="DIR", help="one PNG per question")
     parsed = parser.parse_args(given)
     if unknown := [name for name in parsed.questions if name not in QUESTIONS]:
@@ -50,10 +56,16 @@ def say(lines: Iterable[str]) -> None:
 
 def main(given: Sequence[str] | None = None) -> int:
     options = arguments(given)
+    if options.compare:
+        try:
+            questions = options.questions or SHARED
+            say(revisions.compare(options.compare, questions, options.rounds, options.scale))
+        except revisions.UnknownRevision as error:
+            print(error, file=sys.stderr)
+            return 2
+        return 0
     facts = header() | {"clock": "CPU time" if options.cpu else "wall time"}
-    if options.cpu:
-        peers.count_cpu_time()
-    saved = report.load(options.compare) if options.compare else None
+    saved = report.load(options.beside) if options.beside else None
     say(report.show_header(facts, options.rounds, options.scale))
     outcomes: list[Outcome] = []
     for name in options.questions or QUESTIONS:
@@ -61,13 +73,15 @@ def main(given: Sequence[str] | None = None) -> int:
         say(report.show_question(name, asked(question)))
         answers = []
         for contest in question.contests(options.scale):
-            outcome = run(name, contest, options.rounds)
+            outcome = run(name, contest, options.rounds, cpu=options.cpu)
             answers.append(outcome)
             say(report.show(outcome))
         if options.plot:
             options.plot.mkdir(parents=True, exist_ok=True)
-            charts.draw(answers, asked(question), options.plot / f"{name}.png")
+            draw = charts.draw_curve if name == "curve" else charts.draw
+            draw(answers, asked(question), options.plot / f"{name}.png")
         outcomes += answers
+    say(report.show_goals(outcomes))
     say(report.show_losses(outcomes))
     if saved:
         say(report.show_comparison(facts, options.scale, *saved, outcomes))

@@ -1,4 +1,4 @@
-"""One PNG per question: a bar per row, a whisker from the lowest to the highest round."""
+"""One PNG per question: a bar per row with a whisker over its rounds, or a curve over batches."""
 
 from __future__ import annotations
 
@@ -37,6 +37,37 @@ def draw(outcomes: Sequence[Outcome], title: str, path: Path) -> None:
     figure.suptitle(title, wrap=True)
     for outcome, axis in zip(shown, axes.flat, strict=True):
         _draw_contest(outcome, axis)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_curve(outcomes: Sequence[Outcome], title: str, path: Path) -> None:
+    """Draws contests that differ in their batch alone as a line for each row, over the batch."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(9, 5.5), layout="constrained")
+    figure.suptitle(title)
+    rows = {row.label: row for outcome in outcomes for row in outcome.contest.rows}
+    for label, row in rows.items():
+        shown = [outcome for outcome in outcomes if label in outcome.values]
+        sizes = [r.size for outcome in shown for r in outcome.contest.rows if r.label == label]
+        values = [outcome.values[label] for outcome in shown]
+        style = {"color": "tab:blue", "linewidth": 3} if label.startswith(OURS) else {"linewidth": 1.2}
+        if row.floor:
+            style |= {"color": "tab:grey", "linestyle": ":"}
+        (line,) = axis.plot(sizes, [median(each) for each in values], marker="o", label=label, **style)
+        low, high = [min(each) for each in values], [max(each) for each in values]
+        axis.fill_between(sizes, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xlabel("tasks in a batch")
+    axis.set_ylabel(outcomes[0].contest.unit)
+    axis.grid(which="both", alpha=0.2)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize="small")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -21,6 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
+from .cost import Cost, medians
+
 Measure = Callable[[int], float]
 Kind = Literal["faster", "within", "later", "absolute"]
 
@@ -160,6 +162,11 @@ class Outcome:
             return None
         return median(a / b for a, b in zip(self.values[label], reference, strict=True))
 
+    def costs(self, label: str) -> Cost | None:
+        """The medians of wall time, CPU time and switches, where a row tells of all of them."""
+        costs = [value for value in self.values.get(label, ()) if isinstance(value, Cost)]
+        return medians(costs) if costs else None
+
     def losses(self) -> list[str]:
         """Goals missed, peers that cost less than we do, and where we did not run at all."""
         where = f"{self.question}, {self.contest.setting}"
@@ -174,8 +181,11 @@ class Outcome:
         return lost
 
 
-def run(question: str, contest: Contest, rounds: int) -> Outcome:
-    """Warms every row up, then takes rounds in turn; each round starts one row further on."""
+def run(question: str, contest: Contest, rounds: int, *, cpu: bool = False) -> Outcome:
+    """Warms every row up, then takes rounds in turn; each round starts one row further on.
+
+    With `cpu`, a cost is the CPU time where there is one: other work on the machine disturbs it less.
+    """
     absent = {row.label: why for row in contest.rows if (why := row.missing())}
     rows = [row for row in contest.rows if row.label not in absent]
     values: dict[str, list[float]] = {row.label: [] for row in rows}
@@ -183,7 +193,8 @@ def run(question: str, contest: Contest, rounds: int) -> Outcome:
     def take(row: Row, size: int) -> float | None:
         gc.collect()
         try:
-            return row.measure(size)
+            cost = row.measure(size)
+            return Cost(cost.cpu, cost.cpu, cost.switches) if cpu and isinstance(cost, Cost) else cost
         # A peer that breaks must not cost the others their figures.
         except Exception as error:  # noqa: BLE001
             absent[row.label] = f"failed: {error!r}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -14,24 +15,11 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from queue import SimpleQueue
-from statistics import median
-from time import perf_counter, process_time
+from time import monotonic
 from typing import Any
 
-from .harness import Measure, Row
-
-clock = perf_counter
-"""What the cost of a task is read from."""
-
-
-def count_cpu_time() -> None:
-    """Count the CPU time of the process from now on: other work on the machine disturbs it less."""
-    global clock  # noqa: PLW0603 - one process measures in one way
-    clock = process_time
-
-
-SPELL = 15e-6
-"""Seconds per task for which a round goes on."""
+from .cost import Cost, Meter, middle
+from .harness import Goal, Measure, Row, within
 
 Function = Callable[[Any], Any]
 Batch = Callable[[Sequence[Any]], list[Any]]
@@ -54,22 +42,22 @@ class Peer:
 def per_task(peer: Peer, function: Function, workers: int, items: Callable[[int], Sequence[Any]]) -> Measure:
     """Microseconds per task, from the first submit to the last result, on a pool that is warm.
 
-    `function` returns True when it did its work, and the results are checked. A row that is done
-    soon does the same again, and the median counts: a hiccup of the machine is shorter than a round.
+    `function` returns True when it did its work, and the results are checked.
     """
 
     def measure(size: int) -> float:
-        taken: list[float] = []
         with peer.open(function, workers) as run_batch:
-            run_batch(items(10 * workers))
-            while sum(taken) < size * SPELL:
+
+            def once() -> Cost:
                 batch = items(size)
-                started = clock()
-                results = run_batch(batch)
-                taken.append(clock() - started)
+                with Meter() as meter:
+                    results = run_batch(batch)
                 if results != [True] * size:
                     raise AssertionError(f"{peer.label} lost work")
-        return median(taken) / size * 1e6
+                return meter.per(size)
+
+            run_batch(items(10 * workers))
+            return middle(once)
 
     return measure
 
@@ -110,6 +98,65 @@ def _open_simple_queue(function: Function, workers: int) -> Iterator[Batch]:
     yield run_batch
     for _ in threads:
         tasks.put(stop)
+    for thread in threads:
+        thread.join()
+
+
+class _Future:
+    """What a task must be at the least: waited for on demand, with an error or a result, and three times."""
+
+    __slots__ = ("began", "bell", "data", "done", "ended", "error", "queued", "result")
+
+    ended: float
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+        self.done = False
+        self.bell: threading.Lock | None = None
+        self.error: BaseException | None = None
+        self.queued = monotonic()
+
+    def get(self) -> Any:
+        if not self.done:
+            bell = threading.Lock()
+            bell.acquire()
+            self.bell = bell
+            if not self.done:
+                bell.acquire()
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+@contextmanager
+def _open_bare_futures(function: Function, workers: int) -> Iterator[Batch]:
+    tasks: SimpleQueue[_Future | None] = SimpleQueue()
+    history: deque[tuple[float, ...]] = deque(maxlen=10_000)
+
+    def loop() -> None:
+        while (task := tasks.get()) is not None:
+            task.began = monotonic()
+            try:
+                task.result = function(task.data)
+            except BaseException as error:  # noqa: BLE001 - as a pool does
+                task.error = error
+            task.ended = monotonic()
+            history.append((task.queued, task.began, task.ended))
+            task.done = True
+            if task.bell is not None:
+                task.bell.release()
+
+    def submit(item: Any) -> _Future:
+        task = _Future(item)
+        tasks.put(task)
+        return task
+
+    threads = [threading.Thread(target=loop) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    yield lambda items: [task.get() for task in [submit(item) for item in items]]
+    for _ in threads:
+        tasks.put(None)
     for thread in threads:
         thread.join()
 
@@ -182,6 +229,24 @@ def with_stamina(attempts: int = 3) -> Callable[[Function], Function]:
     )
 
 
+def by_hand(attempts: int = 3) -> Callable[[Function], Function]:
+    """The loop that everybody has written once."""
+
+    def wrap(function: Function) -> Function:
+        def retrying(item: Any) -> Any:
+            for attempt in range(1, attempts + 1):
+                try:
+                    return function(item)
+                except Exception:
+                    if attempt == attempts:
+                        raise
+            return None
+
+        return retrying
+
+    return wrap
+
+
 def with_timer(seconds: float) -> Callable[[Function], Function]:
     """A `threading.Timer` per attempt, the usual answer to "how do I time a thread out?"."""
 
@@ -205,6 +270,11 @@ def executor_tenacity(attempts: int = 3, delay: float = 0) -> Peer:
         return _open_executor(function, workers, with_tenacity(attempts, delay))
 
     return Peer("ThreadPoolExecutor + tenacity", open_it, needs="tenacity")
+
+
+def executor_by_hand(attempts: int = 3) -> Peer:
+    open_it = partial(_open_executor, wrap=by_hand(attempts))
+    return Peer("ThreadPoolExecutor + for … try", open_it)
 
 
 def executor_stamina(attempts: int = 3) -> Peer:
@@ -237,7 +307,13 @@ def retrypool(label: str = "retrypool", pool_options: Callable[[], dict[str, Any
     return Peer(label, partial(_open_retrypool, pool_options=pool_options), needs="retrypool")
 
 
+def over_the_floor(share: float) -> Goal:
+    """We cost at most so many times what the least that a pool must do costs."""
+    return within(share, BARE_FUTURES.label)
+
+
 SIMPLE_QUEUE = Peer("SimpleQueue loop (floor)", _open_simple_queue, floor=True)
+BARE_FUTURES = Peer("SimpleQueue + futures (floor)", _open_bare_futures, floor=True)
 EXECUTOR = Peer("ThreadPoolExecutor", _open_executor)
 MULTIPROCESSING = Peer("multiprocessing ThreadPool", _open_multiprocessing)
 PEBBLE = Peer("pebble", _open_pebble, needs="pebble")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .harness import Outcome
+from .harness import OURS, Outcome
 
 Facts = dict[str, Any]
 Saved = dict[tuple[str, str, str], dict[str, Any]]
 
-_TABLE = "    {:<40} {:>9} {:>9} {:>9} {:>7}   {}"
+_TABLE = "    {:<40} {:>9} {:>9} {:>9} {:>7} {:>9} {:>9}   {}"
 _COMPARISON = "    {:<40} {:>9} {:>9} {:>7} {:>7} {:>7}   {}"
 
 
@@ -21,13 +21,14 @@ def show_header(facts: Facts, rounds: int, scale: float) -> Iterator[str]:
     yield "{python}, {system}, {cores} cores, revision {revision}, load {load}, {date}".format(**facts)
     yield f"rounds: {rounds}, scale: {scale:g}, clock: {facts['clock']}"
     yield "costs are medians, lower is better"
+    yield "CPU: of the process, in the same unit; switches: of threads, per item"
     yield "ratio: median over the rounds of this row ÷ the row with 1.00"
     yield "goal: the median over the rounds (lowest to highest), judged by the median"
 
 
 def show_question(name: str, asked: str) -> Iterator[str]:
     yield f"\n{name}: {asked}"
-    yield _TABLE.format("", "median", "low", "high", "ratio", "goal")
+    yield _TABLE.format("", "median", "low", "high", "ratio", "CPU", "switches", "goal")
 
 
 def show(outcome: Outcome) -> Iterator[str]:
@@ -40,15 +41,44 @@ def show(outcome: Outcome) -> Iterator[str]:
             continue
         values = outcome.values[row.label]
         ratio = outcome.ratio(row.label)
+        costs = outcome.costs(row.label)
         goals = [str(v) for v in outcome.verdicts if v.goal.against == row.label]
         yield _TABLE.format(
             row.label,
             *(number(value) for value in (median(values), min(values), max(values))),
             "" if ratio is None else f"{ratio:.2f}",
+            "" if costs is None else number(costs.cpu),
+            "" if costs is None else number(costs.switches),
             "; ".join(goals),
         ).rstrip()
     if outcome.note:
         yield f"    {outcome.note}"
+
+
+_GOALS = "  {:<62} {:>8} {:>16} {:>7} {:>7}  {}"
+
+
+def show_goals(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Every goal in one line: the figure and its range, and the same figure in CPU time."""
+    yield "\nAll goals:"
+    yield _GOALS.format("", "figure", "range", "goal", "CPU", "")
+    for outcome in outcomes:
+        for v in outcome.verdicts:
+            goal = v.goal
+            own, other = outcome.costs(goal.row), outcome.costs(goal.against)
+            cpu = ""
+            if own and other and own.cpu and other.cpu and goal.kind != "absolute":
+                cpu = number(other.cpu / own.cpu if goal.kind == "faster" else own.cpu / other.cpu)
+            ours = "" if goal.row == OURS else f", {goal.row}"
+            against = "" if goal.against == goal.row else f" | {goal.against}"
+            yield _GOALS.format(
+                f"{outcome.contest.setting}{ours}{against}",
+                number(v.figure),
+                f"{number(v.low)} to {number(v.high)}",
+                f"{goal.sign} {goal.limit:g}",
+                cpu,
+                "" if v.met else "MISSED",
+            ).rstrip()
 
 
 def show_losses(outcomes: Iterable[Outcome]) -> Iterator[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from itertools import cycle, islice
-from statistics import median
 from typing import Any
 
 from . import peers
+from .cost import Cost, Meter, middle
 from .harness import Contest, Measure, faster, scaled
 from .peers import per_task
 
@@ -64,15 +64,16 @@ def prioritised(workers: int) -> Measure:
         priorities = list(islice(cycle(range(PRIORITIES)), size))
         pool: Any
         with Pool([nothing] * workers) as pool:
+
+            def once() -> Cost:
+                with Meter() as meter:
+                    tasks = [pool.dispatch(0, priority=priority) for priority in priorities]
+                    results = [task.result() for task in tasks]
+                assert results == [True] * size
+                return meter.per(size)
+
             for task in [pool.dispatch(0) for _ in range(10 * workers)]:
                 task.result()
-            taken: list[float] = []
-            while sum(taken) < size * peers.SPELL:
-                started = peers.clock()
-                tasks = [pool.dispatch(0, priority=priority) for priority in priorities]
-                results = [task.result() for task in tasks]
-                taken.append(peers.clock() - started)
-                assert results == [True] * size
-        return median(taken) / size * 1e6
+            return middle(once)
 
     return measure

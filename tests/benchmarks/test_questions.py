@@ -38,11 +38,17 @@ def test_a_run_can_be_saved_and_compared_with(tmp_path, capsys):
     few = ["retries", "--rounds", "1", "--scale", "0.001"]
     assert main([*few, "--json", str(saved)]) == 0
     assert json.loads(saved.read_text())["results"][0]["question"] == "retries"
-    assert main([*few, "--compare", str(saved)]) == 0
+    assert main([*few, "--beside", str(saved)]) == 0
     assert "Compared with the saved run" in capsys.readouterr().out
+
+
+def test_a_curve_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    assert main(["curve", "--rounds", "1", "--scale", "0.001", "--plot", str(tmp_path)]) == 0
+    assert (tmp_path / "curve.png").stat().st_size > 0
 
 
 def test_an_unknown_question_is_refused_with_the_known_ones(capsys):
     with pytest.raises(SystemExit):
         main(["speed"])
-    assert "no such question: speed; there are throughput" in capsys.readouterr().err
+    assert "no such question: speed; there are curve" in capsys.readouterr().err
