@@ -22,12 +22,14 @@ __all__ = [
     "NoWorkers",
     "PoolClosed",
     "QueueFull",
+    "RemoteError",
     "RetryPoolError",
     "StorageError",
     "TaskNotFound",
     "Throttled",
     "Unrecoverable",
     "WorkerFault",
+    "WorkerLost",
     "WorkerNotFound",
     "WrongThread",
 ]
@@ -188,6 +190,32 @@ class AttemptTimeout(RetryPoolError, TimeoutError):
 
     def __str__(self) -> str:
         return f"the attempt was not over after {self.seconds:g} s (its {self.limit})"
+
+
+class RemoteError(RetryPoolError):
+    """Stands for an error of another process that can't be sent, or can't be unpickled here.
+
+    `kind` is its type, `message` its text, `host` the process.
+    """
+
+    def __init__(self, kind: str, message: str, host: str) -> None:
+        super().__init__(kind, message, host)
+        self.kind, self.message, self.host = kind, message, host
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message} (on {self.host})"
+
+
+class WorkerLost(RetryPoolError):
+    """A remote worker is gone, or could not be made. What it ran may have been done, or not."""
+
+    def __init__(self, worker: str, host: str | None, why: str) -> None:
+        super().__init__(worker, host, why)
+        self.worker, self.host, self.why = worker, host, why
+
+    def __str__(self) -> str:
+        where = "" if self.host is None else f" on {self.host}"
+        return f"{self.worker}{where} is lost: {self.why}"
 
 
 class StorageError(RetryPoolError):

@@ -18,11 +18,9 @@ __all__ = [
     "Event",
     "GroupCooling",
     "GroupEjected",
-    "GroupEvent",
     "GroupOpened",
     "Listener",
     "PoolClosing",
-    "PoolStopped",
     "TaskCancelled",
     "TaskDead",
     "TaskDispatched",
@@ -169,23 +167,18 @@ class WorkerReplaced(WorkerEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class GroupEvent(Event):
-    """Something that happened to one group."""
-
-    group: str
-
-
-@dataclass(frozen=True, slots=True)
-class GroupCooling(GroupEvent):
+class GroupCooling(Event):
     """A group is given nothing until `until`."""
 
+    group: str
     until: float
 
 
 @dataclass(frozen=True, slots=True)
-class GroupEjected(GroupEvent):
+class GroupEjected(Event):
     """A group counts as ill, and is given nothing until `until`."""
 
+    group: str
     until: float
 
 
@@ -196,19 +189,14 @@ class WorkerCordoned(WorkerEvent):
     reason: str
 
 
-class GroupOpened(GroupEvent):
+@dataclass(frozen=True, slots=True)
+class GroupOpened(Event):
     """A group takes tasks again."""
 
-    __slots__ = ()
+    group: str
 
 
 class PoolClosing(Event):
     """The pool takes no more tasks."""
-
-    __slots__ = ()
-
-
-class PoolStopped(Event):
-    """The pool has come to its end: nothing is run any more, but for what was left behind by force."""
 
     __slots__ = ()

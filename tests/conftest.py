@@ -49,6 +49,11 @@ def interrupts_dropped_by_python(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return dropped
 
 
+def stays(thread: threading.Thread) -> bool:
+    """Whether a thread is of an engine that keeps it for the whole process."""
+    return thread.name.startswith("Dask-")
+
+
 @pytest.fixture(autouse=True)
 def no_thread_left_behind(interrupts_dropped_by_python: list[Any]) -> Iterator[None]:
     """Fails a test that leaves a thread running.
@@ -61,7 +66,7 @@ def no_thread_left_behind(interrupts_dropped_by_python: list[Any]) -> Iterator[N
     yield
     deadline = time.monotonic() + GRACE
     # Ask again after each join: a thread may start another on its way out.
-    while new := [thread for thread in threading.enumerate() if thread not in before]:
+    while new := [thread for thread in threading.enumerate() if thread not in before and not stays(thread)]:
         left = deadline - time.monotonic()
         if left <= 0:
             names = ", ".join(sorted(repr(thread.name) for thread in new))

@@ -25,9 +25,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core",),
     ("storage",),
     ("threads",),
-    ("collect", "observe"),
+    ("collect", "observe", "remote"),
     ("pool",),
-    ("executor", "testing", "metrics", "tracing"),
+    ("executor", "testing", "metrics", "tracing", "dask", "ray"),
     ("demo",),
     ("__main__",),
 )

@@ -41,7 +41,7 @@ class Slot:
     #   running          a box for the attempt that runs. Its own thread puts it in; whoever gets it
     #                    out (list.pop and list.remove are atomic, and one of them wins) decides how
     #                    the attempt ends
-    #   succeeded, failed, failures, retried   its own thread alone; anybody may read them
+    #   succeeded, failed, failures, retried, where   its own thread alone; anybody may read them
     __slots__ = (
         "attentive",
         "cordoned_for",
@@ -67,6 +67,7 @@ class Slot:
         "timed_out",
         "unfit",
         "wake",
+        "where",
     )
 
     def __init__(
@@ -102,6 +103,7 @@ class Slot:
         self.lost: Counter[str] = Counter()  # the same, for those that were taken over
         self.retried = 0
         self.timed_out = 0
+        self.where: str | None = None  # the process that its worker lives in, if it is another one
 
     def __repr__(self) -> str:
         return f"<Slot {self.id} of {self.group.name}>"

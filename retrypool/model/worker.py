@@ -165,6 +165,7 @@ class WorkerInfo:
     until: float | None = None
     reason: str | None = None
     error: BaseException | None = None  # of a factory or an on_start that raised
+    host: str | None = None  # the process that a remote worker lives in, once it does
 
     @property
     def task_id(self) -> int | None:

@@ -92,7 +92,8 @@ def _where_it_runs(task: Task[Any, Any]) -> list[Part]:
     for ctx in slot.running[:] if slot is not None else ():
         if ctx._task is task:
             assert slot is not None
-            return [f"runs on {slot.name} since ", (ctx._started, False), f", attempt {ctx.attempt}"]
+            where = "" if slot.where is None else f", on {slot.where},"
+            return [f"runs on {slot.name}{where} since ", (ctx._started, False), f", attempt {ctx.attempt}"]
     return ["an attempt is over, and what comes of it is just being decided"]
 
 

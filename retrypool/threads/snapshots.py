@@ -34,6 +34,7 @@ def info_of(crew: Sequence[Runner[Any, Any]], now: float) -> WorkerInfo:
         until=group.until if group.shut(now) else None,
         reason=slots[0].cordoned_for,
         error=next((runner.error for runner in crew if runner.error is not None), None),
+        host=next((slot.where for slot in slots if slot.where is not None), None),
     )
 
 

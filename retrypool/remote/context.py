@@ -1,0 +1,96 @@
+"""What `ctx` is in a far process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from retrypool.checks import Duration, seconds
+from retrypool.clock import SystemClock
+from retrypool.errors import AttemptTimeout, InvalidValue
+from retrypool.model.context import Context
+from retrypool.model.settings import checked_cost
+from retrypool.model.slots import Slot
+from retrypool.remote.wire import Order
+
+__all__ = ["RemoteContext"]
+
+_CLOCK = SystemClock()
+
+
+class RemoteContext(Context):
+    """A context far from the pool: what the order says, on the clock of this machine.
+
+    It is over when the head says so, or by itself when its time is: the line may be dead.
+    """
+
+    __slots__ = ("_order", "_sent")
+
+    def __init__(self, order: Order, slot: Slot) -> None:
+        self._slot = slot
+        self._clock = _CLOCK
+        self._started = now = _CLOCK.monotonic()
+        self._expires = math.inf if order.remaining is None else now + order.remaining
+        self._reason = None
+        self._token = None
+        self._cost = None
+        self.attempt = order.attempt
+        self._order = order
+        self._sent: list[object] = []
+
+    @property
+    def task_id(self) -> int:
+        """The id of the task."""
+        return self._order.task_id
+
+    @property
+    def name(self) -> str | None:
+        """The name of the task."""
+        return self._order.name
+
+    @property
+    def options(self) -> Mapping[str, object]:
+        """The options of the task: its own, or else the pool's."""
+        return self._order.options
+
+    @property
+    def idempotency_key(self) -> str | None:
+        """A text that is the same in all attempts of the task, if the pool has a storage."""
+        return self._order.idempotency_key
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the attempt is over already: nobody waits for what it does."""
+        self._look_at_the_clock()
+        return self._reason is not None
+
+    def send(self, value: object) -> bool:
+        """Put a value into the task's `Drain`; it arrives there when the attempt ends."""
+        if not self._order.has_drain:
+            raise InvalidValue("the task's drain", None, "a Drain, given with dispatch(..., drain=...)")
+        if self.cancelled:
+            return False
+        self._sent.append(value)
+        return True
+
+    def settle(self, actual: float) -> None:
+        """Say how many calls this attempt really counted as; the pool learns it when the attempt ends."""
+        self._cost = checked_cost("actual", actual)
+
+    def check(self) -> None:
+        """Raise if the attempt is over: `AttemptTimeout` if it was for time, else `CancelledError`."""
+        self._look_at_the_clock()
+        super().check()
+
+    def sleep(self, duration: Duration) -> None:
+        """Wait `duration` seconds, or raise as `check` does, as soon as the attempt is over."""
+        self.token.wait(min(seconds("duration", duration), max(0.0, self._expires - self._clock.monotonic())))
+        self.check()
+
+    def _look_at_the_clock(self) -> None:
+        seconds = self._order.seconds
+        if self._reason is None and seconds is not None and self._clock.monotonic() >= self._expires:
+            self._cancel(AttemptTimeout(seconds))
+
+    def _let_go(self) -> None:
+        """Nothing of the pool is held here."""

@@ -1,0 +1,160 @@
+"""Hands in the processes of a Dask cluster: actors of `distributed`."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+import uuid
+from collections.abc import Collection, Coroutine, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from retrypool.remote.host import Host
+from retrypool.remote.worker import BEAT, Place
+
+__all__ = ["DaskEngine"]
+
+WARY = 5.0
+"""Seconds without a heartbeat after which a process is given no new hands."""
+
+
+class DaskEngine:
+    """Makes an actor for each hand. Those in one process have a thread each: none waits for another."""
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        silence: float,
+        workers: Collection[str] | None,
+        resources: Mapping[str, float] | None,
+    ) -> None:
+        self.client = client
+        self.view = _View(self, silence)
+        self._workers = None if workers is None else set(workers)
+        self._resources = None if resources is None else dict(resources)
+
+    def start(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """Run a coroutine in the client's loop."""
+        try:
+            if self.client.status in ("closing", "closed"):
+                raise ConnectionError(
+                    "the Dask client is closed; it closes itself when the scheduler is away for longer than "
+                    "its timeout, see Client(timeout=...)"
+                )
+            return asyncio.run_coroutine_threadsafe(coroutine, self.client.loop.asyncio_loop)
+        except BaseException as error:  # noqa: BLE001 - whatever the engine raises is for the one who waits
+            coroutine.close()
+            broken: Future[Any] = Future()
+            broken.set_exception(error)
+            return broken
+
+    def place(self) -> Future[Place]:
+        """Make an actor."""
+        self.view.refresh()
+        return self.start(self._place())
+
+    async def _place(self) -> Place:
+        allowed = self.view.without_the_silent(self._workers)
+        future = self.client.submit(
+            Host,
+            key=f"retrypool-{uuid.uuid4().hex}",
+            actor=True,
+            pure=False,
+            workers=None if allowed is None else sorted(allowed),
+            resources=self._resources,
+        )
+        try:
+            actor = await self.client.gather(future, asynchronous=True)
+        except BaseException:
+            future.release()
+            raise
+        # An actor belongs to the client that is current where it is unpickled, which may be another one.
+        with self.client.as_current():
+            return DaskPlace(self, copy.copy(actor), future)
+
+
+class DaskPlace:
+    """An actor."""
+
+    def __init__(self, engine: DaskEngine, actor: Any, future: Any) -> None:
+        self._engine = engine
+        self._actor = actor
+        self._future = future
+        self._address: str = actor._address
+        self._since = time.monotonic()
+
+    def ask(self, method: str, *args: object, **kwargs: object) -> Future[Any]:
+        """Call a method of the actor."""
+        return self._engine.start(self._ask(method, args, kwargs))
+
+    async def _ask(self, method: str, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
+        return await getattr(self._actor, method)(*args, **kwargs)
+
+    def lost(self) -> str | None:
+        """Look at what the scheduler says: the line to a process that was stopped just stays silent."""
+        status = self._future.status
+        if status not in ("finished", "pending"):
+            return f"the scheduler says that the actor is {status}"
+        view = self._engine.view
+        view.refresh()
+        return view.verdict(self._address, self._since)
+
+    def leave(self) -> None:
+        """Let the scheduler forget the actor. What its thread still runs, it ends."""
+        self._actor = None
+        self._future.release()
+
+    def kill(self) -> bool:
+        """Return False: the process is not the hand's alone."""
+        return False
+
+
+class _View:
+    """What the scheduler knows of its workers, asked for at most once a beat while somebody waits."""
+
+    def __init__(self, engine: DaskEngine, silence: float) -> None:
+        self._engine = engine
+        self._silence = silence
+        self._pending: Future[Any] | None = None
+        self._asked = 0.0
+        self._at = 0.0  # when what is below was asked for
+        self._seen: dict[str, tuple[float, float]] = {}  # the last heartbeat, and since when it is the last
+
+    def refresh(self) -> None:
+        """Ask the scheduler, if it was not asked just now."""
+        now = time.monotonic()
+        pending = self._pending
+        if (pending is None or pending.done()) and now - self._asked >= BEAT:
+            self._asked = now
+            self._pending = self._engine.start(self._fetch(now))
+
+    async def _fetch(self, asked: float) -> None:
+        # The clocks of two machines may differ: what counts is how long the same heartbeat is the last.
+        identity = await self._engine.client.scheduler.identity()
+        now, seen = time.monotonic(), self._seen
+        fresh: dict[str, tuple[float, float]] = {}
+        for address, worker in identity["workers"].items():
+            last = worker["last_seen"]
+            known = seen.get(address)
+            fresh[address] = known if known is not None and known[0] == last else (last, now)
+        self._seen, self._at = fresh, asked
+
+    def verdict(self, address: str, since: float) -> str | None:
+        """Say why a process is lost in which there is an actor since then."""
+        if self._at <= since:
+            return None
+        known = self._seen.get(address)
+        if known is None:
+            return f"the scheduler does not know {address} any more"
+        silent = self._at - known[1]
+        return f"{address} was silent for {silent:.0f} s" if silent > self._silence else None
+
+    def without_the_silent(self, allowed: set[str] | None) -> set[str] | None:
+        """Return who may be given a new hand; None for anybody."""
+        silent = {address for address, (_, since) in self._seen.items() if self._at - since > WARY}
+        if not silent:
+            return allowed
+        rest = (allowed or set(self._seen)) - silent
+        return rest or allowed

@@ -1,0 +1,436 @@
+"""What a remote worker is: created, called, watched, interrupted, lost, stopped.
+
+`RemoteWorker` stands in the pool for a worker in another process, and its thread there for the thread of that
+worker. The head keeps all that is scheduling; the far side knows one call at a time. An `Engine` says how
+processes come about and carries the calls.
+
+- The far side is made at the first call, not before; so a cluster that is not up yet stops nobody from
+  starting. What could not be made is made again with back-off, and meanwhile its task goes elsewhere.
+- The thread never waits for the engine alone. It wakes when the attempt is over, and looks from time to
+  time whether the far side is still there. What is lost is a `WorkerFault`, and made anew, elsewhere.
+- An attempt that is over is given up on the far side too. Until the call has come back, or its process has
+  been ended, the worker is occupied, as one whose thread does not come back.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, Generic, Protocol, TypeVar
+
+from typing_extensions import TypedDict, Unpack
+
+from retrypool.checks import Duration, seconds
+from retrypool.errors import Interrupted, InvalidType, Unrecoverable, WorkerFault, WorkerLost
+from retrypool.model.cancel import CancelToken
+from retrypool.model.context import Context
+from retrypool.model.worker import AnyWorker, WorkerSpec, as_spec
+from retrypool.policy.rates import RateOption
+from retrypool.remote.wire import PYTHON, WIRE, Failed, Order, Started, dump, dump_by_value, load, open_error
+
+__all__ = ["Engine", "HandOptions", "Limits", "Place", "RemoteWorker", "remote_workers"]
+
+A = TypeVar("A")
+T = TypeVar("T")
+R = TypeVar("R")
+
+BEAT = 1.0
+"""Seconds after which a thread that waits looks whether what it waits for can still come."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds before one that could not be made is made again: the first time, and at most."""
+
+
+class Place(Protocol):
+    """A `Host` that an engine has made, and the room of one hand in it."""
+
+    def ask(self, method: str, *args: object, **kwargs: object) -> Future[Any]:
+        """Call a method of the `Host`. Does not block. What the future raises, the engine has raised."""
+        ...
+
+    def lost(self) -> str | None:
+        """Say why no answer can come any more, if that is so. Asked about once a second; does not block."""
+        ...
+
+    def leave(self) -> None:
+        """Give the room back; a process that nobody needs is ended. Does not block."""
+        ...
+
+    def kill(self) -> bool:
+        """End the process with all that runs in it, if the engine can and it is this hand's alone."""
+        ...
+
+
+class Engine(Protocol):
+    """What makes processes in a cluster, with a `Host` in each."""
+
+    def place(self) -> Future[Place]:
+        """Find room for a hand. Does not block. May take long: clusters grow."""
+        ...
+
+
+class Limits:
+    """How long the head waits for the far side. Seconds."""
+
+    def __init__(self, *, start_timeout: Duration, stop_timeout: Duration) -> None:
+        self.start = seconds("start_timeout", start_timeout)
+        self.stop = seconds("stop_timeout", stop_timeout)
+
+
+class Recipe(Generic[A, T, R]):
+    """What a remote worker is made of, over and over; and when it may be made again."""
+
+    def __init__(
+        self, engine: Engine, factory: Callable[[A], AnyWorker[T, R]], argument: A, name: str, limits: Limits
+    ) -> None:
+        self.engine = engine
+        self.name = name
+        self.limits = limits
+        self.packed = dump_by_value((factory, argument))
+        self._failures = 0  # to make it, in a row
+        self._not_before = 0.0
+
+    def __call__(self) -> RemoteWorker[T, R]:
+        return RemoteWorker(self)
+
+    def wait_for_turn(self, ctx: Context) -> None:
+        """Wait until it may be made again, or raise if the attempt is over before."""
+        pause = self._not_before - time.monotonic()
+        if pause > 0:
+            ctx.sleep(pause)
+
+    def made(self, well: bool) -> None:
+        """Take note of how it went."""
+        if well:
+            self._failures, self._not_before = 0, 0.0
+            return
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures, 16)) * random.uniform(0.5, 1.0)
+        self._failures += 1
+        self._not_before = time.monotonic() + pause
+
+
+class RemoteWorker(Generic[T, R]):
+    """A worker that is elsewhere, for a pool. One thread calls it."""
+
+    def __init__(self, recipe: Recipe[Any, T, R]) -> None:
+        self._recipe = recipe
+        self._hand = f"{recipe.name}-{uuid.uuid4().hex[:8]}"
+        self._calls = itertools.count(1)
+        self._place: Place | None = None  # where it is, or is being made
+        self._host: str | None = None  # the same in words, once it is there
+        self._hooks: tuple[str, ...] = ()
+        # It is being made. An attempt that is over does not stop that: the next one goes on waiting.
+        self._placing: Future[Place] | None = None
+        self._starting: Future[Any] | None = None
+        self._until = 0.0
+
+    def __repr__(self) -> str:
+        return f"<remote worker {self._hand} on {self._host or 'no host yet'}>"
+
+    def run(self, ctx: Context, data: T) -> R:
+        """Have the far worker run."""
+        call = next(self._calls)
+        place = self._place if self._host is not None else self._begin(ctx)
+        assert place is not None
+        order = self._order(ctx, call, data)
+        # An interrupt may strike anywhere from here on, and must not leave the far side behind.
+        answer: Future[Any] | None = None
+        try:
+            answer = place.ask("call", self._hand, order)
+            if not self._wait(ctx, answer, place.lost):
+                self._see_out(place, call, answer, interrupt=False)
+        except Interrupted:
+            if answer is not None:
+                self._see_out(place, call, answer, interrupt=True)
+            raise
+        except _Gone as gone:
+            raise self._lose(str(gone)) from None
+        ctx.check()
+        return self._open(ctx, answer)
+
+    def on_stop(self) -> None:
+        """Stop the far worker, and leave its place."""
+        place, placing, host = self._place, self._placing, self._host
+        self._forget()
+        if place is None:
+            if placing is not None:
+                placing.add_done_callback(_leave_when_placed)
+            return
+        try:
+            if host is not None:
+                self._raise_failure(place.ask("stop", self._hand), host, place)
+        finally:
+            place.leave()
+
+    def on_pause(self) -> None:
+        """Run the far worker's hook."""
+        self._call_hook("on_pause")
+
+    def on_resume(self) -> None:
+        """Run the far worker's hook."""
+        self._call_hook("on_resume")
+
+    # -- made --------------------------------------------------------------------------------------
+
+    def _begin(self, ctx: Context) -> Place:
+        """Make the far worker, or go on with that."""
+        recipe = self._recipe
+        if self._placing is None and self._place is None:
+            recipe.wait_for_turn(ctx)
+            self._until = time.monotonic() + recipe.limits.start
+        try:
+            place = self._place
+            if place is None:
+                if self._placing is None:
+                    self._placing = recipe.engine.place()
+                self._wait_for_start(ctx, self._placing)
+                place = self._place = self._placing.result()
+                self._placing = None
+            if self._starting is None:
+                self._starting = place.ask("start", self._hand, WIRE, PYTHON, recipe.packed)
+            self._wait_for_start(ctx, self._starting)
+            answer = load(self._starting.result())
+        except _Over:
+            ctx.check()
+            raise  # never: the attempt is over
+        except Interrupted:
+            raise
+        except BaseException as error:  # an engine may raise what it likes
+            recipe.made(well=False)
+            raise self._lose(f"it could not be made: {_said(error)}") from error
+        self._starting = None
+        if isinstance(answer, Failed):
+            recipe.made(well=False)
+            self._leave()
+            wrong = open_error(answer, "the far side")
+            raise WorkerFault(wrong) from wrong
+        assert isinstance(answer, Started)
+        recipe.made(well=True)
+        self._host, self._hooks = answer.host, answer.hooks
+        ctx._slot.where = answer.host
+        return place
+
+    def _wait_for_start(self, ctx: Context, future: Future[Any]) -> None:
+        if not self._wait(ctx, future, self._late):
+            raise _Over
+
+    def _late(self) -> str | None:
+        if time.monotonic() < self._until:
+            return None
+        return f"it was not there after {self._recipe.limits.start:g} s"
+
+    # -- called ------------------------------------------------------------------------------------
+
+    def _order(self, ctx: Context, call: int, data: T) -> bytes:
+        """Write down what the far side is to know of the attempt."""
+        deadline = ctx.deadline
+        order = Order(
+            call=call,
+            task_id=ctx.task_id,
+            attempt=ctx.attempt,
+            name=ctx.name,
+            worker_id=ctx.worker_id,
+            group=ctx.group,
+            seconds=None if deadline is None else deadline - ctx._started,
+            remaining=ctx.remaining,
+            options=dict(ctx.options),
+            idempotency_key=getattr(ctx, "idempotency_key", None),
+            has_drain=ctx._task._settings.drain is not None,
+            data=data,
+        )
+        try:
+            return dump(order)
+        except Exception as error:
+            what = f"the data or the options of task {ctx.task_id} can't be sent to another process"
+            raise Unrecoverable(f"{what}: {_said(error)}") from error
+
+    def _wait(self, ctx: Context, future: Future[Any], lost: Callable[[], str | None]) -> bool:
+        """Wait for an answer; return False if the attempt is over before. Raises `_Gone`."""
+        if future.done():
+            return True
+        called = threading.Lock()
+        called.acquire()
+
+        def call(_: object) -> None:
+            with suppress(RuntimeError):  # both have come at once
+                called.release()
+
+        future.add_done_callback(call)
+        forget = ctx.token.on_cancel(call)
+        try:
+            while not future.done():
+                if ctx.cancelled:
+                    return False
+                if not called.acquire(timeout=BEAT) and not future.done() and (why := lost()):
+                    raise _Gone(why)
+        finally:
+            forget()
+        return True
+
+    def _see_out(self, place: Place, call: int, answer: Future[Any], *, interrupt: bool) -> None:
+        """Give up a call whose attempt is over, and wait until it has come back or can't any more.
+
+        The far side is told again until it has found the call: the word may have come before it.
+        """
+        told: Future[Any] | None = None
+        called = threading.Lock()
+        called.acquire()
+        answer.add_done_callback(lambda _: called.release())
+        pause = 0.02
+        while not answer.done():
+            try:
+                if interrupt and place.kill():
+                    self._leave()
+                    return
+                if told is None or (told.done() and not _found(told)):
+                    told = place.ask("tell", self._hand, call, interrupt=interrupt)
+                called.acquire(timeout=pause)
+                pause = min(BEAT, 2 * pause)
+                if not answer.done() and place.lost() is not None:
+                    self._leave()
+                    return
+            except Interrupted:
+                # Also once more after a while, if the first was swallowed.
+                interrupt, told, pause = True, None, 0.02
+
+    def _open(self, ctx: Context, future: Future[Any]) -> R:
+        """Return the result of a call, or raise its error."""
+        host = self._host or "the far side"
+        try:
+            answer = load(future.result())
+        except BaseException as error:
+            raise self._lose(_said(error)) from error
+        if answer.sent is not None:
+            self._pass_on(ctx, answer.sent)
+        if answer.cost is not None:
+            ctx.settle(answer.cost)
+        if isinstance(answer, Failed):
+            raise open_error(answer, host)
+        try:
+            result: R = load(answer.packed)
+        except Exception as error:
+            why = f"the result from {host} can't be unpickled here: {_said(error)}"
+            raise Unrecoverable(why) from error
+        return result
+
+    def _pass_on(self, ctx: Context, sent: bytes) -> None:
+        try:
+            values = load(sent)
+        except Exception as error:
+            raise Unrecoverable(f"what was sent to the drain can't be unpickled: {_said(error)}") from error
+        for value in values:
+            ctx.send(value)
+
+    # -- lost and left -----------------------------------------------------------------------------
+
+    def _lose(self, why: str) -> WorkerFault:
+        """Let go of a far side that is gone; return what to raise."""
+        host = self._host
+        self._leave()
+        return WorkerFault(WorkerLost(self._recipe.name, host, why))
+
+    def _leave(self) -> None:
+        place, placing = self._place, self._placing
+        self._forget()
+        if place is not None:
+            place.leave()
+        elif placing is not None:
+            placing.add_done_callback(_leave_when_placed)
+
+    def _forget(self) -> None:
+        self._place = self._placing = self._starting = self._host = None
+        self._hooks = ()
+
+    def _call_hook(self, name: str) -> None:
+        if self._place is not None and self._host is not None and name in self._hooks:
+            self._raise_failure(self._place.ask("hook", self._hand, name), self._host, self._place)
+
+    def _raise_failure(self, future: Future[Any], host: str, place: Place) -> None:
+        """Wait for the answer to a hook, not for long; raise what it has raised."""
+        until = time.monotonic() + self._recipe.limits.stop
+        while True:
+            try:
+                answer = load(future.result(max(0.0, min(BEAT, until - time.monotonic()))))
+                break
+            except TimeoutError:
+                if time.monotonic() >= until or place.lost() is not None:
+                    return
+            except Exception:  # noqa: BLE001 - it is gone, and its hooks with it
+                return
+        if isinstance(answer, Failed):
+            raise open_error(answer, host)
+
+
+class _Gone(Exception):
+    """The far side can't answer any more."""
+
+
+class _Over(Exception):
+    """The attempt is over."""
+
+
+def _said(error: BaseException) -> str:
+    return str(error) if isinstance(error, _Gone) else f"{type(error).__name__}: {error}"
+
+
+def _found(told: Future[Any]) -> bool:
+    """Return whether the far side has found the call that it was told of."""
+    try:
+        return bool(told.result())
+    except BaseException:  # noqa: BLE001 - then it is lost, or will be asked again
+        return False
+
+
+def _leave_when_placed(placing: Future[Place]) -> None:
+    with suppress(BaseException):
+        placing.result().leave()
+
+
+class HandOptions(TypedDict, total=False):
+    """The options of a `WorkerSpec` that remote workers have too."""
+
+    name: str | None  # what the workers' names begin with; default: the factory's
+    group: str | None  # one for all; default: each has its own
+    concurrency: int
+    rate: RateOption
+    tags: Iterable[str]
+    cancel: CancelToken | None
+
+
+def remote_workers(
+    engine: Engine,
+    factory: Callable[[A], AnyWorker[T, R]],
+    arguments: Iterable[A],
+    *,
+    start_timeout: Duration,
+    stop_timeout: Duration,
+    **options: Unpack[HandOptions],
+) -> list[WorkerSpec[T, R]]:
+    """Return a worker for each argument, for a pool. The options are those of a `WorkerSpec`."""
+    if not callable(factory):
+        raise InvalidType("factory", factory, "a class or a function that makes a worker of an argument")
+    for option in options:
+        if option not in HandOptions.__annotations__:
+            raise InvalidType("an option", option, f"one of: {', '.join(HandOptions.__annotations__)}")
+    limits = Limits(start_timeout=start_timeout, stop_timeout=stop_timeout)
+    base = options.get("name")
+    if base is None:
+        base = getattr(factory, "__name__", "worker").strip("<>")
+    own: Any = options
+    specs: list[WorkerSpec[T, R]] = []
+    for number, argument in enumerate(arguments):
+        name = f"{base}-{number}"
+        try:
+            recipe = Recipe(engine, factory, argument, name, limits)
+        except Exception as error:
+            expected = f"what can be sent to another process; {_said(error)}"
+            # Not the argument itself: it may be a secret.
+            raise InvalidType("factory, or argument", number, expected) from error
+        specs.append(as_spec(WorkerSpec(factory=recipe), **own | {"name": name}))
+    return specs
