@@ -1,4 +1,4 @@
-"""What every test gets: no thread is left behind, generated tests repeat in CI, a scene if it wants one."""
+"""What every test gets: no thread is left behind, generated tests repeat in CI, a stage if it wants one."""
 
 import gc
 import os
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from retrypool import Interrupted, Pool
+from retrypool import Interrupted, Pool, RetryPolicy
 
 # A test that starts another Python gets the same retrypool there, whatever the current folder is.
 os.environ["PYTHONSAFEPATH"] = "1"
@@ -75,7 +75,7 @@ def no_thread_left_behind(interrupts_dropped_by_python: list[Any]) -> Iterator[N
 
 
 #: Seconds after which a thread that should have come is given up. Only a test that fails waits so long.
-WITHIN = 10.0
+WITHIN = 20.0
 
 
 class Gate:
@@ -84,8 +84,10 @@ class Gate:
     def __init__(self) -> None:
         self._came = threading.Semaphore(0)
         self._opened = threading.Event()
+        self.reached = False
 
     def hold(self, *_arguments: object) -> None:
+        self.reached = True
         self._came.release()
         if not self._opened.wait(WITHIN):
             raise TimeoutError("nobody opened the gate")
@@ -98,11 +100,41 @@ class Gate:
         self._opened.set()
 
 
-class Scene:
+class Hang:
+    """A call that hangs in C until it is let go, whatever is raised in its thread meanwhile."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self._released = threading.Lock()
+        self._released.acquire()
+        self.hung = 0
+
+    def __call__(self, *_arguments: object) -> str:
+        self.hung += 1
+        self.begun.release()
+        with self._released:
+            pass
+        return "too late"
+
+    def wait_until_begun(self, times: int = 1) -> None:
+        for _ in range(times):
+            assert self.begun.acquire(timeout=WITHIN), "nobody has begun"
+
+    def release(self) -> None:
+        if self._released.locked():
+            self._released.release()
+
+
+class Stage:
+    """Makes pools, gates, hanging calls and threads for one test, and clears them away after it."""
+
     within = WITHIN
+    at_once = RetryPolicy(attempts=3, delay=0)
+    once = RetryPolicy(attempts=1)
 
     def __init__(self) -> None:
         self._gates: list[Gate] = []
+        self._hangs: list[Hang] = []
         self._pools: list[Pool[Any, Any]] = []
         self._threads: list[threading.Thread] = []
 
@@ -110,9 +142,18 @@ class Scene:
         self._gates.append(Gate())
         return self._gates[-1]
 
+    def hang(self) -> Hang:
+        self._hangs.append(Hang())
+        return self._hangs[-1]
+
     def pool(self, *arguments: Any, **options: Any) -> Pool[Any, Any]:
+        """Return a pool that is closed by force at the end, if it is still open then."""
         self._pools.append(Pool(*arguments, **options))
         return self._pools[-1]
+
+    def eager_pool(self, *arguments: Any, **options: Any) -> Pool[Any, Any]:
+        """Return a pool whose retries wait for no delay."""
+        return self.pool(*arguments, **{"retry": self.at_once, **options})
 
     def start(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> "Future[Any]":
         """Call `function` in a thread of its own, and return the future of what comes of it."""
@@ -124,22 +165,40 @@ class Scene:
             except BaseException as error:  # noqa: BLE001 - the future tells it
                 future.set_exception(error)
 
-        self._threads.append(threading.Thread(target=call, daemon=True))
+        self._threads.append(threading.Thread(target=call, name="background", daemon=True))
         self._threads[-1].start()
         return future
+
+    def until(self, predicate: Callable[[], object]) -> None:
+        """Wait until `predicate()` is true, for what tells nobody when it comes to be."""
+        deadline = time.monotonic() + WITHIN
+        while not predicate():
+            assert time.monotonic() < deadline, "it did not come to pass"
+            time.sleep(0.0005)
+
+    def worker_threads(self, pool: Pool[Any, Any]) -> list[threading.Thread]:
+        return [runner.thread for runner in pool._workers]
+
+    def join_workers(self, pool: Pool[Any, Any]) -> None:
+        """Wait until the threads of `pool`, which was told to end, have ended."""
+        for thread in self.worker_threads(pool):
+            thread.join(WITHIN)
+            assert not thread.is_alive(), f"{thread.name} lives on"
 
     def clear(self) -> None:
         for gate in self._gates:
             gate.open()
+        for hang in self._hangs:
+            hang.release()
         for pool in self._pools:
-            pool.close(timeout=WITHIN)
+            pool.force_close()
         for thread in self._threads:
             thread.join(WITHIN)
 
 
 @pytest.fixture
-def scene() -> Iterator[Scene]:
-    it = Scene()
+def stage() -> Iterator[Stage]:
+    it = Stage()
     yield it
     it.clear()
 

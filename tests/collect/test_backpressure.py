@@ -51,22 +51,22 @@ def test_delayed_tasks_take_room() -> None:
     pool.dispatch(2)
 
 
-def test_dispatch_waits_for_room(scene: Any) -> None:
-    gate = scene.gate()
-    pool = scene.pool([gate.hold], max_queue=1)
+def test_dispatch_waits_for_room(stage: Any) -> None:
+    gate = stage.gate()
+    pool = stage.pool([gate.hold], max_queue=1)
     pool.dispatch("runs")
     gate.wait_until_reached()
     pool.dispatch("waits")
-    dispatching = scene.start(pool.dispatch, "comes later")
-    until_blocked(pool, 1, scene.within)
+    dispatching = stage.start(pool.dispatch, "comes later")
+    until_blocked(pool, 1, stage.within)
     assert pool.queue_size == 1
     gate.open()
-    dispatching.result(scene.within).result(scene.within)
+    dispatching.result(stage.within).result(stage.within)
 
 
-def test_dispatch_that_waited_long_enough_raises(scene: Any) -> None:
-    gate = scene.gate()
-    pool = scene.pool([gate.hold], max_queue=1)
+def test_dispatch_that_waited_long_enough_raises(stage: Any) -> None:
+    gate = stage.gate()
+    pool = stage.pool([gate.hold], max_queue=1)
     pool.dispatch("runs")
     gate.wait_until_reached()
     pool.dispatch("waits")
@@ -76,19 +76,19 @@ def test_dispatch_that_waited_long_enough_raises(scene: Any) -> None:
     assert blocked(pool) == 0
 
 
-def test_patience_of_a_task_goes_before_that_of_the_pool(scene: Any) -> None:
-    gate = scene.gate()
-    pool = scene.pool([gate.hold], max_queue=1, on_full="raise")
+def test_patience_of_a_task_goes_before_that_of_the_pool(stage: Any) -> None:
+    gate = stage.gate()
+    pool = stage.pool([gate.hold], max_queue=1, on_full="raise")
     pool.dispatch("runs")
     gate.wait_until_reached()
     pool.dispatch("waits")
-    dispatching = scene.start(pool.dispatch, "comes later", block_timeout=scene.within)
-    until_blocked(pool, 1, scene.within)
+    dispatching = stage.start(pool.dispatch, "comes later", block_timeout=stage.within)
+    until_blocked(pool, 1, stage.within)
     gate.open()
-    dispatching.result(scene.within).result(scene.within)
+    dispatching.result(stage.within).result(stage.within)
 
 
-def test_bound_holds_however_many_dispatch(scene: Any, switching_often: None) -> None:
+def test_bound_holds_however_many_dispatch(stage: Any, switching_often: None) -> None:
     """Nobody overtakes the count, neither those who dispatch nor those who claim or cancel."""
     limit, most = 5, [0]
     pool: Any = None
@@ -97,7 +97,7 @@ def test_bound_holds_however_many_dispatch(scene: Any, switching_often: None) ->
         most[0] = max(most[0], pool.queue_size)
         return item
 
-    pool = scene.pool([run] * 4, max_queue=limit)
+    pool = stage.pool([run] * 4, max_queue=limit)
 
     def dispatch_many() -> None:
         for number in range(150):
@@ -106,7 +106,7 @@ def test_bound_holds_however_many_dispatch(scene: Any, switching_often: None) ->
             if number % 7 == 0:
                 task.cancel()
 
-    dispatching = [scene.start(dispatch_many) for _ in range(8)]
+    dispatching = [stage.start(dispatch_many) for _ in range(8)]
     for future in dispatching:
         future.result(60)
     pool.close()
@@ -115,29 +115,29 @@ def test_bound_holds_however_many_dispatch(scene: Any, switching_often: None) ->
     assert stats.succeeded + stats.cancelled == 8 * 150
 
 
-def test_every_place_that_comes_free_is_taken(scene: Any) -> None:
+def test_every_place_that_comes_free_is_taken(stage: Any) -> None:
     """Several come free at once, and one dispatcher after the other is called."""
-    gate = scene.gate()
-    pool = scene.pool([gate.hold], max_queue=3)
+    gate = stage.gate()
+    pool = stage.pool([gate.hold], max_queue=3)
     pool.dispatch("runs")
     gate.wait_until_reached()
     waiting = pool.dispatch_many(range(3))
-    dispatching = [scene.start(pool.dispatch, number) for number in range(3)]
-    until_blocked(pool, 3, scene.within)
+    dispatching = [stage.start(pool.dispatch, number) for number in range(3)]
+    until_blocked(pool, 3, stage.within)
     with pool._engine.lock:
         pool._engine.scheduler.cancel_waiting("all at once", 0.0)
         happened = pool._engine.decided()
     pool._engine.act(happened)
     for future in dispatching:
-        future.result(scene.within)
+        future.result(stage.within)
     assert all(task.cancelled() for task in waiting)
     assert pool.queue_size == 3
     gate.open()
 
 
-def test_retries_do_not_wait(scene: Any) -> None:
+def test_retries_do_not_wait(stage: Any) -> None:
     """The queue is full when the attempt fails, and its task goes back to it all the same."""
-    gate = scene.gate()
+    gate = stage.gate()
     failed: set[Any] = set()
 
     def run(item: str) -> str:
@@ -147,16 +147,16 @@ def test_retries_do_not_wait(scene: Any) -> None:
             raise OSError
         return item
 
-    pool = scene.pool([run] * 2, max_queue=1, retry=AT_ONCE)
-    first = [pool.dispatch(name, block_timeout=scene.within) for name in "ab"]
+    pool = stage.pool([run] * 2, max_queue=1, retry=AT_ONCE)
+    first = [pool.dispatch(name, block_timeout=stage.within) for name in "ab"]
     gate.wait_until_reached(2)
     last = pool.dispatch("c")
     gate.open()
-    assert [task.result(scene.within) for task in [*first, last]] == ["a", "b", "c"]
+    assert [task.result(stage.within) for task in [*first, last]] == ["a", "b", "c"]
 
 
-def test_requeued_task_does_not_wait(scene: Any) -> None:
-    gate = scene.gate()
+def test_requeued_task_does_not_wait(stage: Any) -> None:
+    gate = stage.gate()
 
     def run(item: str) -> str:
         if item == "dies":
@@ -164,50 +164,50 @@ def test_requeued_task_does_not_wait(scene: Any) -> None:
         gate.hold()
         return item
 
-    pool = scene.pool([run], max_queue=1, on_full="raise", retry=RetryPolicy(attempts=1))
+    pool = stage.pool([run], max_queue=1, on_full="raise", retry=RetryPolicy(attempts=1))
     dead = pool.dispatch("dies")
-    assert dead.exception(scene.within)
+    assert dead.exception(stage.within)
     pool.dispatch("runs")
     gate.wait_until_reached()
     pool.dispatch("waits")
     again = pool.requeue_dead_task(dead.id)
     gate.open()
-    assert again.exception(scene.within)
+    assert again.exception(stage.within)
 
 
 @pytest.mark.parametrize("by_force", [False, True])
-def test_closing_wakes_those_who_wait(scene: Any, by_force: bool) -> None:
-    gate = scene.gate()
-    pool = scene.pool([gate.hold], max_queue=1)
+def test_closing_wakes_those_who_wait(stage: Any, by_force: bool) -> None:
+    gate = stage.gate()
+    pool = stage.pool([gate.hold], max_queue=1)
     pool.dispatch("runs")
     gate.wait_until_reached()
     pool.dispatch("waits")
-    dispatching = [scene.start(pool.dispatch, n) for n in range(3)]
-    until_blocked(pool, 3, scene.within)
-    closing = scene.start(pool.force_close if by_force else pool.close)
+    dispatching = [stage.start(pool.dispatch, n) for n in range(3)]
+    until_blocked(pool, 3, stage.within)
+    closing = stage.start(pool.force_close if by_force else pool.close)
     for future in dispatching:
         with pytest.raises(PoolClosed):
-            future.result(scene.within)
+            future.result(stage.within)
     gate.open()
-    closing.result(scene.within)
+    closing.result(stage.within)
 
 
-def test_the_last_worker_that_leaves_wakes_those_who_wait(scene: Any) -> None:
-    gate = scene.gate()
-    pool = scene.pool([gate.hold], max_queue=1)
+def test_the_last_worker_that_leaves_wakes_those_who_wait(stage: Any) -> None:
+    gate = stage.gate()
+    pool = stage.pool([gate.hold], max_queue=1)
     pool.dispatch("runs")
     gate.wait_until_reached()
     pool.dispatch("waits")
-    dispatching = scene.start(pool.dispatch, "comes too late")
-    until_blocked(pool, 1, scene.within)
-    removing = scene.start(pool.remove_worker, pool.workers()[0].id)
+    dispatching = stage.start(pool.dispatch, "comes too late")
+    until_blocked(pool, 1, stage.within)
+    removing = stage.start(pool.remove_worker, pool.workers()[0].id)
     with pytest.raises(NoWorkers):
-        dispatching.result(scene.within)
+        dispatching.result(stage.within)
     gate.open()
-    removing.result(scene.within)
+    removing.result(stage.within)
 
 
-def test_worker_that_dispatches_to_its_own_pool_does_not_wait_for_itself(scene: Any) -> None:
+def test_worker_that_dispatches_to_its_own_pool_does_not_wait_for_itself(stage: Any) -> None:
     pool: Any = None
 
     def run(item: int) -> None:
@@ -215,12 +215,12 @@ def test_worker_that_dispatches_to_its_own_pool_does_not_wait_for_itself(scene: 
             pool.dispatch(0)
             pool.dispatch(0)
 
-    pool = scene.pool([run], max_queue=1, retry=RetryPolicy(attempts=1))
+    pool = stage.pool([run], max_queue=1, retry=RetryPolicy(attempts=1))
     with pytest.raises(QueueFull):
-        pool.dispatch(1).result(scene.within)
+        pool.dispatch(1).result(stage.within)
 
 
-def test_callback_on_a_worker_does_not_wait_for_itself(scene: Any) -> None:
+def test_callback_on_a_worker_does_not_wait_for_itself(stage: Any) -> None:
     errors: list[type[BaseException]] = []
     pool: Any = None
 
@@ -234,41 +234,41 @@ def test_callback_on_a_worker_does_not_wait_for_itself(scene: Any) -> None:
     def run(item: int) -> int:
         return item
 
-    pool = scene.pool([run], max_queue=1, on_success=lambda task: on_success(task) if task.data else None)
+    pool = stage.pool([run], max_queue=1, on_success=lambda task: on_success(task) if task.data else None)
     pool.dispatch(1)
     pool.wait()
     assert errors == [QueueFull]
 
 
-def test_worker_waits_if_it_says_how_long(scene: Any) -> None:
+def test_worker_waits_if_it_says_how_long(stage: Any) -> None:
     """Another worker makes the room."""
     pool: Any = None
 
     def run(item: int) -> int:
         if item:
             for _ in range(5):
-                pool.dispatch(0, block_timeout=scene.within)
+                pool.dispatch(0, block_timeout=stage.within)
         return item
 
-    pool = scene.pool([run] * 2, max_queue=1)
-    assert pool.dispatch(1).result(scene.within) == 1
+    pool = stage.pool([run] * 2, max_queue=1)
+    assert pool.dispatch(1).result(stage.within) == 1
     pool.close()
     assert pool.stats().succeeded == 6
 
 
-def test_map_waits_for_room_whatever_the_pool_does_when_full(scene: Any) -> None:
-    pool = scene.pool([same] * 2, max_queue=2, on_full="raise")
+def test_map_waits_for_room_whatever_the_pool_does_when_full(stage: Any) -> None:
+    pool = stage.pool([same] * 2, max_queue=2, on_full="raise")
     assert list(pool.map(range(200), window=50)) == list(range(200))
 
 
-def test_tasks_that_ask_for_something_are_bounded_too(scene: Any) -> None:
-    pool = scene.pool([same] * 2, max_queue=2)
+def test_tasks_that_ask_for_something_are_bounded_too(stage: Any) -> None:
+    pool = stage.pool([same] * 2, max_queue=2)
     tasks = [pool.dispatch(n, priority=n % 3) for n in range(100)]
-    assert [task.result(scene.within) for task in tasks] == list(range(100))
+    assert [task.result(stage.within) for task in tasks] == list(range(100))
 
 
-def test_dispatch_that_fails_leaves_no_place_taken(scene: Any) -> None:
-    pool = scene.pool([same], max_queue=1, on_full="raise")
+def test_dispatch_that_fails_leaves_no_place_taken(stage: Any) -> None:
+    pool = stage.pool([same], max_queue=1, on_full="raise")
 
     def cost(item: Any) -> float:
         raise ValueError("priceless")
@@ -276,7 +276,7 @@ def test_dispatch_that_fails_leaves_no_place_taken(scene: Any) -> None:
     for _ in range(3):
         with pytest.raises(ValueError, match="priceless"):
             pool.dispatch(1, cost=cost)
-    assert pool.dispatch(2).result(scene.within) == 2
+    assert pool.dispatch(2).result(stage.within) == 2
 
 
 @pytest.mark.parametrize(
@@ -288,12 +288,12 @@ def test_dispatch_that_fails_leaves_no_place_taken(scene: Any) -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused_at_the_call(
-    scene: Any, options: dict[str, Any], error: type[Exception]
+    stage: Any, options: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        scene.pool([same], **options)
+        stage.pool([same], **options)
     with pytest.raises(InvalidValue):
-        scene.pool([same]).dispatch(1, block_timeout=-1)
+        stage.pool([same]).dispatch(1, block_timeout=-1)
 
 
 @pytest.mark.parametrize("ordered", [True, False])

@@ -38,33 +38,33 @@ def ordered(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-def test_results_come_in_the_order_of_the_items(scene: Any) -> None:
-    pool = scene.pool([double] * 4)
+def test_results_come_in_the_order_of_the_items(stage: Any) -> None:
+    pool = stage.pool([double] * 4)
     assert list(pool.map(range(1000), window=10)) == [2 * n for n in range(1000)]
 
 
-def test_unordered_results_come_as_they_end(scene: Any) -> None:
-    gate = scene.gate()
+def test_unordered_results_come_as_they_end(stage: Any) -> None:
+    gate = stage.gate()
 
     def run(item: str) -> str:
         if item == "slow":
             gate.hold()
         return item
 
-    pool = scene.pool([run] * 2)
+    pool = stage.pool([run] * 2)
     results = pool.map(["slow", "a", "b"], ordered=False)
     assert [next(results), next(results)] == ["a", "b"]
     gate.open()
     assert list(results) == ["slow"]
 
 
-def test_every_result_comes_once_in_either_order(scene: Any, ordered: bool) -> None:
-    pool = scene.pool([double] * 8)
+def test_every_result_comes_once_in_either_order(stage: Any, ordered: bool) -> None:
+    pool = stage.pool([double] * 8)
     results = pool.map(range(5000), window=7, ordered=ordered)
     assert sorted(results) == [2 * n for n in range(5000)]
 
 
-def test_failed_attempts_are_retried_before_anything_is_said(scene: Any, ordered: bool) -> None:
+def test_failed_attempts_are_retried_before_anything_is_said(stage: Any, ordered: bool) -> None:
     seen: set[int] = set()
 
     def run(item: int) -> int:
@@ -73,13 +73,13 @@ def test_failed_attempts_are_retried_before_anything_is_said(scene: Any, ordered
             raise OSError
         return item
 
-    pool = scene.pool([run] * 3, retry=RetryPolicy(delay=fixed(0)))
+    pool = stage.pool([run] * 3, retry=RetryPolicy(delay=fixed(0)))
     assert sorted(pool.map(range(500), ordered=ordered)) == list(range(500))
 
 
-def test_nothing_is_pulled_before_a_result_is_asked_for(scene: Any) -> None:
+def test_nothing_is_pulled_before_a_result_is_asked_for(stage: Any) -> None:
     pulled: list[int] = []
-    pool = scene.pool([double])
+    pool = stage.pool([double])
     results = pool.map(pulled.append(n) or n for n in range(3))
     assert pulled == []
     assert list(results) == [0, 2, 4]
@@ -96,33 +96,33 @@ def test_no_more_than_the_window_is_in_flight_or_waits_to_be_consumed(ordered: b
     pool.force_close()
 
 
-def test_infinite_iterable_is_consumed_as_far_as_wanted(scene: Any, ordered: bool) -> None:
-    pool = scene.pool([double] * 2)
+def test_infinite_iterable_is_consumed_as_far_as_wanted(stage: Any, ordered: bool) -> None:
+    pool = stage.pool([double] * 2)
     results = pool.map(itertools.count(), window=5, ordered=ordered)
     assert sorted(itertools.islice(results, 100))[:50] == [2 * n for n in range(50)]
     results.close()
 
 
-def test_slow_iterable_does_not_hold_back_a_result_that_is_there(scene: Any, ordered: bool) -> None:
+def test_slow_iterable_does_not_hold_back_a_result_that_is_there(stage: Any, ordered: bool) -> None:
     """The second item is given only after the first result was there."""
     ended, first = threading.Event(), threading.Event()
 
     def items() -> Iterator[int]:
         yield 1
-        assert first.wait(scene.within)
+        assert first.wait(stage.within)
         yield 2
-        assert ended.wait(scene.within)  # it would time out if the window were filled first
+        assert ended.wait(stage.within)  # it would time out if the window were filled first
         yield 3
 
-    pool = scene.pool([double], on_success=lambda task: first.set())
+    pool = stage.pool([double], on_success=lambda task: first.set())
     results = pool.map(items(), window=100, ordered=ordered)
     assert next(results) == 2
     ended.set()
     assert sorted(results) == [4, 6]
 
 
-def test_error_is_raised_where_its_item_stands(scene: Any) -> None:
-    pool = scene.pool([invert] * 2, retry=ONCE)
+def test_error_is_raised_where_its_item_stands(stage: Any) -> None:
+    pool = stage.pool([invert] * 2, retry=ONCE)
     results = pool.map([1, 2, 0, 4])
     assert [next(results), next(results)] == [1, 0.5]
     with pytest.raises(ZeroDivisionError):
@@ -130,8 +130,8 @@ def test_error_is_raised_where_its_item_stands(scene: Any) -> None:
     assert list(results) == []
 
 
-def test_errors_are_yielded_on_request(scene: Any, ordered: bool) -> None:
-    pool = scene.pool([invert], retry=ONCE)
+def test_errors_are_yielded_on_request(stage: Any, ordered: bool) -> None:
+    pool = stage.pool([invert], retry=ONCE)
     results = list(pool.map([1, 0, 2], return_exceptions=True, ordered=ordered))
     assert [results[0], results[2]] == [1, 0.5]
     assert isinstance(results[1], ZeroDivisionError)
@@ -148,20 +148,20 @@ def test_cancelled_item_is_an_error_like_others(ordered: bool) -> None:
     assert [type(result) for result in results] == [CancelledError]
 
 
-def test_error_of_the_iterable_comes_after_the_results_before_it(scene: Any, ordered: bool) -> None:
+def test_error_of_the_iterable_comes_after_the_results_before_it(stage: Any, ordered: bool) -> None:
     def items() -> Iterator[int]:
         yield from range(10)
         raise ValueError("no more")
 
     results: list[int] = []
-    pool = scene.pool([double] * 2)
+    pool = stage.pool([double] * 2)
     with pytest.raises(ValueError, match="no more"):
         results.extend(pool.map(items(), ordered=ordered))
     assert sorted(results) == [2 * n for n in range(10)]
 
 
-def test_pool_that_is_closed_meanwhile_refuses_after_the_results_before_it(scene: Any) -> None:
-    pool = scene.pool([double] * 2)
+def test_pool_that_is_closed_meanwhile_refuses_after_the_results_before_it(stage: Any) -> None:
+    pool = stage.pool([double] * 2)
 
     def items() -> Iterator[int]:
         yield 1
@@ -175,16 +175,16 @@ def test_pool_that_is_closed_meanwhile_refuses_after_the_results_before_it(scene
 
 
 @pytest.mark.parametrize("way", ["close", "drop", "Ctrl-C"])
-def test_what_is_left_is_cancelled_when_the_consumer_stops(scene: Any, ordered: bool, way: str) -> None:
+def test_what_is_left_is_cancelled_when_the_consumer_stops(stage: Any, ordered: bool, way: str) -> None:
     """What waits, and what runs: its worker is told."""
     filled, told = threading.Event(), threading.Event()
 
     class Worker:
         def run(self, ctx: Any, item: int) -> int:
             if item == 0:
-                assert filled.wait(scene.within)
+                assert filled.wait(stage.within)
             else:
-                assert ctx.token.wait(scene.within)
+                assert ctx.token.wait(stage.within)
                 told.set()
             return item
 
@@ -193,7 +193,7 @@ def test_what_is_left_is_cancelled_when_the_consumer_stops(scene: Any, ordered: 
         filled.set()
         yield 3
 
-    pool = scene.pool([Worker()])
+    pool = stage.pool([Worker()])
     results = pool.map(items(), ordered=ordered)
     assert next(results) == 0
     tasks = pool.tasks()
@@ -210,14 +210,14 @@ def test_what_is_left_is_cancelled_when_the_consumer_stops(scene: Any, ordered: 
         assert told.is_set()
 
 
-def test_break_in_a_loop_cancels_what_is_left(scene: Any, ordered: bool) -> None:
+def test_break_in_a_loop_cancels_what_is_left(stage: Any, ordered: bool) -> None:
     ran: list[int] = []
 
     def run(item: int) -> int:
         ran.append(item)
         return item
 
-    pool = scene.pool([run])
+    pool = stage.pool([run])
     for _ in pool.map(itertools.count(), window=50, ordered=ordered):
         break
     pool.wait()
@@ -225,9 +225,9 @@ def test_break_in_a_loop_cancels_what_is_left(scene: Any, ordered: bool) -> None
     assert len(ran) <= 51
 
 
-def test_iteration_that_times_out_cancels_what_is_left(scene: Any, ordered: bool) -> None:
-    gate = scene.gate()
-    pool = scene.pool([gate.hold])
+def test_iteration_that_times_out_cancels_what_is_left(stage: Any, ordered: bool) -> None:
+    gate = stage.gate()
+    pool = stage.pool([gate.hold])
     results = pool.map(range(3), timeout=0, ordered=ordered)
     with pytest.raises(TimeoutError):
         next(results)
@@ -235,12 +235,12 @@ def test_iteration_that_times_out_cancels_what_is_left(scene: Any, ordered: bool
     assert pool.tasks() == []
 
 
-def test_iteration_dropped_by_the_collector_in_a_thread_that_holds_the_lock_does_not_hang(scene: Any) -> None:
+def test_iteration_dropped_by_the_collector_in_a_thread_that_holds_the_lock_does_not_hang(stage: Any) -> None:
     """Nobody may wait for a lock that it holds itself; who holds it cancels the tasks once it is free."""
-    gate = scene.gate()
-    pool = scene.pool([gate.hold])
+    gate = stage.gate()
+    pool = stage.pool([gate.hold])
     results = pool.map(range(5), timeout=60)
-    consumer = scene.start(next, results)
+    consumer = stage.start(next, results)
     gate.wait_until_reached()
     tasks = pool.tasks()
     engine = pool._engine
@@ -251,12 +251,12 @@ def test_iteration_dropped_by_the_collector_in_a_thread_that_holds_the_lock_does
     engine.act(happened)
     assert all(task.cancelled() for task in tasks)
     with pytest.raises(CancelledError):
-        consumer.result(scene.within)
+        consumer.result(stage.within)
 
 
-def test_worker_that_cancels_for_others_does_not_wait_for_the_task_in_its_own_hands(scene: Any) -> None:
+def test_worker_that_cancels_for_others_does_not_wait_for_the_task_in_its_own_hands(stage: Any) -> None:
     """It has claimed the task, and finds that nobody wants it, on its way to run it."""
-    pool = scene.pool([double])
+    pool = stage.pool([double])
     engine = pool._engine
     pool.pause()
     tasks = pool.dispatch_many(range(3))
@@ -272,41 +272,41 @@ def test_worker_that_cancels_for_others_does_not_wait_for_the_task_in_its_own_ha
 
     engine.scheduler.claim = claim_and_look
     engine.scheduler.fleet.resume_all()  # without `act`, so that the worker is the first to come by
-    tasks[0]._wait(scene.within)
+    tasks[0]._wait(stage.within)
     pool.close()
     assert handed[0] is tasks[0]
     assert tasks[0].result() == 0
     assert [task.state for task in tasks[1:]] == [TaskState.CANCELLED] * 2
 
 
-def test_cancelling_many_at_once_does_not_nest(scene: Any) -> None:
-    gate = scene.gate()
-    pool = scene.pool([gate.hold])
+def test_cancelling_many_at_once_does_not_nest(stage: Any) -> None:
+    gate = stage.gate()
+    pool = stage.pool([gate.hold])
     results = pool.map(range(5000), window=5000, timeout=0)
     with pytest.raises(TimeoutError):
         next(results)
     assert pool.tasks() == []
 
 
-def test_results_are_not_kept(scene: Any, ordered: bool, no_garbage: None) -> None:
+def test_results_are_not_kept(stage: Any, ordered: bool, no_garbage: None) -> None:
     class Thing:
         pass
 
-    pool = scene.pool([lambda item: Thing()] * 2)
+    pool = stage.pool([lambda item: Thing()] * 2)
     for thing in pool.map(range(50), ordered=ordered):
         known = weakref.ref(thing)
         del thing
         assert known() is None
 
 
-def test_error_leaves_no_cycle_behind(scene: Any, ordered: bool, no_garbage: None) -> None:
+def test_error_leaves_no_cycle_behind(stage: Any, ordered: bool, no_garbage: None) -> None:
     class Broken(Exception):
         pass
 
     def run(item: int) -> None:
         raise Broken
 
-    pool = scene.pool([run], retry=ONCE, dead_limit=0)
+    pool = stage.pool([run], retry=ONCE, dead_limit=0)
 
     def consume() -> "weakref.ref[Broken]":
         try:
@@ -320,16 +320,16 @@ def test_error_leaves_no_cycle_behind(scene: Any, ordered: bool, no_garbage: Non
     assert known() is None
 
 
-def test_options_are_those_of_dispatch(scene: Any) -> None:
+def test_options_are_those_of_dispatch(stage: Any) -> None:
     names: list[str | None] = []
-    pool = scene.pool([double], on_success=lambda task: names.append(task.name))
+    pool = stage.pool([double], on_success=lambda task: names.append(task.name))
     assert list(pool.map([1, 2], name="pair", priority=3)) == [2, 4]
     pool.close()
     assert names == ["pair", "pair"]
 
 
-def test_two_maps_at_once_share_the_pool(scene: Any) -> None:
-    pool = scene.pool([double] * 3)
+def test_two_maps_at_once_share_the_pool(stage: Any) -> None:
+    pool = stage.pool([double] * 3)
     pairs = zip(pool.map(range(300)), pool.map(range(300), ordered=False), strict=True)
     first, second = zip(*pairs, strict=True)
     assert list(first) == sorted(second)
@@ -350,20 +350,20 @@ def test_two_maps_at_once_share_the_pool(scene: Any) -> None:
     ],
 )
 def test_option_that_makes_no_sense_is_refused_at_the_call(
-    scene: Any, options: dict[str, Any], error: type[Exception]
+    stage: Any, options: dict[str, Any], error: type[Exception]
 ) -> None:
-    pool = scene.pool([double])
+    pool = stage.pool([double])
     with pytest.raises(error):
         pool.map([1], **options)
 
 
-def test_what_can_not_be_iterated_over_is_refused_at_the_call(scene: Any) -> None:
+def test_what_can_not_be_iterated_over_is_refused_at_the_call(stage: Any) -> None:
     with pytest.raises(InvalidType, match="iterable"):
-        scene.pool([double]).map(3)
+        stage.pool([double]).map(3)
 
 
-def test_pool_that_takes_nothing_refuses_at_the_call(scene: Any) -> None:
-    pool = scene.pool([double])
+def test_pool_that_takes_nothing_refuses_at_the_call(stage: Any) -> None:
+    pool = stage.pool([double])
     pool.close()
     with pytest.raises(PoolClosed):
         pool.map([1])
@@ -371,15 +371,15 @@ def test_pool_that_takes_nothing_refuses_at_the_call(scene: Any) -> None:
         Pool().map([1])
 
 
-def test_worker_can_not_wait_for_its_own_pool(scene: Any) -> None:
-    pool = scene.pool([lambda item: list(pool.map([1]))], retry=ONCE)
+def test_worker_can_not_wait_for_its_own_pool(stage: Any) -> None:
+    pool = stage.pool([lambda item: list(pool.map([1]))], retry=ONCE)
     with pytest.raises(WrongThread):
         pool.dispatch(1).result()
 
 
-def test_as_completed_gives_tasks_as_they_end(scene: Any) -> None:
-    gate = scene.gate()
-    pool = scene.pool([lambda item: gate.hold() if item == 0 else item] * 2)
+def test_as_completed_gives_tasks_as_they_end(stage: Any) -> None:
+    gate = stage.gate()
+    pool = stage.pool([lambda item: gate.hold() if item == 0 else item] * 2)
     tasks = pool.dispatch_many(range(3))
     ended = pool.as_completed(tasks)
     assert {next(ended), next(ended)} == set(tasks[1:])
@@ -387,20 +387,20 @@ def test_as_completed_gives_tasks_as_they_end(scene: Any) -> None:
     assert list(ended) == [tasks[0]]
 
 
-def test_as_completed_times_out(scene: Any) -> None:
-    gate = scene.gate()
-    task = scene.pool([gate.hold]).dispatch(1)
+def test_as_completed_times_out(stage: Any) -> None:
+    gate = stage.gate()
+    task = stage.pool([gate.hold]).dispatch(1)
     with pytest.raises(TimeoutError):
-        next(scene.pool([double]).as_completed([task], timeout=0))
+        next(stage.pool([double]).as_completed([task], timeout=0))
 
 
-def test_as_completed_refuses_what_is_no_task_at_the_call(scene: Any) -> None:
-    pool = scene.pool([double])
+def test_as_completed_refuses_what_is_no_task_at_the_call(stage: Any) -> None:
+    pool = stage.pool([double])
     with pytest.raises(InvalidType):
         pool.as_completed(["task"])
     with pytest.raises(InvalidValue):
         pool.as_completed([], timeout=-1)
 
 
-def test_map_of_nothing_is_nothing(scene: Any, ordered: bool) -> None:
-    assert list(scene.pool([double]).map([], ordered=ordered)) == []
+def test_map_of_nothing_is_nothing(stage: Any, ordered: bool) -> None:
+    assert list(stage.pool([double]).map([], ordered=ordered)) == []

@@ -29,9 +29,9 @@ def invert(number: int) -> float:
 # -- results() -----------------------------------------------------------------------------------
 
 
-def test_results_tell_of_all_that_has_ended_also_after_close(scene: Any) -> None:
-    gate = scene.gate()
-    pool = scene.pool([lambda n: gate.hold() if n < 0 else invert(n)], retry=ONCE, keep_results=True)
+def test_results_tell_of_all_that_has_ended_also_after_close(stage: Any) -> None:
+    gate = stage.gate()
+    pool = stage.pool([lambda n: gate.hold() if n < 0 else invert(n)], retry=ONCE, keep_results=True)
     good = pool.dispatch(2, name="half")
     bad = pool.dispatch(0)
     gone = pool.dispatch(5, delay=3600)
@@ -48,15 +48,15 @@ def test_results_tell_of_all_that_has_ended_also_after_close(scene: Any) -> None
     assert [result.id for result in pool.results()] == [good.id, bad.id, gone.id, held.id]
 
 
-def test_result_is_there_as_soon_as_the_task_has_ended(scene: Any) -> None:
-    pool = scene.pool([invert] * 2, keep_results=True)
+def test_result_is_there_as_soon_as_the_task_has_ended(stage: Any) -> None:
+    pool = stage.pool([invert] * 2, keep_results=True)
     for number in range(1, 200):
         pool.dispatch(number).result()
         assert len(pool.results()) == number
 
 
-def test_results_are_kept_whatever_way_the_task_came(scene: Any) -> None:
-    pool = scene.pool([invert] * 2, keep_results=True)
+def test_results_are_kept_whatever_way_the_task_came(stage: Any) -> None:
+    pool = stage.pool([invert] * 2, keep_results=True)
     pool.dispatch_many([1, 2])
     with pool.group() as group:
         group.dispatch(4)
@@ -65,7 +65,7 @@ def test_results_are_kept_whatever_way_the_task_came(scene: Any) -> None:
     assert [result.data for result in pool.results()] == [1, 2, 4, 5, 10]
 
 
-def test_requeued_task_has_one_result(scene: Any) -> None:
+def test_requeued_task_has_one_result(stage: Any) -> None:
     online = False
 
     def send(letter: str) -> str:
@@ -73,7 +73,7 @@ def test_requeued_task_has_one_result(scene: Any) -> None:
             raise OSError("down")
         return letter
 
-    pool = scene.pool([send], retry=ONCE, keep_results=True)
+    pool = stage.pool([send], retry=ONCE, keep_results=True)
     task = pool.dispatch("a")
     assert task.exception()
     online = True
@@ -82,28 +82,28 @@ def test_requeued_task_has_one_result(scene: Any) -> None:
     assert (result.value, result.attempts) == ("a", 2)
 
 
-def test_pool_that_keeps_no_results_says_how_to(scene: Any) -> None:
+def test_pool_that_keeps_no_results_says_how_to(stage: Any) -> None:
     with pytest.raises(InvalidValue, match="keep_results=True"):
-        scene.pool([invert]).results()
+        stage.pool([invert]).results()
     with pytest.raises(InvalidType):
-        scene.pool([invert], keep_results="yes")
+        stage.pool([invert], keep_results="yes")
 
 
 # -- keep_data -----------------------------------------------------------------------------------
 
 
-def test_task_lets_go_of_its_data_before_it_is_known_to_have_succeeded(scene: Any) -> None:
-    pool = scene.pool([lambda data: 1] * 2)
+def test_task_lets_go_of_its_data_before_it_is_known_to_have_succeeded(stage: Any) -> None:
+    pool = stage.pool([lambda data: 1] * 2)
     for _ in range(100):
         task = pool.dispatch(Thing(), keep_data=False)
         assert task.result() == 1
         assert task.data is None
 
 
-def test_data_goes_and_the_task_stays(scene: Any, no_garbage: None) -> None:
+def test_data_goes_and_the_task_stays(stage: Any, no_garbage: None) -> None:
     thing = Thing()
     known = weakref.ref(thing)
-    pool = scene.pool([lambda data: None])
+    pool = stage.pool([lambda data: None])
     task = pool.dispatch(thing, keep_data=False)
     del thing
     task.result()
@@ -112,8 +112,8 @@ def test_data_goes_and_the_task_stays(scene: Any, no_garbage: None) -> None:
     assert (task.attempts, len(task.history), task.errors) == (1, 1, [])
 
 
-def test_dead_task_still_has_its_data_to_be_requeued_with(scene: Any) -> None:
-    pool = scene.pool([invert], retry=ONCE)
+def test_dead_task_still_has_its_data_to_be_requeued_with(stage: Any) -> None:
+    pool = stage.pool([invert], retry=ONCE)
     task = pool.dispatch(0, keep_data=False)
     assert task.exception()
     assert task.data is None
@@ -121,13 +121,13 @@ def test_dead_task_still_has_its_data_to_be_requeued_with(scene: Any) -> None:
     assert (dead.data, dead.reason) == (0, DeadReason.ATTEMPTS)
 
 
-def test_cancelled_task_lets_go_of_its_data(scene: Any) -> None:
-    task = scene.pool([invert]).dispatch(1, delay=3600, keep_data=False)
+def test_cancelled_task_lets_go_of_its_data(stage: Any) -> None:
+    task = stage.pool([invert]).dispatch(1, delay=3600, keep_data=False)
     assert task.cancel()
     assert task.data is None
 
 
-def test_retried_task_has_its_data_until_the_end(scene: Any) -> None:
+def test_retried_task_has_its_data_until_the_end(stage: Any) -> None:
     seen: list[Any] = []
 
     def run(data: str) -> str:
@@ -136,7 +136,7 @@ def test_retried_task_has_its_data_until_the_end(scene: Any) -> None:
             raise OSError
         return data
 
-    pool = scene.pool([run], retry=RetryPolicy(delay=fixed(0)))
+    pool = stage.pool([run], retry=RetryPolicy(delay=fixed(0)))
     task = pool.dispatch("x", keep_data=False)
     assert task.result() == "x"
     assert seen == ["x"] * 3
@@ -144,7 +144,7 @@ def test_retried_task_has_its_data_until_the_end(scene: Any) -> None:
     assert len(task.history) == 3
 
 
-def test_attempt_that_is_over_before_it_began_is_not_given_the_data_that_is_gone(scene: Any) -> None:
+def test_attempt_that_is_over_before_it_began_is_not_given_the_data_that_is_gone(stage: Any) -> None:
     """The task is cancelled after a worker took it, and before that has read the data."""
     seen: list[Any] = []
 
@@ -152,9 +152,9 @@ def test_attempt_that_is_over_before_it_began_is_not_given_the_data_that_is_gone
         if isinstance(event, AttemptStarted):
             pool.cancel_task(event.task)
 
-    pool = scene.pool([seen.append], listeners=[hear])
+    pool = stage.pool([seen.append], listeners=[hear])
     with pytest.raises(CancelledError):
-        pool.dispatch("x", keep_data=False).result(scene.within)
+        pool.dispatch("x", keep_data=False).result(stage.within)
     pool.close()
     assert seen == []
 
@@ -162,8 +162,8 @@ def test_attempt_that_is_over_before_it_began_is_not_given_the_data_that_is_gone
 # -- references ----------------------------------------------------------------------------------
 
 
-def test_result_goes_with_the_last_reference_to_its_task(scene: Any, no_garbage: None) -> None:
-    pool = scene.pool([lambda data: Thing()])
+def test_result_goes_with_the_last_reference_to_its_task(stage: Any, no_garbage: None) -> None:
+    pool = stage.pool([lambda data: Thing()])
     task = pool.dispatch(1)
     known = weakref.ref(task.result())
     data = weakref.ref(task)
@@ -174,8 +174,8 @@ def test_result_goes_with_the_last_reference_to_its_task(scene: Any, no_garbage:
     assert data() is None
 
 
-def test_idle_worker_holds_on_to_nothing(scene: Any, no_garbage: None) -> None:
-    pool = scene.pool([lambda data: Thing()])
+def test_idle_worker_holds_on_to_nothing(stage: Any, no_garbage: None) -> None:
+    pool = stage.pool([lambda data: Thing()])
     things = [Thing() for _ in range(3)]
     known = [weakref.ref(thing) for thing in things]
     for task in [pool.dispatch(thing) for thing in things]:
@@ -204,9 +204,9 @@ class Waits:
     ids=["plain", "in a context", "without data", "with options"],
 )
 @pytest.mark.parametrize("attempts", [1, 3])
-def test_error_makes_no_cycle(scene: Any, no_garbage: None, attempts: int, options: dict[str, Any]) -> None:
+def test_error_makes_no_cycle(stage: Any, no_garbage: None, attempts: int, options: dict[str, Any]) -> None:
     """Though its traceback holds the frame of `run`, and that the context of the attempt."""
-    pool = scene.pool([Fails(), Fails()], retry=RetryPolicy(attempts=attempts, delay=fixed(0)), dead_limit=0)
+    pool = stage.pool([Fails(), Fails()], retry=RetryPolicy(attempts=attempts, delay=fixed(0)), dead_limit=0)
     task = pool.dispatch(Thing(), **options)
     error = weakref.ref(task.exception())
     ended = weakref.ref(task)
@@ -216,8 +216,8 @@ def test_error_makes_no_cycle(scene: Any, no_garbage: None, attempts: int, optio
     assert error() is None
 
 
-def test_timeout_that_the_worker_raises_makes_no_cycle(scene: Any, no_garbage: None) -> None:
-    pool = scene.pool([Waits()], retry=ONCE, dead_limit=0, timeout=0.01)
+def test_timeout_that_the_worker_raises_makes_no_cycle(stage: Any, no_garbage: None) -> None:
+    pool = stage.pool([Waits()], retry=ONCE, dead_limit=0, timeout=0.01)
     task = pool.dispatch(1)
     error, ended = weakref.ref(task.exception()), weakref.ref(task)
     pool.close()
@@ -226,7 +226,7 @@ def test_timeout_that_the_worker_raises_makes_no_cycle(scene: Any, no_garbage: N
     assert error() is None
 
 
-def test_context_that_outlives_its_attempt_still_tells_what_it_was(scene: Any) -> None:
+def test_context_that_outlives_its_attempt_still_tells_what_it_was(stage: Any) -> None:
     contexts = []
 
     class Worker:
@@ -234,7 +234,7 @@ def test_context_that_outlives_its_attempt_still_tells_what_it_was(scene: Any) -
             contexts.append(ctx)
             raise Broken
 
-    pool = scene.pool([Worker()], retry=ONCE, options={"region": "north"})
+    pool = stage.pool([Worker()], retry=ONCE, options={"region": "north"})
     task = pool.dispatch(1, name="one")
     assert isinstance(task.exception(), Broken)
     pool.close()
@@ -246,8 +246,8 @@ def test_context_that_outlives_its_attempt_still_tells_what_it_was(scene: Any) -
 # -- asyncio -------------------------------------------------------------------------------------
 
 
-def test_task_can_be_awaited(scene: Any) -> None:
-    pool = scene.pool([invert] * 2)
+def test_task_can_be_awaited(stage: Any) -> None:
+    pool = stage.pool([invert] * 2)
 
     async def main() -> list[float]:
         return await asyncio.gather(*(asyncio.wrap_future(pool.dispatch(n)) for n in (1, 2, 4)))
@@ -255,22 +255,22 @@ def test_task_can_be_awaited(scene: Any) -> None:
     assert asyncio.run(main()) == [1, 0.5, 0.25]
 
 
-def test_done_callback_is_called_beside_the_reporter_of_a_map(scene: Any) -> None:
+def test_done_callback_is_called_beside_the_reporter_of_a_map(stage: Any) -> None:
     """Tasks of an unordered map report to it; whoever else gets hold of one may wait for it as well."""
-    gate = scene.gate()
-    pool = scene.pool([gate.hold])
+    gate = stage.gate()
+    pool = stage.pool([gate.hold])
     results = pool.map([1], ordered=False)
-    consuming = scene.start(list, results)
+    consuming = stage.start(list, results)
     gate.wait_until_reached()
     [task] = pool.tasks()
     told: list[Any] = []
     task.add_done_callback(told.append)
     gate.open()
-    assert consuming.result(scene.within) == [None]
+    assert consuming.result(stage.within) == [None]
     assert told == [task]
 
 
-def test_worker_that_waits_holds_on_to_no_task_that_it_has_run(scene: Any, no_garbage: None) -> None:
+def test_worker_that_waits_holds_on_to_no_task_that_it_has_run(stage: Any, no_garbage: None) -> None:
     """Nor to one that it took from the queue, and left to another worker because it had failed it."""
 
     class Value:
@@ -283,13 +283,13 @@ def test_worker_that_waits_holds_on_to_no_task_that_it_has_run(scene: Any, no_ga
         return Value()
 
     failures: list[object] = []
-    pool = scene.pool([fail_once] * 2, retry=RetryPolicy(delay=0))
+    pool = stage.pool([fail_once] * 2, retry=RetryPolicy(delay=0))
     task = pool.dispatch(Value())
-    result, data = weakref.ref(task.result(scene.within)), weakref.ref(task.data)
+    result, data = weakref.ref(task.result(stage.within)), weakref.ref(task.data)
     pool.wait()
     failures.clear()
     del task
-    deadline = time.monotonic() + scene.within
+    deadline = time.monotonic() + stage.within
     while (result() or data()) and time.monotonic() < deadline:  # its worker is on its way to sleep
         time.sleep(0)
     assert result() is None

@@ -31,17 +31,17 @@ def invert(number: int) -> float:
     return 1 / number
 
 
-def test_block_ends_when_its_tasks_have(scene: Any) -> None:
-    pool = scene.pool([invert] * 3)
+def test_block_ends_when_its_tasks_have(stage: Any) -> None:
+    pool = stage.pool([invert] * 3)
     with pool.group() as group:
         tasks = group.dispatch_many([1, 2, 4])
     assert [task.state for task in tasks] == [TaskState.SUCCEEDED] * 3
     assert [result.value for result in group.results()] == [1, 0.5, 0.25]
 
 
-def test_errors_come_together_in_the_order_of_dispatch(scene: Any) -> None:
+def test_errors_come_together_in_the_order_of_dispatch(stage: Any) -> None:
     """The first one to fail is the last that was dispatched."""
-    gate = scene.gate()
+    gate = stage.gate()
 
     def run(item: str) -> None:
         if item == "first":
@@ -49,7 +49,7 @@ def test_errors_come_together_in_the_order_of_dispatch(scene: Any) -> None:
         gate.open()
         raise ValueError(item)
 
-    pool = scene.pool([run] * 2, retry=ONCE)
+    pool = stage.pool([run] * 2, retry=ONCE)
     with pytest.raises(ExceptionGroup, match="2 of 2 tasks failed") as caught, pool.group() as group:
         group.dispatch("first")
         gate.wait_until_reached()
@@ -58,18 +58,18 @@ def test_errors_come_together_in_the_order_of_dispatch(scene: Any) -> None:
     assert [str(error) for error in pool.errors()] == ["first", "second"]
 
 
-def test_errors_that_are_no_exceptions_make_a_base_group(scene: Any) -> None:
+def test_errors_that_are_no_exceptions_make_a_base_group(stage: Any) -> None:
     def leave(item: int) -> None:
         raise SystemExit(item)
 
-    pool = scene.pool([leave], retry=ONCE)
+    pool = stage.pool([leave], retry=ONCE)
     with pytest.raises(BaseExceptionGroup) as caught, pool.group() as group:
         group.dispatch(3)
     assert isinstance(caught.value.exceptions[0], SystemExit)
 
 
-def test_ignored_errors_are_told_by_the_results(scene: Any) -> None:
-    pool = scene.pool([invert], retry=ONCE)
+def test_ignored_errors_are_told_by_the_results(stage: Any) -> None:
+    pool = stage.pool([invert], retry=ONCE)
     with pool.group(on_error="ignore") as group:
         group.dispatch(0, name="nothing")
         group.dispatch(1)
@@ -79,8 +79,8 @@ def test_ignored_errors_are_told_by_the_results(scene: Any) -> None:
     assert (good.value, good.error, good.ok) == (1, None, True)
 
 
-def test_first_failure_cancels_the_rest_running_ones_too(scene: Any) -> None:
-    gate = scene.gate()
+def test_first_failure_cancels_the_rest_running_ones_too(stage: Any) -> None:
+    gate = stage.gate()
     told = threading.Event()
 
     class Worker:
@@ -88,10 +88,10 @@ def test_first_failure_cancels_the_rest_running_ones_too(scene: Any) -> None:
             if item == "fails":
                 gate.hold()
                 raise Unrecoverable("no")
-            assert ctx.token.wait(scene.within)
+            assert ctx.token.wait(stage.within)
             told.set()
 
-    pool = scene.pool([Worker(), Worker()])
+    pool = stage.pool([Worker(), Worker()])
     with pytest.raises(ExceptionGroup) as caught, pool.group(on_error="cancel") as group:
         fails = group.dispatch("fails")
         gate.wait_until_reached()
@@ -104,24 +104,24 @@ def test_first_failure_cancels_the_rest_running_ones_too(scene: Any) -> None:
     assert told.is_set() or not rest[0].history
 
 
-def test_block_ends_once_a_task_has_failed(scene: Any) -> None:
+def test_block_ends_once_a_task_has_failed(stage: Any) -> None:
     """It would dispatch for ever."""
-    pool = scene.pool([invert], retry=ONCE)
+    pool = stage.pool([invert], retry=ONCE)
     with pytest.raises(ExceptionGroup) as caught, pool.group(on_error="cancel") as group:
         while True:
             group.dispatch(0)
     assert all(isinstance(error, ZeroDivisionError) for error in caught.value.exceptions)
 
 
-def test_task_that_fails_before_the_group_knows_it_counts(scene: Any) -> None:
+def test_task_that_fails_before_the_group_knows_it_counts(stage: Any) -> None:
     """The failure comes between the dispatch and its entry in the group."""
-    pool = scene.pool([invert], retry=ONCE)
+    pool = stage.pool([invert], retry=ONCE)
     group = pool.group(on_error="cancel")
     enter = group._enter
 
     def enter_and_wait(data: int) -> Any:
         task = enter(data)
-        task.exception(scene.within)
+        task.exception(stage.within)
         while not group._failed:
             pass
         return task
@@ -132,10 +132,10 @@ def test_task_that_fails_before_the_group_knows_it_counts(scene: Any) -> None:
     assert len(caught.value.exceptions) == 1
 
 
-def test_task_dispatched_while_another_fails_is_cancelled(scene: Any) -> None:
+def test_task_dispatched_while_another_fails_is_cancelled(stage: Any) -> None:
     """It is entered after the others were cancelled."""
-    gate = scene.gate()
-    pool = scene.pool([lambda item: gate.hold() if item else invert(item)] * 2, retry=ONCE)
+    gate = stage.gate()
+    pool = stage.pool([lambda item: gate.hold() if item else invert(item)] * 2, retry=ONCE)
     group = pool.group(on_error="cancel")
     enter = group._enter
 
@@ -148,15 +148,15 @@ def test_task_dispatched_while_another_fails_is_cancelled(scene: Any) -> None:
     group._enter = fail_first
     with pytest.raises(ExceptionGroup), group:
         dead = pool.dispatch(0)
-        dead.exception(scene.within)
+        dead.exception(stage.within)
         group._tasks.append(dead)
         late = group.dispatch(1)
         assert late.cancelled()
 
 
-def test_exception_in_the_block_cancels_its_tasks_and_goes_on_as_it_is(scene: Any) -> None:
-    gate = scene.gate()
-    pool = scene.pool([gate.hold])
+def test_exception_in_the_block_cancels_its_tasks_and_goes_on_as_it_is(stage: Any) -> None:
+    gate = stage.gate()
+    pool = stage.pool([gate.hold])
     error = KeyError("mine")
     with pytest.raises(KeyError) as caught, pool.group() as group:
         tasks = group.dispatch_many(range(3))
@@ -165,20 +165,20 @@ def test_exception_in_the_block_cancels_its_tasks_and_goes_on_as_it_is(scene: An
     assert {task.state for task in tasks} == {TaskState.CANCELLED}
 
 
-def test_groups_stand_inside_of_groups(scene: Any) -> None:
-    pool = scene.pool([invert], retry=ONCE)
+def test_groups_stand_inside_of_groups(stage: Any) -> None:
+    pool = stage.pool([invert], retry=ONCE)
     with pytest.raises(ExceptionGroup) as caught, pool.group() as outer:
         kept = outer.dispatch(1)
-        kept.result(scene.within)
+        kept.result(stage.within)
         with pool.group() as inner:
             inner.dispatch(0)
     assert isinstance(caught.value.exceptions[0], ZeroDivisionError)
     assert kept.result() == 1
 
 
-def test_task_that_somebody_cancels_is_no_failure(scene: Any) -> None:
-    gate = scene.gate()
-    pool = scene.pool([gate.hold])
+def test_task_that_somebody_cancels_is_no_failure(stage: Any) -> None:
+    gate = stage.gate()
+    pool = stage.pool([gate.hold])
     with pool.group() as group:
         group.dispatch("runs")
         assert group.dispatch("waits").cancel()
@@ -187,10 +187,10 @@ def test_task_that_somebody_cancels_is_no_failure(scene: Any) -> None:
     assert isinstance(group.results()[1].error, CancelledError)
 
 
-def test_task_that_the_pool_gives_up_is_one(scene: Any) -> None:
+def test_task_that_the_pool_gives_up_is_one(stage: Any) -> None:
     """Nothing is lost unnoticed."""
-    gate = scene.gate()
-    pool = scene.pool([gate.hold])
+    gate = stage.gate()
+    pool = stage.pool([gate.hold])
     with pytest.raises(ExceptionGroup) as caught, pool.group() as group:
         group.dispatch(1)
         pool.force_close()
@@ -198,16 +198,16 @@ def test_task_that_the_pool_gives_up_is_one(scene: Any) -> None:
     gate.open()
 
 
-def test_options_of_the_group_are_those_of_its_tasks(scene: Any) -> None:
-    pool = scene.pool([invert])
+def test_options_of_the_group_are_those_of_its_tasks(stage: Any) -> None:
+    pool = stage.pool([invert])
     with pool.group(name="all", priority=2) as group:
         first = group.dispatch(1)
         second = group.dispatch(1, name="other")
     assert [(task.name, task.priority) for task in (first, second)] == [("all", 2), ("other", 2)]
 
 
-def test_group_is_entered_once_and_dispatches_in_its_block_only(scene: Any) -> None:
-    group = scene.pool([invert]).group()
+def test_group_is_entered_once_and_dispatches_in_its_block_only(stage: Any) -> None:
+    group = stage.pool([invert]).group()
     with pytest.raises(PoolClosed, match="not entered"):
         group.dispatch(1)
     with group:
@@ -218,8 +218,8 @@ def test_group_is_entered_once_and_dispatches_in_its_block_only(scene: Any) -> N
         group.__enter__()
 
 
-def test_what_makes_no_sense_is_refused_at_the_call(scene: Any) -> None:
-    pool = scene.pool([invert])
+def test_what_makes_no_sense_is_refused_at_the_call(stage: Any) -> None:
+    pool = stage.pool([invert])
     with pytest.raises(InvalidValue):
         pool.group(on_error="retry")
     with pytest.raises(InvalidType):
@@ -229,20 +229,20 @@ def test_what_makes_no_sense_is_refused_at_the_call(scene: Any) -> None:
         pool.group()
 
 
-def test_worker_can_not_wait_for_its_own_pool(scene: Any) -> None:
-    pool = scene.pool([lambda item: pool.group()], retry=ONCE)
+def test_worker_can_not_wait_for_its_own_pool(stage: Any) -> None:
+    pool = stage.pool([lambda item: pool.group()], retry=ONCE)
     with pytest.raises(WrongThread):
         pool.dispatch(1).result()
 
 
-def test_errors_of_a_group_leave_no_cycle_behind(scene: Any, no_garbage: None) -> None:
+def test_errors_of_a_group_leave_no_cycle_behind(stage: Any, no_garbage: None) -> None:
     class Broken(Exception):
         pass
 
     def fail(item: int) -> None:
         raise Broken
 
-    pool = scene.pool([fail], retry=ONCE, dead_limit=0)
+    pool = stage.pool([fail], retry=ONCE, dead_limit=0)
 
     def run() -> "weakref.ref[BaseException]":
         try:
@@ -293,21 +293,21 @@ def test_ctrl_c_at_the_end_of_the_block_cancels_its_tasks() -> None:
     assert out == "cancelled\n"  # and none of the others has begun
 
 
-def test_errors_of_the_pool_come_in_the_order_of_dispatch(scene: Any) -> None:
-    gate = scene.gate()
+def test_errors_of_the_pool_come_in_the_order_of_dispatch(stage: Any) -> None:
+    gate = stage.gate()
 
     def run(item: int) -> None:
         if item == 1:
             gate.hold()
         raise ValueError(item)
 
-    pool = scene.pool([run] * 2, retry=ONCE)
+    pool = stage.pool([run] * 2, retry=ONCE)
     first = pool.dispatch(1)
     gate.wait_until_reached()
     second = pool.dispatch(2)
-    assert second.exception(scene.within)
+    assert second.exception(stage.within)
     gate.open()
-    assert first.exception(scene.within)
+    assert first.exception(stage.within)
     assert [error.args for error in pool.errors()] == [(1,), (2,)]
     assert [dead.reason for dead in pool.dead_tasks()] == [DeadReason.ATTEMPTS] * 2
 
@@ -325,7 +325,7 @@ def test_a_task_s_own_date_goes_before_that_of_its_group(usual: str) -> None:
     pool.force_close()
 
 
-def test_group_takes_an_iterable_of_data(scene: Any) -> None:
-    pool = scene.pool([str])
+def test_group_takes_an_iterable_of_data(stage: Any) -> None:
+    pool = stage.pool([str])
     with pool.group() as group, pytest.raises(InvalidType, match="items"):
         group.dispatch_many(5)

@@ -246,18 +246,18 @@ class Connected:
         return call()
 
 
-def test_workers_of_the_pool_make_the_calls(scene: Any) -> None:
+def test_workers_of_the_pool_make_the_calls(stage: Any) -> None:
     workers = [Connected(), Connected()]
-    pool = scene.pool(workers, retry=AT_ONCE)
+    pool = stage.pool(workers, retry=AT_ONCE)
     with pool.as_executor() as executor:
         assert list(executor.map(pow, range(20), itertools.repeat(2))) == [n * n for n in range(20)]
         assert executor.submit(Flaky(failures=1)).result() == 2
     assert sum(worker.calls for worker in workers) == 22
 
 
-def test_shutdown_waits_for_its_own_calls_and_leaves_the_pool_open(scene: Any) -> None:
-    gate = scene.gate()
-    pool = scene.pool([Connected(), Connected()])
+def test_shutdown_waits_for_its_own_calls_and_leaves_the_pool_open(stage: Any) -> None:
+    gate = stage.gate()
+    pool = stage.pool([Connected(), Connected()])
     other = pool.dispatch(gate.hold)
     with pool.as_executor() as executor:
         future = executor.submit(pow, 2, 2)
@@ -269,9 +269,9 @@ def test_shutdown_waits_for_its_own_calls_and_leaves_the_pool_open(scene: Any) -
     assert pool.dispatch(lambda: 3).result() == 3
 
 
-def test_shutdown_cancels_its_own_pending_calls_on_request(scene: Any) -> None:
-    gate = scene.gate()
-    pool = scene.pool([Connected()])
+def test_shutdown_cancels_its_own_pending_calls_on_request(stage: Any) -> None:
+    gate = stage.gate()
+    pool = stage.pool([Connected()])
     pool.dispatch(gate.hold)
     gate.wait_until_reached()
     waits = pool.dispatch(lambda: "waits")
@@ -284,8 +284,8 @@ def test_shutdown_cancels_its_own_pending_calls_on_request(scene: Any) -> None:
     assert waits.result() == "waits"
 
 
-def test_call_that_the_pool_refuses_is_not_waited_for(scene: Any) -> None:
-    pool = scene.pool([Connected()])
+def test_call_that_the_pool_refuses_is_not_waited_for(stage: Any) -> None:
+    pool = stage.pool([Connected()])
     executor = pool.as_executor()
     pool.close()
     with pytest.raises(RuntimeError):
@@ -293,18 +293,18 @@ def test_call_that_the_pool_refuses_is_not_waited_for(scene: Any) -> None:
     executor.shutdown()
 
 
-def test_executor_of_a_bounded_pool_does_not_hang(scene: Any) -> None:
+def test_executor_of_a_bounded_pool_does_not_hang(stage: Any) -> None:
     """Submitting waits for room, and those who make it have something to tell the executor."""
-    pool = scene.pool([Connected()] * 2, max_queue=1)
+    pool = stage.pool([Connected()] * 2, max_queue=1)
     with pool.as_executor() as executor:
         futures = [executor.submit(pow, n, 2) for n in range(100)]
     assert [future.result() for future in futures] == [n * n for n in range(100)]
 
 
-def test_shutdown_of_a_view_in_a_worker_does_not_hang(scene: Any) -> None:
-    executor = scene.pool([Connected()]).as_executor()
+def test_shutdown_of_a_view_in_a_worker_does_not_hang(stage: Any) -> None:
+    executor = stage.pool([Connected()]).as_executor()
     with pytest.raises(RuntimeError, match="wait for itself"):
-        executor.submit(executor.shutdown).result(scene.within)
+        executor.submit(executor.shutdown).result(stage.within)
 
 
 def test_map_keeps_the_executor_that_it_needs_for_the_rest() -> None:

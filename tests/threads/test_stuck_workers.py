@@ -62,39 +62,39 @@ def test_worker_that_came_back_in_time_is_not_replaced():
     assert not any(isinstance(event, (WorkerStuck, WorkerReplaced)) for event in told)
 
 
-def test_stuck_worker_with_a_factory_is_replaced(play):
+def test_stuck_worker_with_a_factory_is_replaced(stage):
     """New resource, new thread, same id; the old thread is counted until it comes back."""
-    resources = Resources(play.hang())
-    pool = play.pool([WorkerSpec(factory=resources, name="phone")], timeout=0.01, grace=0.01)
+    resources = Resources(stage.hang())
+    pool = stage.eager_pool([WorkerSpec(factory=resources, name="phone")], timeout=0.01, grace=0.01)
     task = pool.dispatch(None)
-    assert task.result(play.within) == 2
+    assert task.result(stage.within) == 2
     [worker] = pool.workers()
     assert (worker.id, worker.name) == (task.history[0].worker_id, "phone")
     assert task.history[1].worker_id == worker.id
     assert pool.stats().abandoned == 1
     assert pool.stats().workers == 1
     resources.hang.release()
-    play.until(lambda: pool.stats().abandoned == 0)
+    stage.until(lambda: pool.stats().abandoned == 0)
     assert resources.stopped == [1]
     assert task.result() == 2
 
 
-def test_paused_stuck_worker_is_paused_in_its_new_thread_too(play):
-    resources = Resources(play.hang())
-    pool = play.pool([WorkerSpec(factory=resources)], timeout=0.01, grace=0.02, retry=play.once)
+def test_paused_stuck_worker_is_paused_in_its_new_thread_too(stage):
+    resources = Resources(stage.hang())
+    pool = stage.eager_pool([WorkerSpec(factory=resources)], timeout=0.01, grace=0.02, retry=stage.once)
     pool.dispatch(None)
     resources.hang.wait_until_begun()
     pool.pause_worker(pool.workers()[0].id)
-    play.until(lambda: pool.stats().abandoned == 1)
-    play.until(lambda: pool.workers()[0].state == "paused")
+    stage.until(lambda: pool.stats().abandoned == 1)
+    stage.until(lambda: pool.workers()[0].state == "paused")
     task = pool.dispatch("y", timeout=None)
     pool.resume_worker(pool.workers()[0].id)
-    assert task.result(play.within) == 2
+    assert task.result(stage.within) == 2
 
 
-def test_no_more_threads_are_given_up_than_allowed(play, caplog):
-    resources = Resources(play.hang(), hanging=9)
-    pool = play.pool(
+def test_no_more_threads_are_given_up_than_allowed(stage, caplog):
+    resources = Resources(stage.hang(), hanging=9)
+    pool = stage.eager_pool(
         [WorkerSpec(factory=resources)],
         timeout=0.01,
         grace=0.01,
@@ -103,14 +103,14 @@ def test_no_more_threads_are_given_up_than_allowed(play, caplog):
     )
     pool.dispatch(None)
     resources.hang.wait_until_begun(3)
-    play.until(lambda: "max_abandoned" in caplog.text)
+    stage.until(lambda: "max_abandoned" in caplog.text)
     assert pool.stats().abandoned == 2
     assert resources.made == 3
     assert pool.workers()[0].state == "stuck"
 
 
-def test_factory_that_fails_takes_the_worker_out_and_no_other(play, caplog):
-    hang, calls = play.hang(), []
+def test_factory_that_fails_takes_the_worker_out_and_no_other(stage, caplog):
+    hang, calls = stage.hang(), []
 
     def make() -> Any:
         calls.append(1)
@@ -118,31 +118,31 @@ def test_factory_that_fails_takes_the_worker_out_and_no_other(play, caplog):
             raise OSError("no more of them")
         return hang
 
-    pool = play.pool([WorkerSpec(factory=make)], timeout=0.01, grace=0.01)
+    pool = stage.eager_pool([WorkerSpec(factory=make)], timeout=0.01, grace=0.01)
     task = pool.dispatch(None)
-    play.until(lambda: pool.workers()[0].error is not None)
+    stage.until(lambda: pool.workers()[0].error is not None)
     assert pool.workers()[0].state == "failed"
     pool.add_worker(str)
-    assert task.result(play.within) == "None"
+    assert task.result(stage.within) == "None"
     assert "could not be started" in caplog.text
 
 
-def test_task_waits_for_a_stuck_worker_as_long_as_the_pool_is_open(play):
-    hang = play.hang()
-    pool = play.pool([hang], timeout=0.01, grace=0.01)
+def test_task_waits_for_a_stuck_worker_as_long_as_the_pool_is_open(stage):
+    hang = stage.hang()
+    pool = stage.eager_pool([hang], timeout=0.01, grace=0.01)
     task = pool.dispatch("x")
-    play.until(lambda: pool.wait(0.01) is False and pool.workers()[0].state == "stuck")
+    stage.until(lambda: pool.wait(0.01) is False and pool.workers()[0].state == "stuck")
     assert not task.done()
     hang.release()
-    assert task.result(play.within) == "too late"
+    assert task.result(stage.within) == "too late"
 
 
-def test_close_does_not_wait_for_a_worker_that_is_given_up(play):
+def test_close_does_not_wait_for_a_worker_that_is_given_up(stage):
     """What only such workers are left for ends cancelled, with the reason."""
-    hang = play.hang()
-    pool = play.pool([hang] * 2, timeout=0.01, grace=0.02)
+    hang = stage.hang()
+    pool = stage.eager_pool([hang] * 2, timeout=0.01, grace=0.02)
     tasks = pool.dispatch_many(range(5))
-    play.start(pool.close).result(play.within)
+    stage.start(pool.close).result(stage.within)
     assert {task.state for task in tasks} <= {TaskState.CANCELLED, TaskState.DEAD}
     cancelled = [task for task in tasks if task.cancelled()]
     assert cancelled
@@ -150,79 +150,79 @@ def test_close_does_not_wait_for_a_worker_that_is_given_up(play):
         cancelled[0].result()
 
 
-def test_stuck_worker_with_a_factory_is_replaced_while_the_pool_closes(play):
+def test_stuck_worker_with_a_factory_is_replaced_while_the_pool_closes(stage):
     """A `with` block spends most of its time in `close`."""
-    resources = Resources(play.hang())
-    with play.pool([WorkerSpec(factory=resources)], timeout=0.05, grace=0.01) as pool:
+    resources = Resources(stage.hang())
+    with stage.eager_pool([WorkerSpec(factory=resources)], timeout=0.05, grace=0.01) as pool:
         task = pool.dispatch(None)
     assert task.result() == 2
 
 
-def test_close_with_a_timeout_names_what_still_runs(play):
-    hang = play.hang()
-    pool = play.pool([hang], name="phones", retry=play.once)
+def test_close_with_a_timeout_names_what_still_runs(stage):
+    hang = stage.hang()
+    pool = stage.eager_pool([hang], name="phones", retry=stage.once)
     running, stuck = pool.dispatch("x"), None
     hang.wait_until_begun()
     with pytest.raises(CloseTimeout) as raised:
         pool.close(timeout=0.01)
     assert raised.value.running == (f"worker-0 (task {running.id})",)
     hang.release()
-    pool.close(timeout=play.within)
+    pool.close(timeout=stage.within)
     assert running.result() == "too late"
-    hang = play.hang()
-    pool = play.pool([hang], timeout=0.01, retry=play.once)
+    hang = stage.hang()
+    pool = stage.eager_pool([hang], timeout=0.01, retry=stage.once)
     stuck = pool.dispatch("x")
-    assert isinstance(stuck.exception(play.within), AttemptTimeout)
+    assert isinstance(stuck.exception(stage.within), AttemptTimeout)
     with pytest.raises(CloseTimeout, match=f"stuck in task {stuck.id}, which is over"):
         pool.close(timeout=0.01)
 
 
-def test_closing_does_not_burn_a_processor_while_a_paused_worker_runs(play, monkeypatch):
-    hang, looked = play.hang(), []
-    pool = play.pool([hang])
+def test_closing_does_not_burn_a_processor_while_a_paused_worker_runs(stage, monkeypatch):
+    hang, looked = stage.hang(), []
+    pool = stage.eager_pool([hang])
     task = pool.dispatch("x")
     hang.wait_until_begun()
     pool.pause_worker(pool.workers()[0].id)
     waits = pool._engine.settled.wait_for
     monkeypatch.setattr(pool._engine.settled, "wait_for", lambda *a: (looked.append(1), waits(*a))[1])
-    closing = play.start(pool.close)
-    play.until(lambda: looked)
+    closing = stage.start(pool.close)
+    stage.until(lambda: looked)
     hang.release()
-    closing.result(play.within)
+    closing.result(stage.within)
     assert task.result() == "too late"
     assert len(looked) <= 3
 
 
-def test_worker_that_is_asked_to_leave_while_stuck_is_not_replaced(play):
-    resources = Resources(play.hang())
-    pool = play.pool([WorkerSpec(factory=resources), str], timeout=0.01, grace=0.05, retry=play.once)
+def test_worker_that_is_asked_to_leave_while_stuck_is_not_replaced(stage):
+    resources = Resources(stage.hang())
+    pool = stage.eager_pool([WorkerSpec(factory=resources), str], timeout=0.01, grace=0.05, retry=stage.once)
     pool.pause_worker(pool.workers()[1].id)
     pool.dispatch(None)
     resources.hang.wait_until_begun()
     leaving = pool.workers()[0].id
-    removing = play.start(lambda: pool.remove_worker(leaving, timeout=0.2))
-    removing.result(play.within)
+    removing = stage.start(lambda: pool.remove_worker(leaving, timeout=0.2))
+    removing.result(stage.within)
     assert leaving not in [worker.id for worker in pool.workers()]
     assert resources.made == 1
     resources.hang.release()
-    play.until(lambda: pool.stats().abandoned == 0)
+    stage.until(lambda: pool.stats().abandoned == 0)
 
 
-def test_thread_that_has_just_left_is_not_counted_as_abandoned(play):
+def test_thread_that_has_just_left_is_not_counted_as_abandoned(stage):
     """Its last steps come after it has said good-bye."""
     last_step, go_on = threading.Event(), threading.Event()
-    pool = play.pool([str] * 2)
+    pool = stage.eager_pool([str] * 2)
     runner = next(iter(pool._workers))
     leave = runner._on_leave
 
     def leave_slowly(runner: Any) -> None:
         leave(runner)
         last_step.set()
-        go_on.wait(play.within)
+        go_on.wait(stage.within)
 
     runner._on_leave = leave_slowly
-    removing = play.start(lambda: pool.remove_worker(runner.slot.id, timeout=0.01))
-    assert last_step.wait(play.within)
-    removing.result(play.within)
+    removing = stage.start(lambda: pool.remove_worker(runner.slot.id, timeout=0.01))
+    assert last_step.wait(stage.within)
+    removing.result(stage.within)
     assert pool.stats().abandoned == 0
     go_on.set()

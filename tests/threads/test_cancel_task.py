@@ -66,7 +66,7 @@ def test_task_of_another_pool_is_left_alone():
     other.force_close()
 
 
-def test_running_task_is_interrupted_if_asked_for(play):
+def test_running_task_is_interrupted_if_asked_for(stage):
     seen: list[str] = []
 
     def spin_on() -> None:
@@ -81,30 +81,30 @@ def test_running_task_is_interrupted_if_asked_for(play):
             seen.append("struck")
             raise
 
-    pool = play.pool([spin])
+    pool = stage.eager_pool([spin])
     task = pool.dispatch("x")
-    play.until(lambda: seen)
+    stage.until(lambda: seen)
     assert pool.cancel_task(task, interrupt=True)
-    play.until(lambda: seen == ["spinning", "struck"])
+    stage.until(lambda: seen == ["spinning", "struck"])
     assert task.cancelled()
-    play.until(lambda: pool.workers()[0].state != "stuck")
+    stage.until(lambda: pool.workers()[0].state != "stuck")
 
 
-def test_task_can_cancel_itself(play):
+def test_task_can_cancel_itself(stage):
     tasks: list[Any] = []
     dispatched = threading.Event()
 
     def cancel_myself(data: object) -> str:
-        dispatched.wait(play.within)
+        dispatched.wait(stage.within)
         assert pool.cancel_task(tasks[0])
         return "too late"
 
-    pool = play.pool([cancel_myself, str])
+    pool = stage.eager_pool([cancel_myself, str])
     pool.pause_worker(pool.workers()[1].id)
     tasks.append(pool.dispatch("x"))
     dispatched.set()
     with pytest.raises(CancelledError):
-        tasks[0].result(play.within)
+        tasks[0].result(stage.within)
 
 
 @pytest.mark.parametrize("callback", ["on_failure", "on_retry", "listener", "on_cancel"])
@@ -137,13 +137,13 @@ def test_callback_in_the_middle_of_a_decision_may_cancel_the_task(callback, endi
 
 
 @pytest.mark.parametrize("decision", ["retry at once", "retry later", "dead", "dropped"])
-def test_answer_is_true_only_if_the_task_ends_cancelled(play, monkeypatch, decision):
+def test_answer_is_true_only_if_the_task_ends_cancelled(stage, monkeypatch, decision):
     """A cancellation that arrives between the decision on a failure and its execution."""
     answers: list[Any] = []
     policy = RetryPolicy(
         attempts=1 if decision == "dead" else 3, delay=60 if decision == "retry later" else 0
     )
-    pool = play.pool(
+    pool = stage.eager_pool(
         [_failing_once()],
         retry=policy,
         on_failure=lambda *_: FailureAction.DROP if decision == "dropped" else None,
@@ -153,7 +153,7 @@ def test_answer_is_true_only_if_the_task_ends_cancelled(play, monkeypatch, decis
 
     def cancel_then(self: Scheduler, task: Any, *arguments: Any) -> Any:
         if not answers:
-            answers.append(play.start(pool.cancel_task, task))
+            answers.append(stage.start(pool.cancel_task, task))
             # It either is done at once, or waits for the decision to be carried out: both are seen to.
             for _ in range(100):
                 if answers[0].done():
@@ -162,13 +162,13 @@ def test_answer_is_true_only_if_the_task_ends_cancelled(play, monkeypatch, decis
 
     monkeypatch.setattr(Scheduler, place[decision], cancel_then)
     task = pool.dispatch("x")
-    play.until(lambda: answers)
-    answer = answers[0].result(play.within)
-    play.until(task.done)
+    stage.until(lambda: answers)
+    answer = answers[0].result(stage.within)
+    stage.until(task.done)
     assert answer is task.cancelled()
 
 
-def test_success_wins_a_race_with_cancel(play):
+def test_success_wins_a_race_with_cancel(stage):
     """The attempt has been taken out of its box by its own thread: it is too late, and the answer is no."""
     popped, go_on = threading.Event(), threading.Event()
 
@@ -176,33 +176,33 @@ def test_success_wins_a_race_with_cancel(play):
         def pop(self, *arguments: Any) -> Any:
             ctx = super().pop(*arguments)
             popped.set()
-            assert go_on.wait(play.within)
+            assert go_on.wait(stage.within)
             return ctx
 
-    pool = play.pool([str])
+    pool = stage.eager_pool([str])
     pool.pause()
     slot = next(iter(pool._workers)).slot
     slot.running = Box()
     pool.restart_worker(slot.id)  # it takes its box in hand anew
     pool.resume()
     task = pool.dispatch("x")
-    assert popped.wait(play.within)
-    answer = play.start(pool.cancel_task, task)
+    assert popped.wait(stage.within)
+    answer = stage.start(pool.cancel_task, task)
     assert not task.done()
     go_on.set()
-    assert answer.result(play.within) is False
+    assert answer.result(stage.within) is False
     assert task.result() == "x"
 
 
-def test_cancel_wins_a_race_with_success(play):
+def test_cancel_wins_a_race_with_success(stage):
     """The attempt was taken over just before its thread has reached for it."""
-    pool = play.pool([lambda data: (pool.cancel_task(task_of[data]), data)[1]])
+    pool = stage.eager_pool([lambda data: (pool.cancel_task(task_of[data]), data)[1]])
     task_of: dict[str, Any] = {}
     pool.pause()
     task_of["x"] = pool.dispatch("x")
     pool.resume()
     with pytest.raises(CancelledError):
-        task_of["x"].result(play.within)
+        task_of["x"].result(stage.within)
 
 
 def test_task_cancelled_while_it_is_requeued():
@@ -244,19 +244,19 @@ def _failing_once() -> Any:
     return run
 
 
-def test_task_may_be_cancelled_by_the_function_that_says_whose_fault_its_error_is(play):
+def test_task_may_be_cancelled_by_the_function_that_says_whose_fault_its_error_is(stage):
     def blame(error: BaseException) -> None:
         assert pool.cancel_task(tasks[0])
 
     def fail(data: object) -> None:
-        go.wait(play.within)
+        go.wait(stage.within)
         raise ValueError(data)
 
     go = threading.Event()
     tasks: list[Any] = []
-    pool = play.pool([fail] * 2, blame=blame)
+    pool = stage.eager_pool([fail] * 2, blame=blame)
     tasks.append(pool.dispatch("x"))
     go.set()
-    play.until(tasks[0].done)
+    stage.until(tasks[0].done)
     assert tasks[0].cancelled()
     assert len(tasks[0].history) == 1

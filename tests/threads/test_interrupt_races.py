@@ -38,7 +38,7 @@ def put_box(pool: Any, before_pop: Any) -> None:
     pool.restart_worker(runner.slot.id)
 
 
-def strike(pool: Any, play: Any, **options: Any) -> None:
+def strike(pool: Any, stage: Any, **options: Any) -> None:
     """Interrupt the worker from another thread, while its own does nothing but be there to be struck."""
     done: list[bool] = []  # a future has a lock, and whoever is struck while he takes one keeps it
 
@@ -74,7 +74,7 @@ def over() -> Iterator[tuple[Gate, ManualAttempt[Any, Any]]]:
 
 @pytest.mark.parametrize("ending", ["returns", "raises"])
 @pytest.mark.parametrize("fate", ["retry", "drop", "dead"])
-def test_interrupt_that_arrives_as_run_ends(play, caplog, ending, fate):
+def test_interrupt_that_arrives_as_run_ends(stage, caplog, ending, fate):
     """The code has come to its end, and its thread has not yet reached for what it has done."""
 
     def run(data: object) -> object:
@@ -84,11 +84,11 @@ def test_interrupt_that_arrives_as_run_ends(play, caplog, ending, fate):
         return len(calls)
 
     calls: list[object] = []
-    pool = play.pool([run], retry=play.once)
+    pool = stage.eager_pool([run], retry=stage.once)
     thread = thread_of(pool)
-    put_box(pool, lambda: strike(pool, play, task=fate))
+    put_box(pool, lambda: strike(pool, stage, task=fate))
     task = pool.dispatch("x")
-    play.until(task.done)
+    stage.until(task.done)
     if fate == "retry":
         assert len(task.history) == 2
         if ending == "returns":
@@ -100,13 +100,13 @@ def test_interrupt_that_arrives_as_run_ends(play, caplog, ending, fate):
     pool.add_worker(lambda data: "alive")
     assert thread_of(pool) is thread
     assert thread.is_alive()
-    play.until(lambda: pool.workers()[0].state != "stuck")
+    stage.until(lambda: pool.workers()[0].state != "stuck")
     assert caplog.text == ""
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
 @pytest.mark.parametrize("place", ["_came_back", "absorb", "interrupt"])
-def test_interrupts_that_strike_on_the_way_back_do_no_harm(play, monkeypatch, caplog, place, times):
+def test_interrupts_that_strike_on_the_way_back_do_no_harm(stage, monkeypatch, caplog, place, times):
     """The guard sends the thread to the gate again, however often it is struck before it gets there."""
     left = [times]
 
@@ -115,26 +115,26 @@ def test_interrupts_that_strike_on_the_way_back_do_no_harm(play, monkeypatch, ca
             slot = self.slot if isinstance(self, Runner) else self._slot
             if left[0] and threading.current_thread() is thread and slot.stuck is ctx:
                 left[0] -= 1
-                strike(pool, play)
+                strike(pool, stage)
             return function(self, ctx)
 
         return call
 
     run = _spin_until_cancelled
-    pool = play.pool([run], retry=play.once)
+    pool = stage.eager_pool([run], retry=stage.once)
     thread = thread_of(pool)
     owner = Runner if place == "_came_back" else Gate
     if place != "interrupt":
         monkeypatch.setattr(owner, place, struck_before(getattr(owner, place)))
     task = pool.dispatch("spin", timeout=0.01, interrupt_on_timeout=place == "interrupt")
-    assert isinstance(task.exception(play.within), AttemptTimeout)
-    play.until(lambda: pool.workers()[0].state != "stuck")
-    assert pool.dispatch("x").result(play.within) == "x"
+    assert isinstance(task.exception(stage.within), AttemptTimeout)
+    stage.until(lambda: pool.workers()[0].state != "stuck")
+    assert pool.dispatch("x").result(stage.within) == "x"
     assert thread_of(pool) is thread
     assert caplog.text == ""
 
 
-def test_second_interrupt_that_strikes_as_the_guard_lets_go_of_the_first(play, monkeypatch, caplog):
+def test_second_interrupt_that_strikes_as_the_guard_lets_go_of_the_first(stage, monkeypatch, caplog):
     """The jump back to the head of a loop is a point at which it can strike."""
     serve = Runner._serve
     struck: list[object] = []
@@ -146,9 +146,9 @@ def test_second_interrupt_that_strikes_as_the_guard_lets_go_of_the_first(play, m
         serve(self)
 
     monkeypatch.setattr(Runner, "_serve", struck_twice)
-    pool = play.pool([str])
+    pool = stage.eager_pool([str])
     thread = thread_of(pool)
-    assert pool.dispatch("x").result(play.within) == "x"
+    assert pool.dispatch("x").result(stage.within) == "x"
     assert struck
     assert thread_of(pool) is thread
     assert caplog.text == ""
@@ -173,14 +173,14 @@ def test_nothing_is_raised_once_the_thread_was_struck_on_its_way_back(over):
     assert gate.absorb(attempt.context)
 
 
-def test_interrupts_in_a_storm_from_one_operator_do_not_kill_the_thread(play, caplog):
+def test_interrupts_in_a_storm_from_one_operator_do_not_kill_the_thread(stage, caplog):
     """As often as a thread can be hit, at every place where it can be."""
     before = sys.getswitchinterval()
     gc.collect()
     gc.disable()  # what strikes a finalizer is dropped, and not what this is about
     sys.setswitchinterval(1e-6)
     try:
-        pool = play.pool([_spin_until_cancelled], retry=play.once)
+        pool = stage.eager_pool([_spin_until_cancelled], retry=stage.once)
         worker, thread = pool.workers()[0].id, thread_of(pool)
         for _ in range(100):
             task = pool.dispatch("spin")
@@ -191,8 +191,8 @@ def test_interrupts_in_a_storm_from_one_operator_do_not_kill_the_thread(play, ca
     finally:
         sys.setswitchinterval(before)
         gc.enable()
-    play.until(lambda: pool.workers()[0].state != "stuck")
-    assert pool.dispatch("x").result(play.within) == "x"
+    stage.until(lambda: pool.workers()[0].state != "stuck")
+    assert pool.dispatch("x").result(stage.within) == "x"
     assert thread_of(pool) is thread
     assert caplog.text == ""
 
@@ -237,7 +237,7 @@ def test_waiting_for_a_task_can_leave_no_lock_behind(monkeypatch):
     assert task.result() == "x"
 
 
-def test_interrupt_waits_until_a_call_of_the_pool_is_over(play, monkeypatch):
+def test_interrupt_waits_until_a_call_of_the_pool_is_over(stage, monkeypatch):
     """Code that runs may use its pool; struck in the middle of that, it would leave the pool in pieces."""
     inside, go_on = threading.Event(), threading.Event()
     seen: list[str] = []
@@ -252,7 +252,7 @@ def test_interrupt_waits_until_a_call_of_the_pool_is_over(play, monkeypatch):
             seen.append("struck")
             raise
 
-    pool = play.pool([dispatch_inside], retry=play.once)
+    pool = stage.eager_pool([dispatch_inside], retry=stage.once)
     submit = pool._engine.scheduler.submit
 
     def slow_submit(task: Any, *arguments: Any) -> None:
@@ -267,16 +267,16 @@ def test_interrupt_waits_until_a_call_of_the_pool_is_over(play, monkeypatch):
 
     monkeypatch.setattr(pool._engine.scheduler, "submit", slow_submit)
     task = pool.dispatch("outer")
-    assert inside.wait(play.within)
+    assert inside.wait(stage.within)
     assert pool.cancel_task(task, interrupt=True)
     go_on.set()
-    play.until(lambda: len(seen) == 2)
+    stage.until(lambda: len(seen) == 2)
     assert seen == ["entered", "struck"]
     assert pool.stats().delayed == 1
-    assert pool.dispatch("x").result(play.within) is None
+    assert pool.dispatch("x").result(stage.within) is None
 
 
-def test_attempt_that_is_over_before_it_has_begun_does_not_begin(play, caplog):
+def test_attempt_that_is_over_before_it_has_begun_does_not_begin(stage, caplog):
     """A listener that hears of the start ends it; what is raised then must not strike the listener."""
     ran: list[object] = []
 
@@ -284,11 +284,11 @@ def test_attempt_that_is_over_before_it_has_begun_does_not_begin(play, caplog):
         if type(event).__name__ == "AttemptStarted" and event.task.data == "x":
             assert pool.cancel_task(event.task, interrupt=True)
 
-    pool = play.pool([ran.append], listeners=[hear])
+    pool = stage.eager_pool([ran.append], listeners=[hear])
     task = pool.dispatch("x")
-    play.until(task.done)
+    stage.until(task.done)
     assert task.cancelled()
-    pool.dispatch("y").result(play.within)
+    pool.dispatch("y").result(stage.within)
     assert ran == ["y"]
     assert caplog.text == ""
 
@@ -313,22 +313,22 @@ def test_success_and_timeout_at_the_same_instant(first):
     assert pool.stats().ended == 1
 
 
-def test_timeout_strikes_as_the_thread_reaches_for_its_success(play):
-    pool = play.pool([lambda data: data], timeout=3600, retry=RetryPolicy(attempts=2, delay=0))
+def test_timeout_strikes_as_the_thread_reaches_for_its_success(stage):
+    pool = stage.eager_pool([lambda data: data], timeout=3600, retry=RetryPolicy(attempts=2, delay=0))
 
     def expire() -> None:
         [ctx] = next(iter(pool._workers)).slot.running
         ctx._expires = 0.0
-        play.start(pool._engine.watchdog.catch_up).result(play.within)
+        stage.start(pool._engine.watchdog.catch_up).result(stage.within)
 
     put_box(pool, expire)
     task = pool.dispatch("x")
-    assert task.result(play.within) == "x"
+    assert task.result(stage.within) == "x"
     assert [attempt.outcome.value for attempt in task.history] == ["timed_out", "succeeded"]
     assert pool.stats().succeeded == 1
 
 
-def test_on_success_may_dispatch_and_is_told_that_it_can_not_close(play, caplog):
+def test_on_success_may_dispatch_and_is_told_that_it_can_not_close(stage, caplog):
     answers: list[Any] = []
 
     def on_success(task: Any) -> None:
@@ -336,16 +336,16 @@ def test_on_success_may_dispatch_and_is_told_that_it_can_not_close(play, caplog)
             answers.append(pool.dispatch("second"))
             pool.close()
 
-    pool = play.pool([str], on_success=on_success)
-    pool.dispatch("first").result(play.within)
-    play.until(lambda: answers)
-    assert answers[0].result(play.within) == "second"
-    play.until(lambda: "WrongThread" in caplog.text)
+    pool = stage.eager_pool([str], on_success=on_success)
+    pool.dispatch("first").result(stage.within)
+    stage.until(lambda: answers)
+    assert answers[0].result(stage.within) == "second"
+    stage.until(lambda: "WrongThread" in caplog.text)
     assert not pool.closed
-    pool.close(timeout=play.within)
+    pool.close(timeout=stage.within)
 
 
-def test_on_success_may_close_by_force(play):
+def test_on_success_may_close_by_force(stage):
     refused: list[BaseException] = []
 
     def on_success(task: Any) -> None:
@@ -355,12 +355,12 @@ def test_on_success_may_close_by_force(play):
         except PoolClosed as error:
             refused.append(error)
 
-    pool = play.pool([str] * 2, on_success=on_success)
-    assert pool.dispatch("first").result(play.within) == "first"
-    play.until(lambda: refused)
+    pool = stage.eager_pool([str] * 2, on_success=on_success)
+    assert pool.dispatch("first").result(stage.within) == "first"
+    stage.until(lambda: refused)
 
 
-def test_interrupt_that_strikes_a_finalizer_is_raised_once_more(play, interrupts_dropped_by_python):
+def test_interrupt_that_strikes_a_finalizer_is_raised_once_more(stage, interrupts_dropped_by_python):
     """CPython drops what is raised in one, and the code runs on."""
     finalizing: list[bool] = []
 
@@ -377,15 +377,15 @@ def test_interrupt_that_strikes_a_finalizer_is_raised_once_more(play, interrupts
                 pass
         return data
 
-    pool = play.pool([finalize_and_spin], retry=play.once, grace=0.02)
+    pool = stage.eager_pool([finalize_and_spin], retry=stage.once, grace=0.02)
     task = pool.dispatch("spin")
-    play.until(lambda: finalizing)
+    stage.until(lambda: finalizing)
     assert pool.cancel_task(task, interrupt=True)
-    assert pool.dispatch("x").result(play.within) == "x"
+    assert pool.dispatch("x").result(stage.within) == "x"
     assert interrupts_dropped_by_python == [Interrupted]
 
 
-def test_interrupt_that_strikes_as_a_call_of_the_pool_returns_counts_as_one(play):
+def test_interrupt_that_strikes_as_a_call_of_the_pool_returns_counts_as_one(stage):
     """The resource may be half-used then, and is made anew."""
     made: list[int] = []
 
@@ -399,17 +399,17 @@ def test_interrupt_that_strikes_as_a_call_of_the_pool_returns_counts_as_one(play
         made.append(1)
         return use_the_pool
 
-    pool = play.pool([WorkerSpec(factory=make)], retry=play.once)
+    pool = stage.eager_pool([WorkerSpec(factory=make)], retry=stage.once)
     for n in range(1, 20):
         task = pool.dispatch("spin")
-        play.until(task.running)
+        stage.until(task.running)
         assert pool.cancel_task(task, interrupt=True)
-        assert pool.dispatch("x").result(play.within) == "x"
+        assert pool.dispatch("x").result(stage.within) == "x"
         assert len(made) in {n, n + 1}
         made[:] = [1] * (n + 1)
 
 
-def test_interrupt_that_was_swallowed_counts_as_one(play):
+def test_interrupt_that_was_swallowed_counts_as_one(stage):
     """The resource may be half-used, whatever the code has made of the interrupt."""
     made: list[int] = []
 
@@ -423,9 +423,11 @@ def test_interrupt_that_was_swallowed_counts_as_one(play):
         except BaseException:  # noqa: BLE001 - that is the point
             return "late"
 
-    pool = play.pool([WorkerSpec(factory=make)], retry=play.once, timeout=0.01, interrupt_on_timeout=True)
-    assert isinstance(pool.dispatch("spin").exception(play.within), AttemptTimeout)
-    assert pool.dispatch("x", timeout=None).result(play.within) == "x"
+    pool = stage.eager_pool(
+        [WorkerSpec(factory=make)], retry=stage.once, timeout=0.01, interrupt_on_timeout=True
+    )
+    assert isinstance(pool.dispatch("spin").exception(stage.within), AttemptTimeout)
+    assert pool.dispatch("x", timeout=None).result(stage.within) == "x"
     assert len(made) == 2
 
 

@@ -5,11 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
-
-import pytest
 
 #: Seconds after which a script counts as hung. Only a test that fails waits this long.
 PATIENCE = 40.0
@@ -91,27 +87,3 @@ class Script:
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()
-
-
-@pytest.fixture
-def run() -> Iterator[Callable[[str], Script]]:
-    scripts: list[Script] = []
-
-    def start(source: str) -> Script:
-        scripts.append(Script(source))
-        return scripts[-1]
-
-    yield start
-    for script in scripts:
-        script.clear()
-
-
-@pytest.fixture
-def run_all(run: Any) -> Callable[[dict[str, str]], dict[str, Ended]]:
-    """Run scripts side by side, and return how each has ended."""
-
-    def run_them(sources: dict[str, str]) -> dict[str, Ended]:
-        scripts = {name: run(source) for name, source in sources.items()}
-        return {name: script.end() for name, script in scripts.items()}
-
-    return run_them

@@ -77,28 +77,28 @@ def test_time_of_a_child_is_never_longer_than_that_of_its_parent():
     assert token.after(1).time_left() == 1
 
 
-def test_wait_ends_when_it_is_cancelled(play):
+def test_wait_ends_when_it_is_cancelled(stage):
     token = CancelToken()
-    waiting = [play.start(token.wait) for _ in range(3)]
-    play.until(lambda: len(token._waiters) == 3)
+    waiting = [stage.start(token.wait) for _ in range(3)]
+    stage.until(lambda: len(token._waiters) == 3)
     token.child().cancel("another one")
     token.cancel()
-    assert [each.result(play.within) for each in waiting] == [True] * 3
+    assert [each.result(stage.within) for each in waiting] == [True] * 3
     assert token.wait()
 
 
-def test_wait_ends_with_its_timeout_or_the_time_of_the_token(play):
+def test_wait_ends_with_its_timeout_or_the_time_of_the_token(stage):
     clock = FakeClock()
     plain, timed = CancelToken(clock=clock), CancelToken(clock=clock).after(5)
-    short, long = play.start(plain.wait, 5), play.start(timed.wait, 60)
-    play.until(lambda: len(clock._sleepers) == 2)
+    short, long = stage.start(plain.wait, 5), stage.start(timed.wait, 60)
+    stage.until(lambda: len(clock._sleepers) == 2)
     clock.advance(5)
-    assert short.result(play.within) is False
-    assert long.result(play.within) is True
+    assert short.result(stage.within) is False
+    assert long.result(stage.within) is True
     assert plain._waiters == []
 
 
-def test_token_that_is_cancelled_as_the_time_of_a_wait_is_over(play):
+def test_token_that_is_cancelled_as_the_time_of_a_wait_is_over(stage):
     """The clock has woken whoever waits, and he has not yet said that he does not wait any more."""
     clock, woken = FakeClock(), []
 
@@ -111,15 +111,15 @@ def test_token_that_is_cancelled_as_the_time_of_a_wait_is_over(play):
 
     clock = Slow()
     token = CancelToken(clock=clock)
-    waiting = play.start(token.wait, 5)
-    play.until(lambda: clock._sleepers)
+    waiting = stage.start(token.wait, 5)
+    stage.until(lambda: clock._sleepers)
     with clock._lock:
         clock._now = 5.0
         for sleeper in clock._sleepers:
             sleeper.late = True
             sleeper.lock.release()
         token.cancel("at the same moment")
-    assert waiting.result(play.within) is True
+    assert waiting.result(stage.within) is True
 
 
 def test_callback_is_called_once_or_now_or_not_any_more():
@@ -146,7 +146,7 @@ def test_callback_that_raises_keeps_nobody_else_from_being_told(caplog):
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
-def test_callback_that_raises_does_not_end_the_thread_of_the_clock(play, caplog, error):
+def test_callback_that_raises_does_not_end_the_thread_of_the_clock(stage, caplog, error):
     """It is the watchdog that notices that the time of a token is over."""
     caplog.set_level(logging.CRITICAL, logger="retrypool")
     token = CancelToken().after(0.01)
@@ -155,23 +155,23 @@ def test_callback_that_raises_does_not_end_the_thread_of_the_clock(play, caplog,
         raise error
 
     token.on_cancel(raise_it)
-    pool = play.pool([str], retry=play.once)
+    pool = stage.eager_pool([str], retry=stage.once)
     waiting = pool.dispatch("x", delay=3600, cancel=token)
     with pytest.raises(CancelledError):
-        waiting.result(play.within)
-    assert pool.dispatch("y", delay=0.001).result(play.within) == "y"
+        waiting.result(stage.within)
+    assert pool.dispatch("y", delay=0.001).result(stage.within) == "y"
 
 
-def test_pool_token_ends_every_task(play):
-    token, hang = CancelToken(), play.hang()
-    pool = play.pool([hang], cancel=token)
+def test_pool_token_ends_every_task(stage):
+    token, hang = CancelToken(), stage.hang()
+    pool = stage.eager_pool([hang], cancel=token)
     running = pool.dispatch("running")
     hang.wait_until_begun()
     queued, delayed = pool.dispatch("queued"), pool.dispatch("delayed", delay=3600)
     token.cancel("the program ends")
     for task in (running, queued, delayed):
         with pytest.raises(CancelledError, match="the program ends"):
-            task.result(play.within)
+            task.result(stage.within)
     assert pool.closed
     with pytest.raises(PoolClosed):
         pool.dispatch("x")
@@ -213,14 +213,14 @@ def test_worker_token_takes_the_worker_and_its_task_is_run_elsewhere():
     assert [a.outcome.value for a in task.history] == ["withdrawn", "succeeded"]
 
 
-def test_worker_token_takes_the_one_who_came_in_its_place(play):
+def test_worker_token_takes_the_one_who_came_in_its_place(stage):
     """A worker that was replaced because it hung is still the worker of its token."""
-    token, hang = CancelToken(), play.hang()
-    pool = play.pool([str], timeout=0.01, grace=0.01)
+    token, hang = CancelToken(), stage.hang()
+    pool = stage.eager_pool([str], timeout=0.01, grace=0.01)
     pool.pause_worker(pool.workers()[0].id)
     leaving = pool.add_worker(factory=lambda: hang, cancel=token)
-    pool.dispatch("x", retry=play.once)
-    play.until(lambda: pool.stats().abandoned == 1)
+    pool.dispatch("x", retry=stage.once)
+    stage.until(lambda: pool.stats().abandoned == 1)
     token.cancel()
     assert leaving not in [worker.id for worker in pool.workers()]
     assert pool.stats().workers == 1

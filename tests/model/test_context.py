@@ -81,7 +81,7 @@ def test_check_says_why_it_was_cancelled():
     assert "over" in repr(ctx)
 
 
-def test_sleep_takes_its_time_when_nothing_happens(play):
+def test_sleep_takes_its_time_when_nothing_happens(stage):
     clock = FakeClock()
     entered = threading.Event()
 
@@ -90,16 +90,16 @@ def test_sleep_takes_its_time_when_nothing_happens(play):
         ctx.sleep(3600)
         return "rested"
 
-    pool = play.pool([_Runs(nap)], clock=clock)
+    pool = stage.eager_pool([_Runs(nap)], clock=clock)
     task = pool.dispatch("x")
-    assert entered.wait(play.within)
-    play.until(lambda: clock._sleepers)
+    assert entered.wait(stage.within)
+    stage.until(lambda: clock._sleepers)
     clock.advance(3600)
-    assert task.result(play.within) == "rested"
+    assert task.result(stage.within) == "rested"
 
 
 @pytest.mark.parametrize("how", ["timeout", "cancel_task", "token", "pool token"])
-def test_sleep_wakes_and_raises_when_the_attempt_is_over(play, how):
+def test_sleep_wakes_and_raises_when_the_attempt_is_over(stage, how):
     """The worker is back at once, and serves the next task, without any interrupt."""
     raised: list[BaseException] = []
     asleep, pool_token = threading.Event(), CancelToken()
@@ -115,10 +115,10 @@ def test_sleep_wakes_and_raises_when_the_attempt_is_over(play, how):
             raise
         return "rested"
 
-    pool = play.pool([_Runs(nap)], retry=play.once, cancel=pool_token)
+    pool = stage.eager_pool([_Runs(nap)], retry=stage.once, cancel=pool_token)
     token = CancelToken()
     task = pool.dispatch("x", cancel=token, timeout=0.02 if how == "timeout" else None)
-    assert asleep.wait(play.within)
+    assert asleep.wait(stage.within)
     match how:
         case "cancel_task":
             assert pool.cancel_task(task)
@@ -128,11 +128,11 @@ def test_sleep_wakes_and_raises_when_the_attempt_is_over(play, how):
             pool_token.cancel("enough")
     expected = AttemptTimeout if how == "timeout" else CancelledError
     with pytest.raises(expected):
-        task.result(play.within)
-    play.until(lambda: raised)
+        task.result(stage.within)
+    stage.until(lambda: raised)
     assert type(raised[0]) is expected
     if how != "pool token":
-        assert pool.dispatch("quick", timeout=None).result(play.within) == "quick"
+        assert pool.dispatch("quick", timeout=None).result(stage.within) == "quick"
 
 
 @pytest.mark.parametrize("duration", [-1, float("nan"), "1"])
@@ -145,13 +145,13 @@ def test_sleep_refuses_what_is_no_duration(duration):
     pool.force_close()
 
 
-def test_current_context_is_that_of_the_attempt(play):
-    pool = play.pool([lambda data: (current_context().task_id, current_context().attempt)])
+def test_current_context_is_that_of_the_attempt(stage):
+    pool = stage.eager_pool([lambda data: (current_context().task_id, current_context().attempt)])
     task = pool.dispatch("x")
-    assert task.result(play.within) == (task.id, 1)
+    assert task.result(stage.within) == (task.id, 1)
 
 
-def test_current_context_is_known_to_late_code_too(play):
+def test_current_context_is_known_to_late_code_too(stage):
     """Code that runs on past its timeout still asks whether anybody waits for it."""
     seen = []
 
@@ -160,10 +160,10 @@ def test_current_context_is_known_to_late_code_too(play):
             pass
         seen.append(current_context().task_id)
 
-    pool = play.pool([run_on], timeout=0.01, retry=play.once)
+    pool = stage.eager_pool([run_on], timeout=0.01, retry=stage.once)
     task = pool.dispatch("x")
-    assert isinstance(task.exception(play.within), AttemptTimeout)
-    play.until(lambda: seen)
+    assert isinstance(task.exception(stage.within), AttemptTimeout)
+    stage.until(lambda: seen)
     assert seen == [task.id]
 
 
@@ -173,15 +173,15 @@ def test_current_context_outside_of_a_worker_is_an_error():
 
 
 @pytest.mark.parametrize(("copy", "seen"), [(True, "red"), (False, "none")])
-def test_context_variables_of_the_dispatcher_are_seen_if_asked_for(play, copy, seen):
-    pool = play.pool([lambda data: colour.get()], copy_context=copy)
+def test_context_variables_of_the_dispatcher_are_seen_if_asked_for(stage, copy, seen):
+    pool = stage.eager_pool([lambda data: colour.get()], copy_context=copy)
     reset = colour.set("red")
     task = pool.dispatch("x")
     colour.reset(reset)
-    assert task.result(play.within) == seen
+    assert task.result(stage.within) == seen
 
 
-def test_each_attempt_has_a_copy_of_the_context_of_its_own(play):
+def test_each_attempt_has_a_copy_of_the_context_of_its_own(stage):
     """What one attempt sets, the next does not see; and one that is late does not block the next."""
     seen = []
 
@@ -192,11 +192,11 @@ def test_each_attempt_has_a_copy_of_the_context_of_its_own(play):
             raise OSError("once")
         return "done"
 
-    pool = play.pool([fail_once] * 2)
+    pool = stage.eager_pool([fail_once] * 2)
     reset = colour.set("red")
     task = pool.dispatch("x", copy_context=True)
     colour.reset(reset)
-    assert task.result(play.within) == "done"
+    assert task.result(stage.within) == "done"
     assert seen == ["red", "red"]
 
 
@@ -213,7 +213,7 @@ def test_token_of_an_attempt_goes_with_it():
     pool.force_close()
 
 
-def test_threads_that_ask_for_the_token_at_once_get_the_same_one(play, monkeypatch):
+def test_threads_that_ask_for_the_token_at_once_get_the_same_one(stage, monkeypatch):
     pool = ManualPool([str])
     pool.dispatch("x")
     ctx = pool.claim().context
@@ -233,8 +233,8 @@ def test_threads_that_ask_for_the_token_at_once_get_the_same_one(play, monkeypat
             return CancelToken(**options)
 
     monkeypatch.setattr(context, "CancelToken", make)
-    one, other = play.start(lambda: ctx.token), play.start(lambda: ctx.token)
-    assert one.result(play.within) is other.result(play.within)
+    one, other = stage.start(lambda: ctx.token), stage.start(lambda: ctx.token)
+    assert one.result(stage.within) is other.result(stage.within)
     pool.force_close()
 
 

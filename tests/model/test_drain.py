@@ -24,8 +24,8 @@ class Sender:
         return len(values)
 
 
-def test_what_was_sent_is_there_as_soon_as_it_was_sent(scene: Any) -> None:
-    gate = scene.gate()
+def test_what_was_sent_is_there_as_soon_as_it_was_sent(stage: Any) -> None:
+    gate = stage.gate()
     drain: Drain[str] = Drain()
 
     class Worker:
@@ -33,7 +33,7 @@ def test_what_was_sent_is_there_as_soon_as_it_was_sent(scene: Any) -> None:
             assert ctx.send(data)
             gate.hold()
 
-    task = scene.pool([Worker()]).dispatch("x", drain=drain)
+    task = stage.pool([Worker()]).dispatch("x", drain=drain)
     gate.wait_until_reached()
     assert drain.count() == 1
     assert drain.drain() == ["x"]
@@ -41,15 +41,15 @@ def test_what_was_sent_is_there_as_soon_as_it_was_sent(scene: Any) -> None:
     assert task.state is TaskState.RUNNING
 
 
-def test_values_of_a_failed_attempt_are_kept_by_a_drain_that_commits_at_once(scene: Any) -> None:
+def test_values_of_a_failed_attempt_are_kept_by_a_drain_that_commits_at_once(stage: Any) -> None:
     drain: Drain[Any] = Drain()
-    scene.pool([Sender(failures=1)], retry=AT_ONCE).dispatch("ab", drain=drain).result()
+    stage.pool([Sender(failures=1)], retry=AT_ONCE).dispatch("ab", drain=drain).result()
     assert drain.drain() == [(1, "a"), (1, "b"), (2, "a"), (2, "b")]
 
 
-def test_values_of_a_failed_attempt_are_dropped_by_a_drain_that_waits_for_success(scene: Any) -> None:
+def test_values_of_a_failed_attempt_are_dropped_by_a_drain_that_waits_for_success(stage: Any) -> None:
     drain: Drain[Any] = Drain(commit="success")
-    task = scene.pool([Sender(failures=1)], retry=AT_ONCE).dispatch("ab", drain=drain)
+    task = stage.pool([Sender(failures=1)], retry=AT_ONCE).dispatch("ab", drain=drain)
     assert task.result() == 2
     assert drain.drain() == [(2, "a"), (2, "b")]
     assert [attempt.number for attempt in task.history] == [1, 2]
@@ -67,10 +67,10 @@ def test_values_are_withheld_until_the_task_succeeds() -> None:
     assert (task.state, drain.drain()) == (TaskState.SUCCEEDED, ["x"])
 
 
-def test_values_are_there_before_anybody_can_know_of_the_success(scene: Any) -> None:
+def test_values_are_there_before_anybody_can_know_of_the_success(stage: Any) -> None:
     counts = []
     drain: Drain[Any] = Drain(commit="success")
-    pool = scene.pool([Sender()], on_success=lambda task: counts.append(drain.count()))
+    pool = stage.pool([Sender()], on_success=lambda task: counts.append(drain.count()))
     for _ in range(100):
         pool.dispatch("abc", drain=drain).result()
         assert len(drain.drain()) == 3
@@ -94,9 +94,9 @@ def test_late_attempt_sends_nothing(commit: Any) -> None:
     assert drain.drain() == []
 
 
-def test_attempt_that_is_taken_over_while_it_succeeds_sends_nothing(scene: Any) -> None:
+def test_attempt_that_is_taken_over_while_it_succeeds_sends_nothing(stage: Any) -> None:
     """It sends, is taken over, and then returns: what it withheld is dropped with its result."""
-    gate = scene.gate()
+    gate = stage.gate()
     drain: Drain[int] = Drain(commit="success")
 
     class Worker:
@@ -105,7 +105,7 @@ def test_attempt_that_is_taken_over_while_it_succeeds_sends_nothing(scene: Any) 
             gate.hold()
             return data
 
-    pool = scene.pool([Worker()])
+    pool = stage.pool([Worker()])
     task = pool.dispatch(1, drain=drain)
     gate.wait_until_reached()
     assert pool.cancel_task(task)
@@ -114,65 +114,65 @@ def test_attempt_that_is_taken_over_while_it_succeeds_sends_nothing(scene: Any) 
     assert drain.drain() == []
 
 
-def test_iteration_gives_values_as_they_come_and_ends_with_the_pool(scene: Any) -> None:
+def test_iteration_gives_values_as_they_come_and_ends_with_the_pool(stage: Any) -> None:
     drain: Drain[Any] = Drain()
-    pool = scene.pool([Sender()] * 2)
-    reading = scene.start(list, drain)
+    pool = stage.pool([Sender()] * 2)
+    reading = stage.start(list, drain)
     pool.dispatch_many(["ab", "cd", "ef"], drain=drain)
     pool.close()
-    assert sorted(value for _, value in reading.result(scene.within)) == list("abcdef")
+    assert sorted(value for _, value in reading.result(stage.within)) == list("abcdef")
 
 
-def test_iteration_ends_with_the_last_of_several_pools(scene: Any) -> None:
+def test_iteration_ends_with_the_last_of_several_pools(stage: Any) -> None:
     drain: Drain[Any] = Drain()
-    first, second = scene.pool([Sender()]), scene.pool([Sender()])
+    first, second = stage.pool([Sender()]), stage.pool([Sender()])
     first.dispatch("a", drain=drain)
     second.dispatch("b", drain=drain)
     first.close()
     read = {next(drain), next(drain)}
-    reading = scene.start(list, drain)
+    reading = stage.start(list, drain)
     second.dispatch("c", drain=drain)
     second.close()
     assert read == {(1, "a"), (1, "b")}
-    assert reading.result(scene.within) == [(1, "c")]
+    assert reading.result(stage.within) == [(1, "c")]
 
 
-def test_iteration_ends_with_a_pool_that_is_closed_by_force(scene: Any) -> None:
-    gate = scene.gate()
+def test_iteration_ends_with_a_pool_that_is_closed_by_force(stage: Any) -> None:
+    gate = stage.gate()
     drain: Drain[Any] = Drain()
-    pool = scene.pool([gate.hold])
+    pool = stage.pool([gate.hold])
     pool.dispatch(1, drain=drain)
-    reading = scene.start(list, drain)
+    reading = stage.start(list, drain)
     pool.force_close()
-    assert reading.result(scene.within) == []
+    assert reading.result(stage.within) == []
     gate.open()
 
 
-def test_closed_drain_takes_nothing_and_ends_its_iteration(scene: Any) -> None:
+def test_closed_drain_takes_nothing_and_ends_its_iteration(stage: Any) -> None:
     drain: Drain[int] = Drain()
     assert drain.send(1)
-    reading = scene.start(list, drain)
+    reading = stage.start(list, drain)
     drain.close()
-    assert reading.result(scene.within) == [1]
+    assert reading.result(stage.within) == [1]
     assert not drain.send(2)
     assert drain.closed
     assert drain.drain() == []
 
 
-def test_closed_drain_takes_nothing_from_a_success_either(scene: Any) -> None:
+def test_closed_drain_takes_nothing_from_a_success_either(stage: Any) -> None:
     drain: Drain[Any] = Drain(commit="success")
     drain.close()
-    assert scene.pool([Sender()]).dispatch("ab", drain=drain).result() == 2
+    assert stage.pool([Sender()]).dispatch("ab", drain=drain).result() == 2
     assert drain.drain() == []
 
 
-def test_each_value_is_read_once_however_many_read(scene: Any, switching_often: None) -> None:
+def test_each_value_is_read_once_however_many_read(stage: Any, switching_often: None) -> None:
     drain: Drain[Any] = Drain()
-    pool = scene.pool([Sender()] * 3)
-    reading = [scene.start(list, drain) for _ in range(3)]
+    pool = stage.pool([Sender()] * 3)
+    reading = [stage.start(list, drain) for _ in range(3)]
     pool.dispatch_many([range(100)] * 50, drain=drain)
     pool.close()
-    read = [value for future in reading for _, value in future.result(scene.within)]
+    read = [value for future in reading for _, value in future.result(stage.within)]
     assert sorted(read) == sorted(list(range(100)) * 50)
 
 
@@ -189,23 +189,23 @@ def test_value_sent_while_the_reader_goes_to_wait_is_seen() -> None:
     assert next(drain) == "x"
 
 
-def test_map_and_group_take_a_drain(scene: Any) -> None:
+def test_map_and_group_take_a_drain(stage: Any) -> None:
     drain: Drain[Any] = Drain(commit="success")
-    pool = scene.pool([Sender()] * 2)
+    pool = stage.pool([Sender()] * 2)
     assert list(pool.map(["a", "bc"], drain=drain)) == [1, 2]
     with pool.group(drain=drain) as group:
         group.dispatch("d")
     assert sorted(value for _, value in drain.drain()) == list("abcd")
 
 
-def test_sending_without_a_drain_says_what_is_missing(scene: Any) -> None:
-    task = scene.pool([Sender()], retry=RetryPolicy(attempts=1)).dispatch("a")
+def test_sending_without_a_drain_says_what_is_missing(stage: Any) -> None:
+    task = stage.pool([Sender()], retry=RetryPolicy(attempts=1)).dispatch("a")
     with pytest.raises(InvalidValue, match="drain"):
         task.result()
 
 
-def test_what_makes_no_sense_is_refused_at_the_call(scene: Any) -> None:
+def test_what_makes_no_sense_is_refused_at_the_call(stage: Any) -> None:
     with pytest.raises(InvalidValue):
         Drain(commit="later")  # type: ignore[arg-type]
     with pytest.raises(InvalidType):
-        scene.pool([Sender()]).dispatch("a", drain=[])
+        stage.pool([Sender()]).dispatch("a", drain=[])
