@@ -274,7 +274,7 @@ class _Hearing(logging.Handler):
     """Counts what is logged or raised where nobody catches it."""
 
     def __init__(self, counts: Counts) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.ERROR)  # dead tasks are warned of
         self.counts = counts
         self.log = logging.getLogger("retrypool")
 

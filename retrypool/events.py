@@ -18,9 +18,11 @@ __all__ = [
     "Event",
     "GroupCooling",
     "GroupEjected",
+    "GroupEvent",
     "GroupOpened",
     "Listener",
     "PoolClosing",
+    "PoolStopped",
     "TaskCancelled",
     "TaskDead",
     "TaskDispatched",
@@ -167,18 +169,23 @@ class WorkerReplaced(WorkerEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class GroupCooling(Event):
-    """A group is given nothing until `until`."""
+class GroupEvent(Event):
+    """Something that happened to one group."""
 
     group: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCooling(GroupEvent):
+    """A group is given nothing until `until`."""
+
     until: float
 
 
 @dataclass(frozen=True, slots=True)
-class GroupEjected(Event):
+class GroupEjected(GroupEvent):
     """A group counts as ill, and is given nothing until `until`."""
 
-    group: str
     until: float
 
 
@@ -189,14 +196,19 @@ class WorkerCordoned(WorkerEvent):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class GroupOpened(Event):
+class GroupOpened(GroupEvent):
     """A group takes tasks again."""
 
-    group: str
+    __slots__ = ()
 
 
 class PoolClosing(Event):
     """The pool takes no more tasks."""
+
+    __slots__ = ()
+
+
+class PoolStopped(Event):
+    """The pool has come to its end: nothing is run any more, but for what was left behind by force."""
 
     __slots__ = ()

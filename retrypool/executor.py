@@ -196,6 +196,12 @@ class PoolView(_Mapping):
         return f"<PoolView of {self._engine.name}: {self._unfinished} calls unfinished>"
 
 
+class _FuturesPool(Pool[Callable[[], Any], Any]):
+    """A pool whose futures tell of errors: nobody asks the pool, and the log says nothing of them."""
+
+    _logs_tasks = False
+
+
 class PoolExecutor(_Mapping):
     """A `concurrent.futures.Executor` that stands in for `ThreadPoolExecutor`, and can do more.
 
@@ -321,7 +327,7 @@ class PoolExecutor(_Mapping):
             if self._pool is not None:  # another thread was quicker
                 return self._pool.dispatch(call)
             crew = self._crew
-            pool: Pool[Callable[[], Any], Any] = Pool(
+            pool: _FuturesPool = _FuturesPool(
                 retry=self._policy,
                 timeout=self._timeout,
                 dead_limit=0,  # the futures tell; nobody asks the pool

@@ -26,6 +26,7 @@ from retrypool.model.cancel import CancelToken
 from retrypool.model.settings import MapOptions, TaskOptions, TaskSettings
 from retrypool.model.task import DeadTask, Task
 from retrypool.model.worker import AnyWorker, SpecOptions, WorkerInfo, WorkerSpec, as_spec
+from retrypool.observe.log import EventLog
 from retrypool.observe.lookup import Lookup
 from retrypool.observe.stats import Stats
 from retrypool.observe.stats import count as count_all
@@ -199,6 +200,7 @@ class Pool(Generic[T, R]):
         )
         self._workers: Workers[T, R] = Workers(self._engine, max_abandoned=max_abandoned)
         self._lookup = Lookup(self._engine, self._workers)
+        self._engine.listen(EventLog(self._engine, tasks=self._logs_tasks))
         self._exit_timeout = optional_seconds("exit_timeout", exit_timeout)
         # What a dispatch needs of the engine, within reach. None of it is ever replaced.
         self._next_id = self._engine.scheduler.backlog.next_seq
@@ -220,6 +222,8 @@ class Pool(Generic[T, R]):
 
     # Whether workers get threads; a pool that is stepped by hand has none.
     _threaded = True
+    # Whether dead tasks are logged; not where futures are all that anybody looks at.
+    _logs_tasks = True
 
     # -- tasks in --------------------------------------------------------------------------------
 

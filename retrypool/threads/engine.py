@@ -22,10 +22,11 @@ from retrypool.core.queue import InjectorQueue
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.schedules import TickDue
 from retrypool.errors import NoWorkers, PoolClosed, RetryPoolError, WrongThread
-from retrypool.events import Event, TaskDispatched, TaskEvent, WorkerStuck
+from retrypool.events import Event, TaskDead, TaskDispatched, TaskEvent, WorkerStuck
 from retrypool.model.cancel import CancelToken
 from retrypool.model.completion import Reporter
 from retrypool.model.context import Context, slot_here
+from retrypool.model.describe import annotate, is_annotated
 from retrypool.model.drain import Drain
 from retrypool.model.settings import TaskSettings
 from retrypool.model.slots import Slot
@@ -110,6 +111,7 @@ class Engine(Generic[T, R]):
         self.queue_limit = None if max_queue is None else QueueLimit(self, max_queue, patient=patient)
         self.waiters = 0  # threads that wait for `settled`
         self.closed = False
+        self.stopped = False  # it has come to its end, and that was told; under `lock`
         self.forked = False
         self.overstayed: set[Slot] = set()  # stuck for too long; under `lock`, for the workers to see to
         self.exiting = False  # with the interpreter: no thread can be started any more
@@ -145,6 +147,9 @@ class Engine(Generic[T, R]):
         """Tell whom it concerns. Called outside the lock."""
         for event in happened:  # those who wait for a task first: listeners may take their time
             if isinstance(event, TaskEvent) and event.task.done():
+                error = event.dead.error if isinstance(event, TaskDead) else None
+                if error is not None and not is_annotated(error, event.task):  # of a deadline, for one
+                    annotate(error, event.task)
                 event.task._announce()
         for event in happened:
             match event:

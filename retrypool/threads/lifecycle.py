@@ -14,7 +14,7 @@ from weakref import ref
 from retrypool.core.scheduler import CLOSED_BY_FORCE
 from retrypool.ctrl_c import join, wait_in_stretches
 from retrypool.errors import CloseTimeout, WrongThread
-from retrypool.events import PoolClosing
+from retrypool.events import PoolClosing, PoolStopped
 from retrypool.model.cancel import CancelToken, reason_of
 from retrypool.model.context import Context
 from retrypool.model.task import Task
@@ -89,6 +89,7 @@ def close(pool: Pool[Any, Any], timeout: float | None, *, cancel_delayed: bool =
         _over(pool)
         pool._engine.end_drains()
         pool._engine.watchdog.join(_left(until))
+        _tell_end(pool)
     except KeyboardInterrupt:
         # One Ctrl-C ends the script: what still waits is not begun any more.
         force_close(pool)
@@ -160,6 +161,15 @@ def _over(pool: Pool[Any, Any]) -> None:
     _open.pop(pool, None)
 
 
+def _tell_end(pool: Pool[Any, Any]) -> None:
+    """Tell once that the pool has come to its end."""
+    engine = pool._engine
+    with engine.lock:
+        news, engine.stopped = not engine.stopped, True
+    if news:
+        engine.observers.tell(PoolStopped(engine.monotonic()))
+
+
 # -- by force ------------------------------------------------------------------------------------
 
 
@@ -188,6 +198,7 @@ def force_close(pool: Pool[T, R], reason: str = CLOSED_BY_FORCE) -> list[Task[T,
         attempts.end(slot, ctx, "drop", reason)
     _dismiss(pool)
     engine.end_drains()
+    _tell_end(pool)
     return cancelled
 
 

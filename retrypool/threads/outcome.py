@@ -19,6 +19,7 @@ from retrypool.errors import AttemptTimeout, RetryPoolError
 from retrypool.events import AttemptEnded, AttemptStarted, TaskRetrying, TaskSucceeded
 from retrypool.model.cancel import CancelToken, reason_of
 from retrypool.model.context import Context
+from retrypool.model.describe import annotate
 from retrypool.model.settings import checked_cost
 from retrypool.model.slots import Slot
 from retrypool.model.task import Attempt, Record, Task
@@ -280,6 +281,7 @@ class Attempts:
     def bury(self, task: Task[Any, Any], reason: DeadReason, error: BaseException | None) -> None:
         """Let a task be dead, unless it has been cancelled meanwhile."""
         engine = self._engine
+        annotate(error, task)  # before anybody can see it
         cancelled = self._is_cancelled(task)
         spin_while_held(engine.lock)
         with engine.lock:

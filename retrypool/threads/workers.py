@@ -298,8 +298,7 @@ class Workers(Generic[T, R]):
 
     # -- stuck -----------------------------------------------------------------------------------
 
-    def _replace_stuck(self, event: WorkerStuck) -> None:
-        log.warning("%s has not come back from an attempt that is over", event.name)
+    def _replace_stuck(self, _event: WorkerStuck) -> None:
         engine = self._engine
         with engine.lock:
             overstayed, engine.overstayed = engine.overstayed, set()

@@ -1,0 +1,217 @@
+"""What a pool writes to the `retrypool` logger, so that nothing fails in silence.
+
+Each record has fields for structured logging (`extra=`): `pool`, `event`, and those of its event, such as
+`task_id`, `reason`, `error_type`, `worker`, `group`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from typing import Any
+
+from retrypool.events import (
+    Event,
+    GroupCooling,
+    GroupEjected,
+    GroupEvent,
+    GroupOpened,
+    PoolStopped,
+    TaskDead,
+    TaskRetrying,
+    WorkerCordoned,
+    WorkerEvent,
+    WorkerReplaced,
+    WorkerStuck,
+)
+from retrypool.model.describe import described, kind_of, shortened
+from retrypool.model.task import DeadTask
+from retrypool.threads.engine import Engine
+
+__all__ = ["EventLog"]
+
+log = logging.getLogger("retrypool")
+
+AT_ONCE = 10
+"""So many dead tasks are told of one by one."""
+
+INTERVAL = 10.0
+"""After that, one in so many seconds, with how many there were in between."""
+
+
+class EventLog:
+    """A listener that logs what somebody should know of one pool. Success costs nothing."""
+
+    def __init__(self, engine: Engine[Any, Any], *, tasks: bool = True) -> None:
+        self._engine = engine
+        kinds: list[type[Event]] = [GroupEvent, WorkerStuck, WorkerReplaced, WorkerCordoned]
+        if tasks:
+            kinds += [TaskDead, PoolStopped]
+            if log.isEnabledFor(logging.DEBUG):
+                kinds.append(TaskRetrying)
+        self.listens_to = tuple(kinds)
+        self._lock = threading.Lock()  # around what follows
+        self._room = float(AT_ONCE)  # how many dead tasks may be told of now
+        self._told_at = 0.0
+        self._left_out = 0  # since the last that was told of
+        self._ejected: set[str] = set()
+
+    def on_event(self, event: Event) -> None:
+        """Write down `event`, if its level is on."""
+        match event:
+            case TaskDead():
+                self._tell_of_death(event)
+            case TaskRetrying():
+                self._tell_of_retry(event)
+            case GroupEvent():
+                self._tell_of_group(event)
+            case WorkerEvent():
+                self._tell_of_worker(event)
+            case PoolStopped():
+                self._sum_up()
+
+    # -- tasks -----------------------------------------------------------------------------------
+
+    def _tell_of_death(self, event: TaskDead) -> None:
+        if not log.isEnabledFor(logging.WARNING):
+            return
+        with self._lock:
+            left_out = self._left_out
+            passed = max(0.0, event.at - self._told_at)
+            room = min(float(AT_ONCE), self._room + passed / INTERVAL)
+            if room < 1:
+                self._left_out += 1
+                return
+            self._room, self._told_at, self._left_out = room - 1, event.at, 0
+        dead = event.dead
+        groups = list(dict.fromkeys(attempt.group for attempt in dead.history))
+        more = f"; {left_out} more are not told of one by one" if left_out else ""
+        self._write(
+            logging.WARNING,
+            "task_dead",
+            f"{described(dead)} is dead ({dead.reason.value}) after {_tries(dead, groups)}: "
+            f"{_what(dead.error)}{more}",
+            task_id=dead.id,
+            task_name=dead.name,
+            data=shortened(dead.data),
+            reason=dead.reason.value,
+            attempts=dead.attempts,
+            groups=groups,
+            left_out=left_out,
+            **_error_fields(dead.error),
+        )
+
+    def _tell_of_retry(self, event: TaskRetrying) -> None:
+        task, history = event.task, event.task.history
+        where = f" on {history[-1].group}" if history else ""
+        self._write(
+            logging.DEBUG,
+            "task_retrying",
+            f"{described(task)} failed{where}, attempt {len(history)}: {_what(event.error)}; "
+            + (f"tried again in {event.delay:.3g} s" if event.delay else "tried again at once"),
+            task_id=task.id,
+            task_name=task.name,
+            attempts=len(history),
+            group=history[-1].group if history else None,
+            delay=event.delay,
+            **_error_fields(event.error),
+        )
+
+    def _sum_up(self) -> None:
+        """Say once, at the end, that there are dead tasks."""
+        engine, scheduler = self._engine, self._engine.scheduler
+        with engine.lock:
+            kept, dropped = list(scheduler.dead.values()), scheduler.dead_dropped
+        total = len(kept) + dropped
+        if not total:
+            return
+        kinds = Counter("no error" if dead.error is None else kind_of(dead.error) for dead in kept)
+        named = ", ".join(f"{count} of {kind}" for kind, count in kinds.most_common(3))
+        others = "" if len(kinds) <= 3 else f" and {len(kinds) - 3} other kinds"
+        with self._lock:
+            left_out, self._left_out = self._left_out, 0
+        text = f"it ends with {total} dead task{'' if total == 1 else 's'}"
+        if kept:
+            text += f": {named}{others}. dead_tasks() has {'it' if total == 1 else 'them'}"
+        if dropped:
+            text += f"; {dropped} were dropped (dead_limit)"
+        self._write(
+            logging.WARNING, "pool_stopped", text, dead=total, left_out=left_out, error_types=dict(kinds)
+        )
+
+    # -- groups and workers ----------------------------------------------------------------------
+
+    def _tell_of_group(self, event: GroupEvent) -> None:
+        group = event.group
+        match event:
+            case GroupEjected():
+                with self._lock:
+                    self._ejected.add(group)
+                length = event.until - event.at
+                self._write(
+                    logging.WARNING,
+                    "group_ejected",
+                    f"{group} is ejected for {length:.3g} s: it fails what other groups do not",
+                    group=group,
+                    seconds=length,
+                )
+            case GroupCooling():
+                length = event.until - event.at
+                text = f"{group} cools down for {length:.3g} s"
+                self._write(logging.DEBUG, "group_cooling", text, group=group, seconds=length)
+            case GroupOpened():
+                with self._lock:
+                    news = group in self._ejected
+                    self._ejected.discard(group)
+                level = logging.INFO if news else logging.DEBUG
+                self._write(level, "group_opened", f"{group} takes tasks again", group=group)
+
+    def _tell_of_worker(self, event: WorkerEvent) -> None:
+        name, level, fields = event.name, logging.WARNING, {}
+        match event:
+            case WorkerStuck():
+                what, text = "worker_stuck", f"{name} has not come back from an attempt that is over"
+            case WorkerReplaced():
+                what, level = "worker_replaced", logging.INFO
+                text = f"{name} is replaced; its old thread is abandoned"
+            case WorkerCordoned():
+                what, text = "worker_cordoned", f"{name} is given nothing more: {event.reason}"
+                fields["reason"] = event.reason
+            case _:
+                return
+        self._write(level, what, text, worker=name, worker_id=event.worker_id, group=event.group, **fields)
+
+    def _write(self, level: int, event: str, text: str, **fields: object) -> None:
+        pool = self._engine.name
+        log.log(level, "%s: %s", pool, text, extra={"pool": pool, "event": event, **fields})
+
+
+def _tries(dead: DeadTask[Any], groups: list[str]) -> str:
+    count = dead.attempts
+    where = f" on {', '.join(groups[:5])}{', …' if len(groups) > 5 else ''}" if groups else ""
+    return f"{count} attempt{'' if count == 1 else 's'}{where}"
+
+
+def _what(error: BaseException | None) -> str:
+    """Return an error in one line, with the place that raised it."""
+    if error is None:
+        return "no error"
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - whatever the user's __str__ raises
+        text = ""
+    place = ""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is not None:
+        code = traceback.tb_frame.f_code
+        place = f" ({code.co_filename.replace(chr(92), '/').rpartition('/')[2]}:{traceback.tb_lineno})"
+    return f"{kind_of(error)}{': ' if text else ''}{text[:300]}{place}"
+
+
+def _error_fields(error: BaseException | None) -> dict[str, object]:
+    if error is None:
+        return {"error_type": None}
+    return {"error_type": kind_of(error), "error": _what(error)}
