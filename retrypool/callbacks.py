@@ -1,4 +1,8 @@
-"""Calling what users passed in, where an error must not get out."""
+"""Calling what users passed in, and showing it, where an error must not get out.
+
+An object of the user's may raise from anything that it can define: `__repr__`, `__class__`, an attribute.
+So whoever has to come through asks for its type by `type`, not by `isinstance`, and shows it by `shown`.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,11 @@ from typing import Any
 
 from retrypool.ctrl_c import is_ctrl_c
 
-__all__ = ["call_guarded"]
+__all__ = ["call_guarded", "described", "is_a", "log_broken", "shown", "text_of", "traceback_of"]
 
 log = logging.getLogger("retrypool")
+
+LONGEST_TEXT = 500
 
 
 def call_guarded(what: str, function: Callable[..., Any], *args: object) -> Any:
@@ -23,5 +29,66 @@ def call_guarded(what: str, function: Callable[..., Any], *args: object) -> Any:
     except BaseException as error:
         if is_ctrl_c(error):
             raise
-        log.exception("%s %r raised", what, function)
+        log_broken("%s %s raised", what, shown(function))
         return None
+
+
+def log_broken(message: str, *args: object) -> None:
+    """Log the error that is being handled, with its traceback if that can be made.
+
+    `args` must be safe to show. A Ctrl-C that comes meanwhile gets through.
+    """
+    try:
+        log.exception(message, *args)  # noqa: LOG004 - an error is being handled
+    except BaseException as error:  # it raises also while it is shown, in a formatter or a handler
+        if is_ctrl_c(error):
+            raise
+        log.error(message, *args)
+
+
+def shown(value: object) -> str:
+    """Return `repr(value)`, cut to a length that can be read, or what can be said of it if that raises."""
+    try:
+        text = repr(value)
+    except BaseException as error:
+        if is_ctrl_c(error):
+            raise
+        text = f"<a {_name_of(value)} that can't be shown>"
+    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
+
+
+def described(error: BaseException) -> str:
+    """Return the type and the text of an error, the text cut short if it is long."""
+    text = text_of(error)
+    return f"{_name_of(error)}: {text}" if text else _name_of(error)
+
+
+def text_of(value: object) -> str:
+    """Return `str(value)`, cut short if it is long, or what can be said of it if that raises."""
+    try:
+        text = str(value)
+    except BaseException as error:
+        if is_ctrl_c(error):
+            raise
+        return "its text could not be made"
+    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
+
+
+def is_a(error: BaseException, kinds: type | tuple[type, ...]) -> bool:
+    """Return whether `error` is of one of these types, which are ours, without asking the error."""
+    return issubclass(type(error), kinds)
+
+
+def traceback_of(error: BaseException) -> Any:
+    """Return the traceback of an error, without asking the error."""
+    return _TRACEBACK.__get__(error)
+
+
+# Past whatever the type, or its metaclass, has put in their place.
+_TRACEBACK = BaseException.__dict__["__traceback__"]
+_NAME = type.__dict__["__name__"]
+
+
+def _name_of(value: object) -> str:
+    name: str = _NAME.__get__(type(value))
+    return name

@@ -21,7 +21,8 @@ STRETCH = 0.5
 
 def is_ctrl_c(error: BaseException) -> bool:
     """Return whether an error that a callback raised is a Ctrl-C, which only the main thread gets."""
-    return isinstance(error, KeyboardInterrupt) and in_main_thread()
+    # By its type: an error may do anything when it is asked for its class.
+    return issubclass(type(error), KeyboardInterrupt) and in_main_thread()
 
 
 def acquire(lock: threading.Lock, timeout: float | None = None) -> bool:

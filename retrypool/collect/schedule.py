@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Generic, TypeVar, get_args
 
+from retrypool.callbacks import log_broken
 from retrypool.checks import Duration, date, optional_count, seconds, timestamp, zone
 from retrypool.core.schedules import Overlap, Plan
 from retrypool.core.timers import SAME, Moment
@@ -132,7 +133,7 @@ class Schedule(Generic[T, R]):
             # As with callbacks: a Ctrl-C is for the program, and only the main thread gets one.
             if is_ctrl_c(error):
                 raise
-            log.exception("%r skips a tick: its data could not be made", self)
+            log_broken("%r skips a tick: its data could not be made", self)
         finally:
             with engine.lock:
                 engine.scheduler.schedules.made(self._plan, task)

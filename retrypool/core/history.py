@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, NamedTuple
 
+from retrypool.callbacks import described
 from retrypool.model.task import Attempt, Record, Task
 from retrypool.states import Outcome, TaskState
 
-__all__ = ["Ended", "History", "last_error", "text_of", "tried_by"]
-
-LONGEST_TEXT = 500
+__all__ = ["Ended", "History", "LastError", "last_error", "tried_by"]
 
 _SUCCEEDED = TaskState.SUCCEEDED
 _WAS_TRIED = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.WORKER_FAULT)
@@ -26,7 +25,29 @@ class Ended(NamedTuple):
     state: TaskState = TaskState.SUCCEEDED
     attempts: int = 1
     tried: tuple[str, ...] = ()
-    last_error: tuple[type, str] | None = None
+    last_error: LastError | None = None
+
+
+class LastError:
+    """What can be told of the error that a task has met last.
+
+    Made under the pool's lock, where the error can't be asked: it may take its time, or ask the pool.
+    `text` asks it, and must be called outside; from then on the error is not held any more.
+    """
+
+    __slots__ = ("_error", "_text")
+
+    def __init__(self, error: BaseException) -> None:
+        self._error: BaseException | None = error
+        self._text = ""
+
+    def text(self) -> str:
+        """Return its type and its text."""
+        error = self._error
+        if error is not None:  # two may find it so; they write the same
+            self._text = described(error)
+            self._error = None
+        return self._text
 
 
 class History:
@@ -39,28 +60,43 @@ class History:
 
     def __init__(self, limit: int) -> None:
         self.entries: deque[tuple[Any, ...]] = deque(maxlen=limit)
+        # Appended under the lock; whoever has left it takes them out, see `describe`.
+        self.undescribed: deque[LastError] = deque()
 
     def succeeded(self, task: Task[Any, Any], record: Record) -> None:
-        """Enter a task that has succeeded, but is more than plain."""
+        """Enter a task that has succeeded, but is more than plain. Outside the lock."""
         history = record.history
         if not history:
             self.entries.append((task.id, task._dispatched, task._started, task._ended))
             return
         tried, error = tried_by(history), last_error(history)
+        if error is not None:
+            error.text()
         attempts = len(history) + 1
         self.entries.append(
             (task.id, task._dispatched, task._started, task._ended, _SUCCEEDED, attempts, tried, error)
         )
 
     def ended(self, task: Task[Any, Any], state: TaskState, now: float) -> None:
-        """Enter a task that has ended without a result."""
+        """Enter a task that has ended without a result. Under the lock; `describe` does the rest."""
         record = task._record
         if record is None or not record.history:
             self.entries.append((task.id, task._dispatched, None, now, state, 0))
             return
-        history = record.history
+        history, error = record.history, last_error(record.history)
         entry = (task.id, task._dispatched, history[-1].started, now, state)
-        self.entries.append((*entry, len(history), tried_by(history), last_error(history)))
+        self.entries.append((*entry, len(history), tried_by(history), error))
+        if error is not None:
+            self.undescribed.append(error)
+
+    def describe(self) -> None:
+        """Ask the errors of tasks that have ended what they are, and let go of them. Outside the lock."""
+        while True:
+            try:
+                error = self.undescribed.popleft()
+            except IndexError:
+                return
+            error.text()
 
     def find(self, task_id: object) -> Ended | None:
         """Return how the task of this id has ended, the last time if it was requeued."""
@@ -81,23 +117,11 @@ def tried_by(history: list[Attempt]) -> tuple[str, ...]:
     return tried
 
 
-def last_error(history: list[Attempt]) -> tuple[type, str] | None:
-    """Return the type of what was raised last, and what it says, cut short if that is long."""
+def last_error(history: list[Attempt]) -> LastError | None:
+    """Return what was raised last."""
     error = history[-1].error if history else None
     if error is None:  # its worker was taken away from it
         error = next((attempt.error for attempt in reversed(history) if attempt.error is not None), None)
         if error is None:
             return None
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - an error that can't say what it is, is still an error
-        text = "its text could not be made"
-    return type(error), text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
-
-
-def text_of(error: tuple[type, str] | None) -> str | None:
-    """Return what `last_error` found as one text."""
-    if error is None:
-        return None
-    kind, text = error
-    return f"{kind.__name__}: {text}" if text else kind.__name__
+    return LastError(error)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from weakref import WeakSet
 
+from retrypool.callbacks import log_broken, shown, text_of
 from retrypool.checks import Duration, optional_seconds, seconds
 from retrypool.clock import Clock, SystemClock
 from retrypool.ctrl_c import in_main_thread
 
 __all__ = ["CancelToken", "reason_of"]
-
-log = logging.getLogger("retrypool")
 
 
 class CancelToken:
@@ -92,7 +90,7 @@ class CancelToken:
             # others from being told, nor end the thread that tells them.
             if not isinstance(error, Exception) and in_main_thread():
                 raise
-            log.exception("on_cancel callback %r raised", callback)
+            log_broken("on_cancel callback %s raised", shown(callback))
 
     def child(self) -> CancelToken:
         """Return a token that is cancelled with this one, and that can be cancelled alone."""
@@ -161,4 +159,4 @@ class CancelToken:
 
 def reason_of(token: CancelToken) -> str:
     """Return what is to be said of what ends because `token` was cancelled."""
-    return "cancelled" if token.reason is None else str(token.reason)
+    return "cancelled" if token.reason is None else text_of(token.reason)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 from typing import Any
 
 from retrypool.checks import date
-from retrypool.core.history import Ended, last_error, text_of, tried_by
+from retrypool.core.history import Ended, LastError, last_error, tried_by
 from retrypool.core.timers import Moment
 from retrypool.errors import TaskNotFound
 from retrypool.model.task import Task
@@ -36,8 +37,10 @@ class Lookup:
         task = self._find(task_id)
         if task is not None:
             with engine.lock:
-                if not task.done():
-                    return self._status_of(task)
+                found = None if task.done() else self._status_of(task)
+            if found is not None:
+                status, error = found
+                return status if error is None else replace(status, last_error=error.text())
         ended = engine.scheduler.history.find(task_id)
         if ended is None:
             raise TaskNotFound(task_id)
@@ -98,7 +101,8 @@ class Lookup:
                 all_seen = False  # it has just gone on from there
         return None, all_seen
 
-    def _status_of(self, task: Task[Any, Any]) -> TaskStatus:
+    def _status_of(self, task: Task[Any, Any]) -> tuple[TaskStatus, LastError | None]:
+        """Return where a task stands, and the error that is to be asked for its text outside the lock."""
         engine = self._engine
         scheduler = engine.scheduler
         record, state = task._record, task.state
@@ -111,18 +115,19 @@ class Lookup:
             if ctx._task is task:
                 attempts, started = attempts + 1, ctx._started
         due = scheduler.due(task) if state in (TaskState.SCHEDULED, TaskState.RETRYING) else None
-        return TaskStatus(
+        status = TaskStatus(
             id=task.id,
             state=state,
             attempts=attempts,
             tried=() if record is None else tried_by(record.history),
-            last_error=None if record is None else text_of(last_error(record.history)),
+            last_error=None,
             queued_at=date(task._dispatched + ahead),
             started_at=None if started is None else date(started + ahead),
             ended_at=None,
             next_attempt_at=None if due is None else date(due[0] if due[1] else due[0] + ahead),
             position=scheduler.backlog.ahead(task) if state is TaskState.QUEUED else None,
         )
+        return status, None if record is None else last_error(record.history)
 
     def _status_of_ended(self, ended: Ended) -> TaskStatus:
         ahead = self._engine.clock.time() - self._engine.monotonic()
@@ -131,7 +136,7 @@ class Lookup:
             state=ended.state,
             attempts=ended.attempts,
             tried=ended.tried,
-            last_error=text_of(ended.last_error),
+            last_error=None if ended.last_error is None else ended.last_error.text(),
             queued_at=date(ended.dispatched + ahead),
             started_at=None if ended.started is None else date(ended.started + ahead),
             ended_at=date(ended.ended + ahead),

@@ -42,8 +42,9 @@ _SPEAKS_FOR_ITSELF = tuple(_STANDS_FOR)
 
 def scope_of(error: BaseException) -> Scope:
     """Return whose fault an error is, by its type alone."""
-    if isinstance(error, _SPEAKS_FOR_ITSELF):
-        return next(scope for kind, scope in _STANDS_FOR.items() if isinstance(error, kind))
+    # By its type: an error may do anything when it is asked for its class.
+    if issubclass(type(error), _SPEAKS_FOR_ITSELF):
+        return next(scope for kind, scope in _STANDS_FOR.items() if issubclass(type(error), kind))
     return Scope.TASK
 
 
@@ -75,7 +76,7 @@ def outcome_of(scope: Scope, error: BaseException) -> Outcome:
     """Return how an attempt ended that raised `error`."""
     if scope is not _TASK and scope in _OUTCOMES:
         return _OUTCOMES[scope]
-    return Outcome.TIMED_OUT if isinstance(error, AttemptTimeout) else _FAILED
+    return Outcome.TIMED_OUT if issubclass(type(error), AttemptTimeout) else _FAILED
 
 
 _TASK, _FAILED = Scope.TASK, Outcome.FAILED
@@ -89,7 +90,7 @@ _ITS_TASK = (Scope.TASK, None)
 
 
 def _by_itself(error: BaseException) -> tuple[Scope, object]:
-    if isinstance(error, _SPEAKS_FOR_ITSELF):
+    if issubclass(type(error), _SPEAKS_FOR_ITSELF):
         return scope_of(error), getattr(error, "retry_after", None)
     return _ITS_TASK
 

@@ -147,6 +147,7 @@ RetryIf = Callable[[BaseException], bool] | type[BaseException] | tuple[type[Bas
 Jitter = Literal["full", "equal", "none"]
 
 _AT_ONCE = RetryIn(0.0)
+_CAUSE = BaseException.__dict__["__cause__"]  # set past what an error may have in its place
 _TASK = Scope.TASK
 
 
@@ -260,7 +261,7 @@ class RetryPolicy:
             return self._in_time(RetryIn(self._wait(failure)), failure, now)
         except BaseException as broken:  # noqa: BLE001 - the task dies of it, and tells it
             if broken is not error:
-                broken.__cause__ = error
+                _CAUSE.__set__(broken, error)
             return GiveUp(DeadReason.POLICY_ERROR, broken)
 
     def _obey(self, action: FailureAction, failure: Failure) -> Decision:

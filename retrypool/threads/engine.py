@@ -162,6 +162,8 @@ class Engine(Generic[T, R]):
                 case WorkerStuck():
                     self.on_stuck(event)
             self.observers.tell(event)
+        if self.scheduler.history.undescribed:
+            self.scheduler.history.describe()
         if self.unwanted:
             self._cancel_unwanted()
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-from retrypool.callbacks import call_guarded
+from retrypool.callbacks import call_guarded, shown
 from retrypool.errors import InvalidType
 from retrypool.events import (
     AttemptEnded,
@@ -110,9 +110,9 @@ class Observers(Generic[T, R]):
         if self.on_failure is None:
             return None
         answer = call_guarded("on_failure", self.on_failure, task, error)
-        if answer is None or isinstance(answer, FailureAction):
+        if answer is None or type(answer) is FailureAction:
             return answer
-        log.error("on_failure returned %r, which is no FailureAction: the policy decides", answer)
+        log.error("on_failure returned %s, which is no FailureAction: the policy decides", shown(answer))
         return None
 
     def retrying(self, task: Task[T, R], error: BaseException, delay: float) -> None:

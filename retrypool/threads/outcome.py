@@ -7,12 +7,12 @@ Only the owner goes on from there, so each attempt ends once, and its task has o
 
 from __future__ import annotations
 
-import logging
 import time
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
 
+from retrypool.callbacks import log_broken, shown
 from retrypool.core.scheduler import CLOSED_BY_FORCE
 from retrypool.ctrl_c import is_ctrl_c
 from retrypool.errors import AttemptTimeout, RetryPoolError
@@ -32,8 +32,6 @@ from retrypool.threads.spinning import spin_while_held
 
 if TYPE_CHECKING:
     from retrypool.threads.engine import Engine
-
-log = logging.getLogger("retrypool")
 
 __all__ = ["Attempts", "Fate"]
 
@@ -105,19 +103,34 @@ class Attempts:
         task = ctx._task
         self.deciding.add(ctx)
         try:
-            self._scheduler.take_in_hand(task)
             try:
+                self._scheduler.take_in_hand(task)
                 decision = self._find_decision(slot, ctx, error, ended, over=over)
             except BaseException as broken:
                 # The user's code runs in more places than callbacks: in a property of an error, for one.
                 if is_ctrl_c(broken):
                     raise
-                log.exception("what becomes of %r could not be decided: it is dead", task)
+                log_broken("what becomes of %r could not be decided: it is dead", task)
                 decision = GiveUp(DeadReason.POLICY_ERROR, broken)
-            self._carry_out(task, decision, error, None if slot.stuck is ctx else slot)
+            try:
+                self._carry_out(task, decision, error, None if slot.stuck is ctx else slot)
+            except BaseException as broken:
+                if is_ctrl_c(broken):
+                    raise
+                log_broken("what was decided of %r could not be done", task)
+                self.lost(slot, task, broken)
         finally:
             self.deciding.discard(ctx)
         ctx._let_go()
+
+    def lost(self, slot: Slot, task: Task[Any, Any], error: BaseException) -> None:
+        """Let a task be dead that the thread at `slot` had in hand when something broke down.
+
+        Unless it has let go of the task before: then somebody else has it, or it has ended.
+        """
+        if task._slot is slot and task._phase is TaskState.RUNNING:
+            self._scheduler.take_in_hand(task)
+            self.bury(task, DeadReason.POLICY_ERROR, error)
 
     def _find_decision(
         self, slot: Slot, ctx: Context, error: BaseException, ended: float, *, over: bool
@@ -144,7 +157,7 @@ class Attempts:
         except BaseException as wrong:
             if is_ctrl_c(wrong):
                 raise
-            log.exception("blame raised for %r: it blames the task", error)
+            log_broken("blame raised for %s: it blames the task", shown(error))
             return Scope.TASK, None
         if scope is not _TASK and scope is Scope.GROUP and self._scheduler.is_culprit(task):
             scope = Scope.TASK
@@ -223,7 +236,7 @@ class Attempts:
         if isinstance(decision, RetryIn):
             self._retry(task, decision.delay, error, slot)
         elif isinstance(decision, GiveUp):
-            self.bury(task, decision.reason, decision.error or error)
+            self.bury(task, decision.reason, error if decision.error is None else decision.error)
         else:
             self.cancel(task, decision.reason)
 

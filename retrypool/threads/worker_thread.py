@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
-from retrypool.callbacks import call_guarded
+from retrypool.callbacks import call_guarded, log_broken, traceback_of
 from retrypool.errors import Interrupted
 from retrypool.model.context import Context, occupy
 from retrypool.model.slots import Slot
 from retrypool.model.task import Record, Task
-from retrypool.model.worker import WorkerSpec, hook, run_of
+from retrypool.model.worker import AnyWorker, WorkerSpec, hook, run_of
 from retrypool.states import TaskState
 from retrypool.threads.engine import Engine
 from retrypool.threads.interrupt import Gate
@@ -21,10 +20,11 @@ from retrypool.threads.parker import Parker
 
 __all__ = ["Runner"]
 
-log = logging.getLogger("retrypool")
-
 T = TypeVar("T")
 R = TypeVar("R")
+
+MOST_BREAKDOWNS = 10
+"""How often in a row a worker may go on after an error that comes from nowhere that is known."""
 
 _RUNNING = TaskState.RUNNING
 _SUCCEEDED = TaskState.SUCCEEDED
@@ -54,6 +54,8 @@ class Runner(Generic[T, R]):
         self._parker = Parker(engine.clock)
         self._gate = Gate(slot)
         self._pause_noticed = False
+        self._breakdowns = 0  # in a row, without a success in between
+        self._succeeded_before = -1  # successes at the last one
         self._handed: Task[T, R] | None = None  # what it has taken and may not simply run, for _next
         slot.wake = self._parker.call
         slot.interrupt = self._gate.interrupt
@@ -86,6 +88,9 @@ class Runner(Generic[T, R]):
         try:
             if self._set_up() and self._serve_until_told():
                 self._call_hook("on_stop")
+        except BaseException as broken:  # noqa: BLE001 - logged there
+            log_broken("%s breaks down", self.slot.name)
+            self.error = broken
         finally:
             occupy(None)
             self.slot.idle = True
@@ -99,8 +104,8 @@ class Runner(Generic[T, R]):
                 run_of(self.worker)
             if on_start := hook(self.worker, "on_start"):
                 on_start()
-        except BaseException as error:
-            log.exception("%s could not be started: it is taken out", self.slot.name)
+        except BaseException as error:  # noqa: BLE001 - logged there
+            log_broken("%s could not be started: it is taken out", self.slot.name)
             self.error = error
             return False
         self.ready = True
@@ -122,7 +127,7 @@ class Runner(Generic[T, R]):
                 self._serve()
                 if self.slot.retired:
                     return True
-                if not self.restart():
+                if self._breakdowns >= MOST_BREAKDOWNS or (self.slot.unfit and not self.restart()):
                     return False
             except Interrupted:  # it came too late to hit what it was meant for
                 self._gate.struck = self.slot.stuck
@@ -153,77 +158,102 @@ class Runner(Generic[T, R]):
         run, takes_context = run_of(self.worker)
         gate = self._gate
         slot.idle = False
-        while True:
-            try:
-                task: Any = injector.popleft() if injector.several else popleft()
-            except IndexError:
-                task = self._next()
-            else:
-                # Written before _withdrawn is read; whoever withdraws does it the other way about.
-                task._slot = slot
-                if (
-                    task._withdrawn
-                    or not slot.direct
-                    or (task._record is not None and not admits(slot, task))
-                ):
-                    self._handed, task = task, None  # hold on to nothing while waiting
-                    task = self._next()
-            if task is None:
-                return
-            task._phase = _RUNNING
-            now = monotonic()
-            span = task._settings.span
-            expires = attempts.expiry(task, now) if span is None else now + span
-            ctx = Context(task, slot, clock, now, expires)
-            listening = observers.wants_started  # looked at once: who bars the gate opens it again
-            if listening:
-                gate.bar()
-            # From here on the attempt may be taken over: whoever gets it out of the box owns it.
-            running.append(ctx)
-            # Read after the box was filled; who bars the slot does it the other way about. So once it is
-            # barred, nothing is begun that can't be seen to run already.
-            if not slot.go:
-                self._give_back(ctx)
-                if listening:
-                    gate.unbar()
-                continue
-            if expires < watchdog.wakes_at:
-                watchdog.expect(expires)
-            if listening:
-                attempts.started(ctx)
-                gate.unbar()
-                if ctx.cancelled:  # it was taken over before it has begun
-                    self._came_back(ctx)
-                    continue
-            try:
-                if (record := task._record) is not None and record.wrapped:
-                    result = self._run_wrapped(task, record, ctx)
-                else:
-                    result = run(ctx, task.data) if takes_context else run(task.data)
-            except BaseException as error:  # noqa: BLE001 - whatever it is, the task failed of it
-                self._failed(ctx, error)
-            else:
+        task: Any = None
+        ctx: Any = None
+        try:
+            while True:
                 try:
-                    running.pop()
+                    task = injector.popleft() if injector.several else popleft()
                 except IndexError:
-                    self._came_back(ctx)
+                    task = self._next()
                 else:
-                    task._started = now
-                    task._ended = ended = monotonic()
-                    task._outcome = result
-                    if record is None:
-                        remember((task.id, task._dispatched, now, ended))
+                    # Written before _withdrawn is read; whoever withdraws does it the other way about.
+                    task._slot = slot
+                    if (
+                        task._withdrawn
+                        or not slot.direct
+                        or (task._record is not None and not admits(slot, task))
+                    ):
+                        self._handed, task = task, None  # hold on to nothing while waiting
+                        task = self._next()
+                if task is None:
+                    return
+                task._phase = _RUNNING
+                now = monotonic()
+                span = task._settings.span
+                expires = attempts.expiry(task, now) if span is None else now + span
+                ctx = Context(task, slot, clock, now, expires)
+                listening = observers.wants_started  # looked at once: who bars the gate opens it again
+                if listening:
+                    gate.bar()
+                # From here on the attempt may be taken over: whoever gets it out of the box owns it.
+                running.append(ctx)
+                # Read after the box was filled; who bars the slot does it the other way about. So once it is
+                # barred, nothing is begun that can't be seen to run already.
+                if not slot.go:
+                    self._give_back(ctx)
+                    if listening:
+                        gate.unbar()
+                    task = ctx = None
+                    continue
+                if expires < watchdog.wakes_at:
+                    watchdog.expect(expires)
+                if listening:
+                    attempts.started(ctx)
+                    gate.unbar()
+                    if ctx.cancelled:  # it was taken over before it has begun
+                        self._came_back(ctx)
+                        task = ctx = None
+                        continue
+                try:
+                    if (record := task._record) is not None and record.wrapped:
+                        result = self._run_wrapped(task, record, ctx)
                     else:
-                        attempts.remember(task, record)
-                    slot.succeeded += 1
-                    # The task has ended with this; _completion is read after it, see Task.
-                    task._phase = _SUCCEEDED
-                    if task._completion is not None:
-                        task._announce()
-                    if observers.talkative or slot.attentive or (record is not None and record.suspects):
-                        attempts.succeeded(slot, task)
-            # Hold on to nothing while waiting for the next one.
-            task = record = ctx = result = None  # type: ignore[assignment]
+                        result = run(ctx, task.data) if takes_context else run(task.data)
+                except BaseException as error:  # noqa: BLE001 - whatever it is, the task failed of it
+                    self._failed(ctx, error)
+                else:
+                    try:
+                        running.pop()
+                    except IndexError:
+                        self._came_back(ctx)
+                    else:
+                        task._started = now
+                        task._ended = ended = monotonic()
+                        task._outcome = result
+                        if record is None:
+                            remember((task.id, task._dispatched, now, ended))
+                        else:
+                            attempts.remember(task, record)
+                        slot.succeeded += 1
+                        # The task has ended with this; _completion is read after it, see Task.
+                        task._phase = _SUCCEEDED
+                        if task._completion is not None:
+                            task._announce()
+                        if observers.talkative or slot.attentive or (record is not None and record.suspects):
+                            attempts.succeeded(slot, task)
+                # Hold on to nothing while waiting for the next one.
+                task = record = ctx = result = None  # type: ignore[assignment]
+        except Interrupted:
+            raise
+        except BaseException as broken:  # noqa: BLE001 - logged there
+            self._break_down(task, ctx, broken)
+
+    def _break_down(self, task: Task[T, R] | None, ctx: Context | None, broken: BaseException) -> None:
+        """Go on after an error of our own, or of what the user lent us: a clock, a worker's attributes.
+
+        What the thread has in hand ends with the error, if its end is not decided by now.
+        """
+        log_broken("%s goes on after an error", self.slot.name)
+        slot = self.slot
+        self._breakdowns = 1 if slot.succeeded != self._succeeded_before else self._breakdowns + 1
+        self._succeeded_before = slot.succeeded
+        if self._breakdowns >= MOST_BREAKDOWNS:
+            self.error = broken
+        if slot.running:
+            self._failed(slot.running[-1], broken)
+        elif task is not None and (ctx is None or slot.stuck is not ctx):
+            self.engine.attempts.lost(slot, task, broken)
 
     def _run_wrapped(self, task: Task[T, R], record: Record, ctx: Context) -> R:
         """Run what the hot loop does not simply run, and see to what its success brings with it."""
@@ -321,9 +351,11 @@ class Runner(Generic[T, R]):
         slot.failed += 1
         # The first entry is the hot loop's own frame. Without it, the error that the task keeps does
         # not hold what this thread does later.
-        if error.__traceback__ is not None:
+        traceback = traceback_of(error)
+        if traceback is not None:
             # Not by assignment, which an error may refuse, as a frozen dataclass does.
-            BaseException.with_traceback(error, error.__traceback__.tb_next)
+            BaseException.with_traceback(error, traceback.tb_next)
+            traceback = None
         self.engine.attempts.failed(slot, ctx, error, ended)
 
     def _came_back(self, ctx: Context) -> None:
@@ -339,5 +371,9 @@ class Runner(Generic[T, R]):
             self._call_hook("on_pause" if paused else "on_resume")
 
     def _call_hook(self, name: str) -> None:
-        if function := hook(self.worker, name):
-            call_guarded(f"{name} of {self.slot.name}", function)
+        call_guarded(f"{name} of {self.slot.name}", _call_hook, self.worker, name)
+
+
+def _call_hook(worker: AnyWorker[Any, Any] | None, name: str) -> None:
+    if function := hook(worker, name):
+        function()
