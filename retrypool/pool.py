@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import datetime, tzinfo
 from functools import partial
 from threading import TIMEOUT_MAX
@@ -43,7 +43,10 @@ from retrypool.threads.outcome import Fate
 from retrypool.threads.workers import Then, Workers
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from retrypool.executor import PoolView
+    from retrypool.observe.live import Live
 
 __all__ = ["Pool"]
 
@@ -369,6 +372,19 @@ class Pool(Generic[T, R]):
         """What it is called in thread names, errors, logs and metrics."""
         return self._engine.name
 
+    def live(self, *, interval: Duration = 0.5, console: Console | None = None) -> Live:
+        """Return a context manager that shows a table of the workers, and renews it every `interval` seconds.
+
+        Each worker with its state (and how long it cools or is ejected yet), what it runs and since when,
+        calls, failures by kind, the latency of its last 500 attempts (median and 95th percentile), its
+        calls per second of the last 30 s and what they are held to. By rich, on stdout unless `console` is
+        another `rich.console.Console`. Listens to the attempts meanwhile. Needs the extra
+        `retrypool[progress]`: raises `MissingExtra` without.
+        """
+        from retrypool.observe.live import Live
+
+        return Live(self, interval, console)
+
     def add_listener(self, listener: Listening) -> None:
         """Tell `listener` of what happens from now on: an object with `on_event(event)`, or a function.
 
@@ -412,6 +428,7 @@ class Pool(Generic[T, R]):
         ordered: bool = True,
         timeout: Duration | None = None,
         return_exceptions: Literal[False] = False,
+        progress: bool | int = False,
         **options: Unpack[MapOptions],
     ) -> Generator[R, None, None]: ...
     @overload
@@ -423,6 +440,7 @@ class Pool(Generic[T, R]):
         ordered: bool = True,
         timeout: Duration | None = None,
         return_exceptions: bool,
+        progress: bool | int = False,
         **options: Unpack[MapOptions],
     ) -> Generator[R | BaseException, None, None]: ...
     def map(
@@ -433,6 +451,7 @@ class Pool(Generic[T, R]):
         ordered: bool = True,
         timeout: Duration | None = None,
         return_exceptions: bool = False,
+        progress: bool | int = False,
         **options: Unpack[MapOptions],
     ) -> Generator[Any, None, None]:
         """Iterate over the results of running each item of `iterable`, which may be infinite.
@@ -446,6 +465,9 @@ class Pool(Generic[T, R]):
           limit for each attempt is the pool's `timeout`.
         - `return_exceptions`: yield the error of an item that failed for good, in its place. Otherwise
           it is raised there, and that ends the iteration.
+        - `progress`: show on stderr how many have ended, the rate, the time left, and how many run, were
+          tried again, and are dead: a bar by tqdm, else rich, in a terminal or a notebook; else a line every
+          10 s. Where the iterable has no length, the number of its items in place of True gives it an end.
         - Options as in `dispatch`, checked once. In a bounded queue, items wait for room.
 
         What the iterable raises, or the pool that is closed meanwhile, is raised after the results of
@@ -458,7 +480,8 @@ class Pool(Generic[T, R]):
         ...     list(pool.map(["a", "bcd", "ef"]))
         [1, 3, 2]
         """
-        return map_items(
+        results = partial(
+            map_items,
             self._engine,
             self._settings.having(options),
             iterable,
@@ -468,16 +491,27 @@ class Pool(Generic[T, R]):
             timeout=timeout,
             return_exceptions=return_exceptions,
         )
+        if progress is False:
+            return results()
+        from retrypool.observe.progress import follow
+
+        return follow(self, results, progress, iterable)
 
     def as_completed(
-        self, tasks: Iterable[Task[T, R]], timeout: Duration | None = None
-    ) -> Iterator[Task[T, R]]:
+        self, tasks: Iterable[Task[T, R]], timeout: Duration | None = None, *, progress: bool = False
+    ) -> Generator[Task[T, R], None, None]:
         """Iterate over `tasks` as they end; those that have ended come first.
 
         Raises `TimeoutError` if they have not all ended `timeout` seconds after this call, and
-        `InvalidType` for what is no task.
+        `InvalidType` for what is no task. `progress` shows how far it is, as `map` does.
         """
-        return as_completed(tasks, timeout)
+        known = list(tasks) if isinstance(tasks, Iterable) else tasks
+        completed = as_completed(known, timeout)
+        if not flag("progress", progress):
+            return completed
+        from retrypool.observe.progress import follow_completed
+
+        return follow_completed(self, completed, len(known))
 
     def group(self, *, on_error: OnError = "collect", **options: Unpack[TaskOptions]) -> TaskGroup[T, R]:
         """Return a context manager whose `dispatch` makes tasks, and whose end waits for all of them.
@@ -702,13 +736,20 @@ class Pool(Generic[T, R]):
 
     # -- waiting and closing ---------------------------------------------------------------------
 
-    def wait(self, timeout: Duration | None = None) -> bool:
+    def wait(self, timeout: Duration | None = None, *, progress: bool = False) -> bool:
         """Wait until no task waits or runs, `timeout` seconds at the most; return whether that is so.
 
         Also returns (False) when only tasks are left that no worker can take as things stand. More
-        tasks may be dispatched meanwhile, and are waited for. Raises `WrongThread` in a worker.
+        tasks may be dispatched meanwhile, and are waited for. `progress` shows how far it is, as `map`
+        does. Raises `WrongThread` in a worker.
         """
-        return lifecycle.wait(self, patience("timeout", timeout))
+        limit = patience("timeout", timeout)
+        if not flag("progress", progress):
+            return lifecycle.wait(self, limit)
+        from retrypool.observe.progress import watch
+
+        with watch(self):
+            return lifecycle.wait(self, limit)
 
     def wait_with(self, callback: Callable[[Stats], object], interval: Duration = 1.0) -> bool:
         """Wait as `wait` does, calling `callback(stats)` now, every `interval` seconds, and at the end.

@@ -42,8 +42,12 @@ def map_items(
     ordered: bool,
     timeout: Duration | None,
     return_exceptions: bool,
+    on_end: Callable[[Task[T, R]], object] | None = None,
 ) -> Generator[Any, None, None]:
-    """Check what `Pool.map` was given, and return the generator that does it."""
+    """Check what `Pool.map` was given, and return the generator that does it.
+
+    `on_end` hears of each task that ends, on the thread that ends it.
+    """
     until = _until(timeout)
     flag("ordered", ordered)
     flag("return_exceptions", return_exceptions)
@@ -54,7 +58,7 @@ def map_items(
         raise InvalidType("iterable", iterable, "something to iterate over") from None
     engine.check_open("map()")
     mapped = in_order if ordered else as_they_come
-    return mapped(engine, settings, items, width, until, return_exceptions)
+    return mapped(engine, settings, items, width, until, return_exceptions, on_end)
 
 
 # Both functions below are generators of the same build. Each round pulls items until there is a result
@@ -73,9 +77,10 @@ def in_order(
     window: int,
     until: float | None,
     errors: bool,
+    on_end: Callable[[Task[T, R]], object] | None = None,
 ) -> Generator[R | BaseException | None, None, None]:
     """Yield results in the order of the items."""
-    dispatch = _way_in(engine, settings, until)
+    dispatch = _way_in(engine, settings, until, None if on_end is None else Reporter(on_end))
     tasks: deque[Task[T, R]] = deque()
     more, trouble = True, None
     try:
@@ -122,9 +127,10 @@ def as_they_come(
     window: int,
     until: float | None,
     errors: bool,
+    on_end: Callable[[Task[T, R]], object] | None = None,
 ) -> Generator[R | BaseException | None, None, None]:
     """Yield results in the order in which the tasks end."""
-    inbox: _Inbox[T, R] = _Inbox()
+    inbox: _Inbox[T, R] = _Inbox(on_end)
     dispatch = _way_in(engine, settings, until, Reporter(inbox.put))
     ended = inbox.tasks
     pending: set[Task[T, R]] = set()
@@ -184,9 +190,10 @@ class _Inbox(Generic[T, R]):
 
     # A task that ends is appended, and then _waits is looked at; the reader sets _waits, and then looks
     # for tasks. One of the two sees the other. The bell may be rung once too often, never too seldom.
-    __slots__ = ("_bell", "_waits", "tasks")
+    __slots__ = ("_bell", "_on_end", "_waits", "tasks")
 
-    def __init__(self) -> None:
+    def __init__(self, on_end: Callable[[Task[T, R]], object] | None) -> None:
+        self._on_end = on_end
         self.tasks: deque[Task[T, R]] = deque()
         self._waits = False
         self._bell = threading.Lock()
@@ -194,6 +201,8 @@ class _Inbox(Generic[T, R]):
 
     def put(self, task: Task[T, R]) -> None:
         """Take in a task, on the thread that ends it."""
+        if self._on_end is not None:
+            self._on_end(task)
         self.tasks.append(task)
         if self._waits:
             self._waits = False

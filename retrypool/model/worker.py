@@ -150,7 +150,7 @@ class WorkerInfo:
 
     `state` is one of: `starting`; `active`; `paused`; `cooling` and `ejected`, until `until`; `probing`,
     while one task shows whether that is over; `cordoned` for good, for `reason`; `stuck` in an attempt that
-    is over; `stopping`; `failed`, with `error`.
+    is over; `stopping`, and `stopped` once its thread has ended; `failed`, with `error`.
     """
 
     id: int
@@ -166,6 +166,8 @@ class WorkerInfo:
     reason: str | None = None
     error: BaseException | None = None  # of a factory or an on_start that raised
     host: str | None = None  # the process that a remote worker lives in, once it does
+    left: float | None = None  # seconds until `until`
+    busy_for: float | None = None  # seconds since what it runs began, the oldest if it runs several
 
     @property
     def task_id(self) -> int | None:

@@ -35,6 +35,8 @@ def info_of(crew: Sequence[Runner[Any, Any]], now: float) -> WorkerInfo:
         reason=slots[0].cordoned_for,
         error=next((runner.error for runner in crew if runner.error is not None), None),
         host=next((slot.where for slot in slots if slot.where is not None), None),
+        left=group.until - now if group.until is not None and group.shut(now) else None,
+        busy_for=max((now - ctx._started for ctx in busy), default=None),
     )
 
 
@@ -44,6 +46,7 @@ def _state(crew: Sequence[Runner[Any, Any]], now: float) -> str:
     group = slots[0].group
     states = {
         "failed": any(runner.error is not None for runner in crew),
+        "stopped": all(_has_stopped(runner) for runner in crew),
         "stopping": all(slot.retired for slot in slots),
         "stuck": all(slot.stuck is not None for slot in slots),
         "starting": not any(runner.ready for runner in crew),
@@ -54,3 +57,9 @@ def _state(crew: Sequence[Runner[Any, Any]], now: float) -> str:
         "cooling": group.shut(now),
     }
     return next((state for state, applies in states.items() if applies), "active")
+
+
+def _has_stopped(runner: Runner[Any, Any]) -> bool:
+    """Return whether a worker takes nothing more, and its thread has ended, if it ever had one."""
+    slot = runner.slot
+    return slot.retired and not slot.running and (runner.gone or runner.thread.ident is None)
