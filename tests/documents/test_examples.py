@@ -1,8 +1,8 @@
 """The Python examples of the README and of the documentation run, and the README's commands are those of CI.
 
-A block runs in one namespace with the others under its heading. A comment in the line above a block may say
-what it needs (`<!-- needs: dask -->`: modules, without which the heading is skipped) or that it can't run
-here (`<!-- not run: it needs a broker -->`).
+A block runs in one namespace with the others of its page (README: of its heading). A comment in the line
+above may say what it needs (`<!-- needs: dask -->`: modules, without which it is left out) or
+that it can't run here (`<!-- not run: it needs a broker -->`).
 """
 
 import importlib.util
@@ -45,27 +45,33 @@ def python_blocks(text: str) -> dict[str, list[Block]]:
     return sections
 
 
-SECTIONS = [
-    pytest.param(path, blocks, id=f"{path.relative_to(ROOT)}: {heading}")
-    for path in DOCUMENTS
-    for heading, blocks in python_blocks(path.read_text(encoding="utf-8")).items()
-]
+def runs(path: Path) -> list[Any]:
+    """What runs in a namespace of its own: each section of the README, each page of the documentation."""
+    sections = python_blocks(path.read_text(encoding="utf-8"))
+    name = path.relative_to(ROOT)
+    if path == README:
+        return [pytest.param(path, blocks, id=f"{name}: {heading}") for heading, blocks in sections.items()]
+    blocks = [block for blocks in sections.values() for block in blocks]
+    return [pytest.param(path, blocks, id=str(name))] if blocks else []
 
 
-@pytest.mark.parametrize(("path", "blocks"), SECTIONS)
+@pytest.mark.parametrize(("path", "blocks"), [run for path in DOCUMENTS for run in runs(path)])
 def test_examples_run(
     path: Path, blocks: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Top to bottom, in one namespace for each heading, in an empty folder."""
+    """Top to bottom, in an empty folder. What needs a module that is not there is left out."""
     monkeypatch.chdir(tmp_path)
-    for module in {module for block in blocks for module in block.needs}:
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f"needs {module}")
     namespace: dict[str, Any] = {"__name__": "example"}
+    left_out = []
     for block in blocks:
+        if missing := [module for module in block.needs if importlib.util.find_spec(module) is None]:
+            left_out += missing
+            continue
         # Empty lines in front: a traceback then names the line of the document.
         source = "\n" * (block.line - 1) + block.source
         exec(compile(source, str(path), "exec"), namespace)
+    if left_out:
+        pytest.skip(f"some of it needs {', '.join(left_out)}")
 
 
 @pytest.mark.parametrize("last_word", ["pytest", "demo"])
