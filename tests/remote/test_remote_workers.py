@@ -23,6 +23,8 @@ from retrypool import (
     fixed,
 )
 
+pytest.importorskip("cloudpickle")  # by which local classes travel
+
 ONCE = RetryPolicy(attempts=1)
 
 
