@@ -32,6 +32,7 @@ from retrypool.model.context import Context, current_context
 from retrypool.model.drain import Drain
 from retrypool.model.task import Attempt, DeadTask, Task
 from retrypool.model.worker import Worker, WorkerInfo, WorkerSpec
+from retrypool.observe.recorder import Recorder
 from retrypool.observe.stats import Stats
 from retrypool.observe.status import TaskStatus
 from retrypool.policy.blame import Scope
@@ -79,6 +80,7 @@ __all__ = [
     "PoolExecutor",
     "QueueFull",
     "Rate",
+    "Recorder",
     "RemoteError",
     "RetryIn",
     "RetryPolicy",

@@ -1,0 +1,307 @@
+"""What a report says in sentences: what cost the most, and what would help."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from retrypool.observe.facts import Facts, rest_of, unrecoverable
+from retrypool.observe.recording import WorkerSeen
+from retrypool.observe.tally import Error
+from retrypool.observe.texts import duration
+
+__all__ = ["advice"]
+
+AT_MOST = 10  # sentences
+
+
+class Finding(NamedTuple):
+    """A sentence or two, and the share of the run that it is about."""
+
+    weight: float
+    text: str
+
+
+def advice(facts: Facts) -> list[str]:
+    """Return what there is to say, what cost the most first."""
+    if not facts.recording.length:
+        return []
+    kinds = (
+        _outages,
+        _slow_workers,
+        _failing_workers,
+        _throttled_groups,
+        _timeouts,
+        _long_task,
+        _delays,
+        _rates,
+        _missing_workers,
+        _dead_tasks,
+        _load,
+    )
+    found = [finding for kind in kinds for finding in kind(facts)]
+    found.sort(key=lambda finding: -finding.weight)
+    return [finding.text for finding in found[:AT_MOST]]
+
+
+def percent(share: float) -> str:
+    """Return a share as people write it."""
+    return f"{share:.0%}" if share >= 0.01 or not share else "less than 1%"
+
+
+def _of_makespan(facts: Facts, seconds: float) -> str:
+    return f"{percent(min(seconds / facts.recording.length, 1.0))} of the makespan"
+
+
+def _outages(facts: Facts) -> Iterator[Finding]:
+    recording = facts.recording
+    outages = [span for span in recording.spans if span.kind == "outage"]
+    total = sum(span.end - span.start for span in outages)
+    if not outages:
+        return
+    first = duration(max(outages[0].start - recording.begin, 0.0))
+    times = "once" if len(outages) == 1 else f"{len(outages)} times"
+    yield Finding(
+        total / recording.length,
+        f"All groups failed {times}, first {first} after the start, for {duration(total)} together: "
+        f"{_of_makespan(facts, total)}. The pool waited, and charged no attempt to any task."
+        + (f" {outages[-1].why}" if outages[-1].why else ""),
+    )
+
+
+def _slow_workers(facts: Facts) -> Iterator[Finding]:
+    recording = facts.recording
+    slow = facts.slow_workers()
+    if not slow:
+        return
+    ids = {worker.id for worker, _ in slow}
+    alone = facts.seconds_with_only(ids)
+    names = _listed([worker.name for worker, _ in slow])
+    times = max(times for _, times in slow)
+    one = len(slow) == 1
+    text = f"{names} {'is' if one else 'are'} {'' if one else 'up to '}{times:.0f} × slower than the others"
+    share = alone / recording.length
+    if share >= 0.05:
+        text += f": for {_of_makespan(facts, alone)} nobody else had anything to do."
+        without = facts.optimum_without(ids)
+        if without is not None and without < 0.95 * recording.length:
+            text += f" Without {'it' if one else 'them'} the run could take {duration(without)}."
+        text += f" Leave {'it' if one else 'them'} out, or give {'it' if one else 'them'} other tasks."
+    else:
+        calls = sum(worker.tally.calls for worker, _ in slow)
+        text += f". {'It' if one else 'They'} made {_calls(calls)}, and held nobody up."
+    yield Finding(max(share, 0.02), text)
+
+
+def _failing_workers(facts: Facts) -> Iterator[Finding]:
+    total = facts.recording.total
+    for worker in facts.recording.workers:
+        tally = worker.tally
+        failed = tally.in_vain - tally.outcomes["throttled"] - tally.outcomes["withdrawn"]
+        others = total.in_vain - tally.in_vain
+        usual = others / max(total.calls - tally.calls, 1)
+        if failed < 3 or failed < 0.5 * tally.calls or failed / tally.calls < 2 * usual:
+            continue
+        which = "all" if failed == tally.calls else f"{failed} of"
+        text = f"{worker.name} failed {which} {_calls(tally.calls)}{_because(tally.errors)}."
+        text += _ejected(facts, worker)
+        text += " Check it, or leave it out."
+        yield Finding(
+            (tally.busy - tally.seconds.get("succeeded", 0.0)) / (facts.capacity or 1.0) + 0.05, text
+        )
+
+
+def _ejected(facts: Facts, worker: WorkerSeen) -> str:
+    recording = facts.recording
+    count = recording.span_counts.get(("ejected", worker.group), 0)
+    if not count:
+        return " It was never ejected." if worker.tally.in_vain >= 10 else ""
+    first = next(
+        (span for span in recording.spans if span.kind == "ejected" and span.who == worker.group), None
+    )
+    when = f"{duration(max(0.0 if first is None else first.start - recording.begin, 0.0))} after the start"
+    rested = rest_of(recording, worker, ("ejected",))
+    if count == 1:
+        return f" It was ejected {when}, for {duration(rested)}."
+    return f" It was ejected {count} times, first {when}, for {duration(rested)} together."
+
+
+def _throttled_groups(facts: Facts) -> Iterator[Finding]:
+    recording = facts.recording
+    groups: dict[str, list[WorkerSeen]] = {}
+    for worker in recording.workers:
+        groups.setdefault(worker.group, []).append(worker)
+    for group, workers in groups.items():
+        refused = sum(worker.tally.outcomes["throttled"] for worker in workers)
+        rested = rest_of(recording, workers[0], ("cooling",))
+        if not refused or rested <= 0:
+            continue
+        text = (
+            f"{group} was told to slow down {_times(refused)} and rested {duration(rested)}: "
+            f"{_of_makespan(facts, rested)}."
+        )
+        succeeded = sum(worker.tally.succeeded for worker in workers)
+        if succeeded and group not in recording.rates:
+            text += (
+                f" It got {succeeded / recording.length:.3g} calls per second through: a Rate near that, "
+                f'or rate="learn", spares the refusals.'
+            )
+        yield Finding(rested / recording.length / len(groups) + 0.02, text)
+
+
+def _timeouts(facts: Facts) -> Iterator[Finding]:
+    total = facts.recording.total
+    count, seconds = total.outcomes["timed_out"], total.seconds.get("timed_out", 0.0)
+    if not count:
+        return
+    usual = total.useful.quantile(0.95)
+    text = (
+        f"{_calls(count)} ran out of time, after {duration(seconds / count)} on average: "
+        f"{percent(seconds / facts.capacity if facts.capacity else 0)} of the workers' time."
+    )
+    if usual and seconds / count > 5 * usual:
+        text += f" 95% of what succeeds does so within {duration(usual)}: a shorter timeout costs less."
+    yield Finding(seconds / (facts.capacity or 1.0) + 0.02, text)
+
+
+def _long_task(facts: Facts) -> Iterator[Finding]:
+    """The last attempt of all, if it went on for long when the others had ended."""
+    recording = facts.recording
+    slow = {worker.id for worker, _ in facts.slow_workers()}
+    last = max(
+        ((bar.end, lane, bar) for lane in recording.lanes for bar in lane.bars if not bar.outcomes),
+        key=lambda found: found[0],
+        default=None,
+    )
+    usual = recording.total.useful.quantile(0.5)
+    if last is None or recording.running or last[1].worker_id in slow or len(recording.workers) < 2:
+        return
+    _, lane, bar = last
+    others = max(
+        (bar.end for other in recording.lanes if other is not lane and other.bars for bar in other.bars[-1:]),
+        default=recording.begin,
+    )
+    alone = recording.end - max(others, bar.start)
+    length = bar.end - bar.start
+    if alone < 0.1 * recording.length or length < 3 * usual or usual <= 0:
+        return
+    yield Finding(
+        alone / recording.length,
+        f"Task {bar.task_id} ({bar.label}) ran for {duration(length)}, {length / usual:.0f} × the usual, and "
+        f"for {_of_makespan(facts, alone)} nothing else ran. Dispatch the longest tasks first, or with a "
+        f"higher priority.",
+    )
+
+
+def _delays(facts: Facts) -> Iterator[Finding]:
+    idle = facts.seconds_idle_while_delayed()
+    share = idle / facts.recording.length
+    if share >= 0.1:
+        yield Finding(
+            share,
+            f"For {_of_makespan(facts, idle)} nothing ran, while tasks waited out the delays before their "
+            f"retries: a shorter RetryPolicy(delay=...) brings them back sooner.",
+        )
+
+
+def _rates(facts: Facts) -> Iterator[Finding]:
+    recording = facts.recording
+    for group, rate in recording.rates.items():
+        calls = sum(worker.tally.calls for worker in recording.workers if not group or worker.group == group)
+        if calls >= 10 and calls / recording.length >= 0.8 * rate:
+            who = f"Group {group}" if group else "The pool"
+            yield Finding(0.1, f"{who} made as many calls as its rate of {rate:.3g} per second allows.")
+
+
+def _missing_workers(facts: Facts) -> Iterator[Finding]:
+    recording = facts.recording
+    for worker in recording.workers:
+        if worker.error:
+            yield Finding(0.5, f"{worker.name} could not be started: {worker.error}.")
+    for kind, text in (
+        ("stuck", "did not come back from attempts that were over"),
+        ("cordoned", "was given nothing more"),
+    ):
+        for span in recording.spans:
+            if span.kind == kind:
+                why = f" ({span.why})" if span.why else ""
+                yield Finding(0.2, f"{recording.name_of(int(span.who))} {text}{why}.")
+
+
+def _dead_tasks(facts: Facts) -> Iterator[Finding]:
+    recording = facts.recording
+    dead = recording.counts.dead
+    if not dead:
+        return
+    by_reason: Counter[str] = Counter()
+    for (reason, _), count in recording.counts.reasons.items():
+        by_reason[reason] += count
+    parts = []
+    for reason, count in by_reason.most_common():
+        errors: Counter[Error] = Counter()
+        for (other, error), seen in recording.counts.reasons.items():
+            if other == reason:
+                kind, _, text = error.partition(": ")
+                errors[kind, text] += seen
+        parts.append(f"{count} × {reason}{_because(errors)}")
+    one = dead == 1
+    hopeless = unrecoverable(recording)
+    weight = (dead - hopeless) / max(recording.counts.ended, 1)
+    yield Finding(
+        weight + 0.03,
+        f"{'One task is' if one else f'{dead} tasks are'} dead: {', '.join(parts)}. "
+        f"pool.dead_tasks() has {'it' if one else 'them'}.",
+    )
+
+
+def _load(facts: Facts) -> Iterator[Finding]:
+    recording, used = facts.recording, facts.utilisation
+    free = 1 - used - (facts.resting / facts.capacity if facts.capacity else 0.0)
+    threads = sum(worker.threads for worker in recording.workers)
+    queued = recording.counts.queued / max(recording.counts.starts, 1)
+    ran = recording.total.busy / max(recording.counts.starts, 1)
+    if used >= 0.85 and queued > ran:
+        yield Finding(
+            0.03,
+            f"The workers were busy {percent(used)} of their time, and tasks waited {duration(queued)} for "
+            f"one that runs {duration(ran)}: more workers would make it quicker.",
+        )
+    elif free >= 0.5 and queued < ran and recording.counts.starts >= 10 * threads and threads > 1:
+        enough = max(1, round(used * threads * 1.3 + 0.5))
+        if enough < threads:
+            yield Finding(
+                0.01,
+                f"The workers were idle {percent(free)} of their time, and tasks hardly waited: "
+                f"{enough} of {threads} threads would have done.",
+            )
+
+
+def _because(errors: Counter[Error]) -> str:
+    """Return what was raised most, in brackets."""
+    by_type: Counter[str] = Counter()
+    for (kind, _), count in errors.items():
+        by_type[kind] += count
+    if not by_type:
+        return ""
+    kind, of_kind = by_type.most_common(1)[0]
+    (_, text), count = max(
+        ((error, count) for error, count in errors.items() if error[0] == kind), key=lambda found: found[1]
+    )
+    if not text:
+        return f" ({kind})"
+    return f" ({kind}: {text})" if count == of_kind else f" ({kind}, such as: {text})"
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) > 4:
+        return f"{', '.join(names[:3])} and {len(names) - 3} more"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _calls(count: int) -> str:
+    return "1 call" if count == 1 else f"{count} calls"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
