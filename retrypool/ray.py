@@ -60,7 +60,7 @@ def ray_workers(
         raise InvalidType("per_process", per_process, "a whole number, 1 or more")
     if per_process < 1:
         raise InvalidValue("per_process", per_process, "a whole number, 1 or more")
-    if not ray.is_initialized():
+    if not ray.is_initialized():  # pyright: ignore[reportAttributeAccessIssue]
         raise InvalidValue("Ray", "not initialized", "connected to a cluster: call ray.init() first")
     asked = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources, "runtime_env": runtime_env}
     engine = RayEngine(

@@ -25,7 +25,7 @@ def main(
     try:
         with ApiProcess(seed) as api:
             print(f"API on http://{api.host}:{api.port} with seed {seed}", file=out, flush=True)
-            with Progress(err) as progress:
+            with Progress(err) as progress:  # pyright: ignore[reportArgumentType]
                 run = fetch_all(api.host, api.port, tasks=tasks, attempts=attempts, progress=progress)
     except KeyboardInterrupt:
         print("interrupted", file=err)

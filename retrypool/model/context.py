@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from retrypool.checks import Duration, seconds
 from retrypool.clock import Clock
@@ -180,7 +180,7 @@ class Context:
         task = self._task
         if self._cost is None and task._record is not None:
             self._cost = task._record.cost
-        self._task = _Past(task.id, task._settings)  # type: ignore[assignment]
+        self._task = cast(Any, _Past(task.id, task._settings))
 
     def _cancel(self, reason: object) -> None:
         """Say that the attempt is over, and why."""
