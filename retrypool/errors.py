@@ -24,6 +24,7 @@ __all__ = [
     "QueueFull",
     "RemoteError",
     "RetryPoolError",
+    "SourceError",
     "StorageError",
     "TaskNotFound",
     "Throttled",
@@ -220,6 +221,17 @@ class WorkerLost(RetryPoolError):
 
 class StorageError(RetryPoolError):
     """A storage could not do what it was asked."""
+
+
+class SourceError(RetryPoolError):
+    """A broker refused, or could not be reached in time. `source` says which, `why` what it said."""
+
+    def __init__(self, source: str, why: str) -> None:
+        super().__init__(source, why)
+        self.source, self.why = source, why
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.why}"
 
 
 class Interrupted(BaseException):

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from retrypool.executor import PoolView
     from retrypool.observe.live import Live
+    from retrypool.sources.base import Consumed, Source
 
 __all__ = ["Pool"]
 
@@ -543,6 +544,38 @@ class Pool(Generic[T, R]):
         settings = self._settings.having(options)
         self._engine.check_open("group()")
         return TaskGroup(self._engine, settings, on_error)
+
+    def consume(
+        self,
+        source: Source,
+        *,
+        window: int | None = None,
+        idle: Duration | None = None,
+        cancel: CancelToken | None = None,
+        finish: Duration = 30.0,
+    ) -> Consumed:
+        """Work off the messages of a broker's queue, a `retrypool.sources.Source`, with all who consume it.
+
+        Returns what was done when `cancel` is cancelled, when nothing came for `idle` seconds and nothing is
+        held, or when the pool is closed.
+
+        - `window`: how many messages are held at the most, running ones included; default: 8 for each worker,
+          32 at least.
+        - `finish`: how many seconds tasks that run get to end once it is cancelled; default: 30 s.
+
+        A message is acknowledged when its task has succeeded. A dead task's goes to the dead letters with its
+        history, and the task leaves `dead_tasks()`. What is cancelled, or not begun when it stops, is given
+        back. A message that is taken away by another head, because this one did not renew its hold in time,
+        has its task cancelled; a result that comes too late is refused. A lost connection ends nothing:
+        what is held is worked on, and told to the broker when it is back.
+
+        Costs one more thread. Raises `SourceError`, `PoolClosed`, `NoWorkers`, `WrongThread` in a worker of
+        the pool, and `InvalidType` or `InvalidValue`. On an error or a Ctrl-C, gives back all that is held.
+        """
+        self._engine.check_open("consume()")
+        from retrypool.sources.consuming import consume
+
+        return consume(self, source, window=window, idle=idle, cancel=cancel, finish=finish)
 
     def results(self) -> list[TaskResult[T, R]]:
         """Return what has come of every task that has ended, in order of dispatch; also after `close`.

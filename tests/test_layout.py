@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core",),
     ("storage",),
     ("threads",),
-    ("collect", "observe", "remote"),
+    ("collect", "observe", "remote", "sources"),
     ("pool",),
     ("executor", "testing", "metrics", "tracing", "dask", "ray"),
     ("demo",),

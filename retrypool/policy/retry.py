@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from retrypool.model.task import Task
 
 __all__ = [
+    "DROPPED",
     "UNCHARGED",
     "UNLIMITED",
     "Cancel",
@@ -29,6 +30,9 @@ __all__ = [
     "RetryIn",
     "RetryPolicy",
 ]
+
+DROPPED: Final = "dropped by on_failure"
+"""Why a task is cancelled that `FailureAction.DROP` ended."""
 
 UNLIMITED: Final[float] = math.inf
 """As `attempts`: never give up for having tried too often."""
@@ -269,7 +273,7 @@ class RetryPolicy:
             case FailureAction.DEAD:
                 return GiveUp(DeadReason.CALLBACK)
             case FailureAction.DROP:
-                return Cancel("dropped by on_failure")
+                return Cancel(DROPPED)
             case FailureAction.RETRY:
                 return RetryIn(self._wait(failure))
 

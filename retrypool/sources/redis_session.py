@@ -1,0 +1,435 @@
+"""One head's hold on a Redis stream.
+
+The keys of a queue named `pages`:
+
+- `pages`: the stream. What a head holds is in the group's list of pending entries, under the head's own
+  consumer name; how long it has been idle there is the age of the last renewal. What is acknowledged is
+  deleted, unless other groups read the same stream.
+- `{pages}:delayed`: a sorted set of messages that are not due, by their moment on Redis's clock.
+- `{pages}:dead`: a stream of dead letters.
+- `{pages}:hold:GROUP:HEAD`: exists as long as nothing was taken from that head. Redis lets anybody
+  acknowledge or claim any entry. So whoever takes entries from a head deletes its key in the same
+  transaction; and what a head says of its entries, it says in a transaction that fails if its key has
+  changed (WATCH). When the key is gone, it asks which entries it still has. So neither can act on what is
+  the other's, however late it comes.
+- `{pages}:mover`: whoever moves due messages into the stream, so that only one does.
+
+No scripts: all of this is WATCH, MULTI and EXEC.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from retrypool.errors import SourceError
+from retrypool.sources.base import Disconnected, Holder, Message, Session, Settlement, Verdict, head_name
+from retrypool.sources.envelope import Outgoing, decode
+from retrypool.sources.letters import DeadLetter, dead_letter
+
+__all__ = ["BATCH", "RedisSession", "fields", "now", "packed", "read_letter"]
+
+BATCH = 500
+"""Entries in one transaction, at the most."""
+
+_DAY = 86_400_000
+"""Milliseconds for which the key of a head lives that has died: longer than any renewal takes."""
+
+_RELEASED = "released"
+"""The consumer that stands for nobody: entries that were given back, for whoever comes first."""
+
+
+class RedisServer(Protocol):
+    """What a session needs of its source."""
+
+    library: Any
+    name: str
+    group: str
+    lease: float
+
+    def connect(self) -> Any: ...
+    def key(self, *parts: str) -> str: ...
+    def speaking(self) -> AbstractContextManager[None]: ...
+    def check(self, client: Any) -> None: ...
+    def create_group(self, client: Any) -> None: ...
+
+
+class RedisSession(Session):
+    """A consumer of the group, and its connections: one to fetch, one to keep."""
+
+    def __init__(self, server: RedisServer, holder: Holder) -> None:
+        self._server, self._holder = server, holder
+        self._stream, self._group = server.name, server.group
+        self._lease = int(server.lease * 1000)
+        self.beat = server.lease / 3
+        self._me = head_name()
+        self._hold = server.key("hold", self._group, self._me)
+        self._delayed = server.key("delayed")
+        self._alone = True  # whether no other group reads the stream
+        self._sweep_at = 0.0
+        self._orphans = False  # whether there may be entries of ours that never arrived
+        # The keeper's: entries of ours that another head has taken, and whether a transaction may have been
+        # carried out that nobody told us of.
+        self._taken: set[str] = set()
+        self._in_doubt = False
+        self._woken = threading.Lock()
+        self._woken.acquire()
+        self._reader, self._writer = server.connect(), server.connect()
+        try:
+            with server.speaking():
+                server.check(self._writer)
+                server.create_group(self._writer)
+                self._writer.set(self._hold, "1", px=_DAY)
+                self._clean_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _clean_up(self) -> None:
+        """Delete the consumers that heads have left that were killed with nothing in hand."""
+        for consumer in self._writer.xinfo_consumers(self._stream, self._group):
+            name = consumer["name"].decode()
+            if not consumer["pending"] and consumer["idle"] > max(3_600_000, 10 * self._lease):
+                self._forget(name)
+
+    def _forget(self, consumer: str) -> None:
+        """Delete a consumer that has no entries. One that got some at this moment stays."""
+        with self._writer.pipeline(transaction=True) as pipe:
+            pipe.watch(self._stream)
+            if pipe.xpending_range(self._stream, self._group, "-", "+", 1, consumer):
+                return
+            pipe.multi()
+            pipe.xgroup_delconsumer(self._stream, self._group, consumer)
+            try:
+                pipe.execute()
+            except self._server.library.exceptions.WatchError:
+                pass
+
+    # -- the fetching thread ---------------------------------------------------------------------
+
+    def fetch(self, limit: int, timeout: float) -> Sequence[Message]:
+        """See `Session`."""
+        try:
+            with self._server.speaking():
+                if self._orphans:
+                    if found := self._adopt(limit):
+                        return found
+                    self._orphans = False
+                if time.monotonic() >= self._sweep_at and (found := self._sweep(limit)):
+                    return found
+                block = max(1, int(1000 * min(timeout, self._sweep_at - time.monotonic())))
+                answer = self._reader.xreadgroup(
+                    self._group, self._me, {self._stream: ">"}, count=limit, block=block
+                )
+        except Disconnected:
+            self._orphans = True  # the answer may be what was lost
+            raise
+        except SourceError as error:
+            self._restore(error)
+            raise
+        return [self._message(id, found, 1) for _, entries in answer or () for id, found in entries]
+
+    def _message(self, id: bytes, fields: dict[bytes, bytes] | None, deliveries: int) -> Message:
+        fields = fields or {}
+        raw = fields.get(b"d")
+        data, options, problem = decode(raw, fields.get(b"o"))
+        return Message(id.decode(), data, options, deliveries, raw or b"", problem, fields.get(b"o", b""))
+
+    def _restore(self, error: SourceError) -> None:
+        """If the stream or the group is gone, make it anew: `Disconnected` lets it be tried again."""
+        if "NOGROUP" in error.why or "no longer exists" in error.why:
+            with self._server.speaking():
+                self._server.create_group(self._writer)
+            raise Disconnected(error.why) from error
+
+    def _sweep(self, limit: int) -> list[Message]:
+        """Move what is due into the stream, and take what dead heads have left."""
+        self._sweep_at = time.monotonic() + min(1.0, self._lease / 4000)
+        self._alone = len(self._reader.xinfo_groups(self._stream)) <= 1
+        self._move_due()
+        stale = self._reader.xpending_range(
+            self._stream, self._group, "-", "+", max(100, limit), idle=self._lease
+        )
+        taken: dict[str, int] = {}
+        heads: set[str] = set()
+        for entry in stale:
+            id, head = entry["message_id"].decode(), entry["consumer"].decode()
+            if head == self._me and self._holder.holds(id):
+                continue  # the keeper is late with it
+            if len(taken) < limit:
+                taken[id] = entry["times_delivered"] + 1
+                heads.add(head)
+        if not taken:
+            return []
+        self._sweep_at = 0.0  # there may be more
+        with self._reader.pipeline(transaction=True) as pipe:
+            for head in heads - {self._me, _RELEASED}:
+                pipe.delete(self._server.key("hold", self._group, head))
+            pipe.xclaim(self._stream, self._group, self._me, self._lease, list(taken))
+            claimed = pipe.execute()[-1]
+        return self._messages(claimed, taken)
+
+    def _messages(self, claimed: list[Any], deliveries: dict[str, int]) -> list[Message]:
+        return [
+            self._message(entry[0], entry[1], deliveries[entry[0].decode()])
+            for entry in claimed
+            if entry and entry[0]
+        ]
+
+    def _adopt(self, limit: int) -> list[Message]:
+        """Take up entries that Redis gave to this head in an answer that did not arrive."""
+        with self._reader.pipeline(transaction=True) as pipe:
+            pipe.watch(self._hold)
+            mine = self._mine(pipe) if pipe.exists(self._hold) else {}
+            fresh = {id: count + 1 for id, count in mine.items() if not self._holder.holds(id)}
+            taken = dict(list(fresh.items())[:limit])
+            if not taken:
+                return []
+            pipe.multi()
+            pipe.xclaim(self._stream, self._group, self._me, 0, list(taken))
+            try:
+                return self._messages(pipe.execute()[0], taken)
+            except self._server.library.exceptions.WatchError:
+                return []  # they were taken by another just now
+
+    def _move_due(self) -> None:
+        """Move due messages into the stream, unless another head is about it."""
+        first = self._reader.zrange(self._delayed, 0, 0, withscores=True)
+        if not first:
+            return
+        moment = now(self._reader)
+        if first[0][1] > moment:
+            self._sweep_at = min(self._sweep_at, time.monotonic() + first[0][1] - moment)
+            return
+        mover = self._server.key("mover")
+        if not self._reader.set(mover, self._me, nx=True, px=5000):
+            return
+        with self._reader.pipeline(transaction=True) as pipe:
+            pipe.watch(mover)
+            if pipe.get(mover) != self._me.encode():
+                return
+            due = pipe.zrangebyscore(self._delayed, "-inf", moment, start=0, num=BATCH)
+            pipe.multi()
+            for member in due:
+                pipe.zrem(self._delayed, member)
+                pipe.xadd(self._stream, unpacked(member))
+            pipe.delete(mover)
+            try:
+                pipe.execute()
+            except self._server.library.exceptions.WatchError:
+                return  # it took so long that another may be at it
+        self._sweep_at = min(self._sweep_at, time.monotonic() + 0.05)
+
+    # -- the keeper ------------------------------------------------------------------------------
+
+    def wait(self, timeout: float) -> None:
+        """See `Session`."""
+        self._woken.acquire(timeout=timeout)
+
+    def wake(self) -> None:
+        """See `Session`."""
+        try:
+            self._woken.release()
+        except RuntimeError:  # it has been
+            pass
+
+    def settle(self, due: Sequence[Settlement]) -> None:
+        """See `Session`."""
+        for start in range(0, len(due), BATCH):
+            self._settle(due[start : start + BATCH])
+
+    def _settle(self, due: Sequence[Settlement]) -> None:
+        through: list[Settlement] = []
+        late: list[Settlement] = []
+
+        def tell(pipe: Any) -> None:
+            through.clear()
+            late.clear()
+            to_write = []
+            mine = self._mine(pipe) if self._in_doubt else None
+            for each in due:
+                id = each.message.uid
+                if mine is not None and id not in mine and not self._elsewhere(pipe, id):
+                    through.append(each)  # it was carried out, and nobody told us
+                elif id in self._taken or (mine is not None and id not in mine):
+                    late.append(each)
+                else:
+                    through.append(each)
+                    to_write.append(each)
+            pipe.multi()
+            self._write(pipe, to_write)
+
+        self._transact(tell)
+        self._in_doubt = False
+        for each in late:
+            self._taken.discard(each.message.uid)
+            self._holder.refused(each)
+        for each in through:
+            self._taken.discard(each.message.uid)
+            self._holder.settled(each)
+
+    def _write(self, pipe: Any, settlements: Sequence[Settlement]) -> None:
+        done = []
+        for each in settlements:
+            id = each.message.uid
+            match each.verdict:
+                case Verdict.ACK:
+                    done.append(id)
+                case Verdict.BURY:
+                    done.append(id)
+                    pipe.xadd(self._server.key("dead"), buried(each))
+                case Verdict.RELEASE | Verdict.BOUNCE:
+                    count = each.message.deliveries - (each.verdict is Verdict.RELEASE)
+                    # Idle for a lease: whoever looks next may take it.
+                    pipe.execute_command(
+                        "XCLAIM", self._stream, self._group, _RELEASED, 0, id,
+                        "IDLE", self._lease, "RETRYCOUNT", count, "JUSTID",
+                    )  # fmt: skip
+        if done:
+            pipe.xack(self._stream, self._group, *done)
+            if self._alone:
+                pipe.xdel(self._stream, *done)
+
+    def renew(self, held: Collection[Message]) -> None:
+        """See `Session`."""
+        messages = {message.uid: message for message in held}
+        asked: list[str] = []
+
+        def renew(pipe: Any) -> None:
+            asked[:] = [id for id in messages if id not in self._taken]
+            pipe.multi()
+            pipe.pexpire(self._hold, _DAY)
+            if asked:
+                pipe.xclaim(self._stream, self._group, self._me, 0, asked, justid=True)
+
+        answers = self._transact(renew)
+        # What somebody has deleted from the stream is nobody's any more.
+        kept = {id.decode() for id in answers[-1]} if asked else set()
+        for id, message in messages.items():
+            if id not in kept:
+                self._taken.discard(id)
+                self._holder.lost(message)
+
+    def _transact(self, build: Callable[[Any], None]) -> list[Any]:
+        """Carry out a transaction about entries of this head, unless one is taken from it meanwhile.
+
+        `build(pipe)` may ask, then calls `pipe.multi()` and says what is to be done. `_taken` is up to date
+        then.
+        """
+        watch_error = self._server.library.exceptions.WatchError
+        try:
+            with self._server.speaking():
+                while True:
+                    with self._writer.pipeline(transaction=True) as pipe:
+                        try:
+                            pipe.watch(self._hold)
+                            if not pipe.exists(self._hold) and not self._look_again(pipe):
+                                continue
+                            build(pipe)
+                            return list(pipe.execute())
+                        except watch_error:
+                            continue
+        except Disconnected:
+            self._in_doubt = True
+            raise
+        except SourceError as error:
+            self._restore(error)
+            if "full" in error.why:
+                raise Disconnected(error.why) from error  # what is held is kept until there is room
+            raise
+
+    def _look_again(self, pipe: Any) -> bool:
+        """Find out what was taken from this head; return False if there is more to find out."""
+        held = self._holder.messages()  # first: what is fetched after this was not taken
+        pipe.unwatch()
+        there = True
+        try:
+            # First the key, then the look: whoever takes something after that deletes the key again.
+            self._writer.set(self._hold, "1", px=_DAY)
+        except self._server.library.exceptions.OutOfMemoryError:
+            there = False  # Redis is full. What is seen now must do
+        pipe.watch(self._hold)
+        if there and not pipe.exists(self._hold):
+            return False
+        mine = self._mine(pipe)
+        self._taken |= {message.uid for message in held if message.uid not in mine}
+        return True
+
+    def _mine(self, pipe: Any) -> dict[str, int]:
+        """Return the entries that this head has, and how often each was delivered."""
+        found: dict[str, int] = {}
+        start = "-"
+        while True:
+            page = pipe.xpending_range(self._stream, self._group, start, "+", 1000, self._me)
+            found.update({entry["message_id"].decode(): entry["times_delivered"] for entry in page})
+            if len(page) < 1000:
+                return found
+            start = "(" + page[-1]["message_id"].decode()
+
+    def _elsewhere(self, pipe: Any, id: str) -> bool:
+        """Return whether another head has an entry that is not this one's."""
+        entries = pipe.xpending_range(self._stream, self._group, id, id, 1)
+        return bool(entries) and entries[0]["consumer"].decode() != _RELEASED
+
+    def reconnect(self) -> None:
+        """redis-py connects by itself. What is to be seen to is whether it is still the same Redis."""
+        with self._server.speaking():
+            self._server.check(self._writer)
+            self._server.create_group(self._writer)
+
+    def close(self) -> None:
+        """Leave the group, and hang up."""
+        try:
+            with self._server.speaking():
+                self._writer.delete(self._hold)
+                self._forget(self._me)
+        except Exception:  # noqa: BLE001 - what is left behind is found by its age
+            pass
+        finally:
+            self._reader.close()
+            self._writer.close()
+
+
+def now(client: Any) -> float:
+    """Return the seconds since the epoch on Redis's clock."""
+    seconds, micros = client.time()
+    return float(seconds + micros / 1e6)
+
+
+def fields(each: Outgoing) -> dict[str, bytes]:
+    """Return the fields of a message that is sent."""
+    return {"d": each.data, "o": each.options} if each.options else {"d": each.data}
+
+
+def packed(uid: str, each: Outgoing) -> bytes:
+    """Return what stands for a message in the set of delayed ones."""
+    return b"\0".join((uid.encode(), each.options, each.data))
+
+
+def unpacked(member: bytes) -> dict[str, bytes]:
+    """Return the fields of a message that was delayed."""
+    _, options, data = member.split(b"\0", 2)
+    return {"d": data, "o": options} if options else {"d": data}
+
+
+def buried(settlement: Settlement) -> dict[str, bytes]:
+    """Return the fields of a dead letter."""
+    message = settlement.message
+    options = message.mark if isinstance(message.mark, bytes) else b""
+    note = json.dumps({**settlement.letter, "uid": message.uid, "deliveries": message.deliveries})
+    return {"d": message.raw, "o": options, "letter": note.encode()}
+
+
+def read_letter(id: str, found: dict[bytes, bytes]) -> DeadLetter:
+    """Return the dead letter of these fields."""
+    data, options, _ = decode(found.get(b"d"), found.get(b"o"))
+    try:
+        note = json.loads(found.get(b"letter", b"{}"))
+    except ValueError:
+        note = {}
+    raw = found.get(b"d", b"")
+    return dead_letter(id, note.get("uid", ""), data, options, int(note.get("deliveries", 0)), raw, note)
