@@ -27,7 +27,7 @@ from typing import Protocol, Self, TypeVar
 
 from typing_extensions import Unpack
 
-from retrypool.checks import Duration, seconds
+from retrypool.checks import Duration, count, seconds
 from retrypool.errors import InvalidType, InvalidValue, RetryPoolError, SourceError
 from retrypool.sources.envelope import Outgoing, SendOptions, encode
 from retrypool.sources.letters import DeadLetter
@@ -42,7 +42,6 @@ __all__ = [
     "Settlement",
     "Source",
     "Verdict",
-    "checked_count",
     "checked_name",
     "checked_seconds",
     "head_name",
@@ -172,7 +171,7 @@ class Source(ABC):
 
     def __init__(self, name: str, *, max_deliveries: int, send_timeout: Duration) -> None:
         self.name = checked_name("name", name)
-        self.max_deliveries = checked_count("max_deliveries", max_deliveries)
+        self.max_deliveries = count("max_deliveries", max_deliveries, least=1)
         self.send_timeout = seconds("send_timeout", send_timeout)
 
     def send(self, data: object, **options: Unpack[SendOptions]) -> str:
@@ -282,15 +281,6 @@ def checked_name(what: str, value: object) -> str:
         raise InvalidType(what, value, "a string")
     if not value or len(value.encode()) > 200:
         raise InvalidValue(what, value, "a string of 1 to 200 bytes")
-    return value
-
-
-def checked_count(what: str, value: object) -> int:
-    """Return `value` if it is a whole number, 1 or more."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidType(what, value, "a whole number, 1 or more")
-    if value < 1:
-        raise InvalidValue(what, value, "1 or more")
     return value
 
 

@@ -18,7 +18,9 @@ from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from typing import Any, Protocol
 
-from retrypool.checks import Duration, optional_seconds, seconds
+from typing_extensions import Unpack
+
+from retrypool.checks import Duration, count, optional_seconds, seconds
 from retrypool.ctrl_c import acquire, join
 from retrypool.errors import (
     InvalidType,
@@ -42,7 +44,6 @@ from retrypool.sources.base import (
     Settlement,
     Source,
     Verdict,
-    checked_count,
 )
 from retrypool.sources.envelope import time_left
 from retrypool.sources.letters import letter, told
@@ -70,7 +71,7 @@ class Head(Protocol):
 
     @property
     def closed(self) -> bool: ...
-    def dispatch(self, data: Any, **options: Any) -> Task[Any, Any]: ...
+    def dispatch(self, data: Any, **options: Unpack[TaskOptions]) -> Task[Any, Any]: ...
     def cancel_task(self, task: Task[Any, Any]) -> bool: ...
     def pull_dead_task(self, task_id: int) -> DeadTask[Any]: ...
     def workers(self) -> list[Any]: ...
@@ -92,7 +93,7 @@ def consume(
         raise InvalidType("cancel", cancel, "a CancelToken")
     patience, grace = optional_seconds("idle", idle), seconds("finish", finish)
     threads = len(pool.workers())
-    width = max(32, 8 * threads) if window is None else checked_count("window", window)
+    width = max(32, 8 * threads) if window is None else count("window", window, least=1)
     consumption = Consumption(pool, source, width, threads)
     return consumption.run(patience, cancel or CancelToken(), grace)
 
@@ -252,11 +253,7 @@ class Consumption:
         """Wait until nothing is held. With a `grace`, let go of what waits, and later of what runs."""
         until = None
         if grace is not None:
-            for entry in list(self._held.values()):
-                if entry.task is None:
-                    self._end(entry, Verdict.RELEASE)
-                else:
-                    entry.task.cancel()
+            self._let_waiting_go()
             until = time.monotonic() + grace
         settled_by = None
         while self._held:
@@ -265,9 +262,7 @@ class Consumption:
             now = time.monotonic()
             if until is not None and now >= until:
                 until = None
-                for entry in list(self._held.values()):
-                    if entry.task is not None:
-                        self._pool.cancel_task(entry.task)
+                self._let_running_go()
             if any(entry.task is not None and not entry.task.done() for entry in list(self._held.values())):
                 settled_by = None
             elif settled_by is None:
@@ -276,13 +271,22 @@ class Consumption:
                 log.warning("%r: %d messages could not be settled", self._source, len(self._held))
                 return
 
-    def _abandon(self) -> None:
-        """Give back all that is held, after an error or a Ctrl-C."""
+    def _let_waiting_go(self) -> None:
         for entry in list(self._held.values()):
             if entry.task is None:
                 self._end(entry, Verdict.RELEASE)
             else:
+                entry.task.cancel()
+
+    def _let_running_go(self) -> None:
+        for entry in list(self._held.values()):
+            if entry.task is not None:
                 self._pool.cancel_task(entry.task)
+
+    def _abandon(self) -> None:
+        """Give back all that is held, after an error or a Ctrl-C."""
+        self._let_waiting_go()
+        self._let_running_go()
         until = time.monotonic() + 5.0
         while self._held and self._failure is None and time.monotonic() < until:
             self._wait(GLANCE)

@@ -37,7 +37,11 @@ class _Bulk:
         )
 
     def run(self) -> set[int]:
-        self._connection.ioloop.start()
+        ioloop = self._connection.ioloop
+        try:
+            ioloop.start()
+        finally:
+            ioloop.close()
         if self._error is not None and not self._confirmed:
             raise self._error
         ids = enumerate(properties.message_id for _, _, properties in self._messages)

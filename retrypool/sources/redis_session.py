@@ -271,6 +271,8 @@ class RedisSession(Session):
         for each in through:
             self._taken.discard(each.message.uid)
             self._holder.settled(each)
+            if each.verdict is Verdict.RELEASE:
+                self._sweep_at = 0.0  # this head may take it as well as any other
 
     def _write(self, pipe: Any, settlements: Sequence[Settlement]) -> None:
         done = []
@@ -285,9 +287,9 @@ class RedisSession(Session):
                 case Verdict.RELEASE | Verdict.BOUNCE:
                     count = each.message.deliveries - (each.verdict is Verdict.RELEASE)
                     # Idle for a lease: whoever looks next may take it.
-                    pipe.execute_command(
-                        "XCLAIM", self._stream, self._group, _RELEASED, 0, id,
-                        "IDLE", self._lease, "RETRYCOUNT", count, "JUSTID",
+                    pipe.xclaim(
+                        self._stream, self._group, _RELEASED, 0, [id],
+                        idle=self._lease, retrycount=count, justid=True,
                     )  # fmt: skip
         if done:
             pipe.xack(self._stream, self._group, *done)
