@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -31,9 +30,16 @@ def free_port() -> int:
 class Server:
     """A process that listens on a port, and can be killed and started again with what it has kept."""
 
+    word = ""
+
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
         self.process: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    def missing() -> str | None:
+        """Return why there is no such server here, if there is none."""
+        raise NotImplementedError
 
     def command(self) -> list[str]:
         raise NotImplementedError
@@ -76,6 +82,8 @@ class Server:
 class RedisServer(Server):
     """redis-server, which writes everything to its append-only file."""
 
+    word = "redis"
+
     def __init__(self, folder: Path, *options: str) -> None:
         super().__init__(folder)
         self.options = options
@@ -101,6 +109,8 @@ class RedisServer(Server):
 
 class RabbitServer(Server):
     """rabbitmq-server, as a node that knows no other."""
+
+    word = "rabbitmq"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -267,7 +277,3 @@ def running(server: Server) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
-
-
-if __name__ == "__main__":
-    sys.exit("this is for tests to import")
