@@ -95,21 +95,35 @@ def _slow_workers(facts: Facts) -> Iterator[Finding]:
 
 
 def _failing_workers(facts: Facts) -> Iterator[Finding]:
+    """Workers that fail most of what they are given, each of them if they are few."""
     total = facts.recording.total
+    found = []
     for worker in facts.recording.workers:
         tally = worker.tally
         failed = tally.in_vain - tally.outcomes["throttled"] - tally.outcomes["withdrawn"]
         others = total.in_vain - tally.in_vain
         usual = others / max(total.calls - tally.calls, 1)
-        if failed < 3 or failed < 0.5 * tally.calls or failed / tally.calls < 2 * usual:
-            continue
-        which = "all" if failed == tally.calls else f"{failed} of"
-        text = f"{worker.name} failed {which} {_calls(tally.calls)}{_because(tally.errors)}."
-        text += _ejected(facts, worker)
-        text += " Check it, or leave it out."
+        if failed >= 3 and failed >= 0.5 * tally.calls and failed / tally.calls >= 2 * usual:
+            found.append((worker, failed))
+    lost = sum(worker.tally.busy - worker.tally.seconds.get("succeeded", 0.0) for worker, _ in found)
+    weight = lost / (facts.capacity or 1.0) + 0.05
+    if len(found) > 3:
+        errors = sum((worker.tally.errors for worker, _ in found), Counter[Error]())
+        calls = sum(worker.tally.calls for worker, _ in found)
+        names = _listed([worker.name for worker, _ in found])
+        failed = sum(failed for _, failed in found)
         yield Finding(
-            (tally.busy - tally.seconds.get("succeeded", 0.0)) / (facts.capacity or 1.0) + 0.05, text
+            weight,
+            f"{names} failed {_share(failed, calls)}{_because(errors)}. Check them, or leave them out.",
         )
+        return
+    for worker, failed in found:
+        text = f"{worker.name} failed {_share(failed, worker.tally.calls)}{_because(worker.tally.errors)}."
+        yield Finding(weight, f"{text}{_ejected(facts, worker)} Check it, or leave it out.")
+
+
+def _share(failed: int, calls: int) -> str:
+    return f"all {_calls(calls)}" if failed == calls else f"{failed} of {_calls(calls)}"
 
 
 def _ejected(facts: Facts, worker: WorkerSeen) -> str:
@@ -128,26 +142,40 @@ def _ejected(facts: Facts, worker: WorkerSeen) -> str:
 
 
 def _throttled_groups(facts: Facts) -> Iterator[Finding]:
+    """Groups that were told to slow down, each of them if they are few."""
     recording = facts.recording
     groups: dict[str, list[WorkerSeen]] = {}
     for worker in recording.workers:
         groups.setdefault(worker.group, []).append(worker)
-    for group, workers in groups.items():
-        refused = sum(worker.tally.outcomes["throttled"] for worker in workers)
-        rested = rest_of(recording, workers[0], ("cooling",))
-        if not refused or rested <= 0:
-            continue
-        text = (
-            f"{group} was told to slow down {_times(refused)} and rested {duration(rested)}: "
-            f"{_of_makespan(facts, rested)}."
+    rests = {group: rest_of(recording, workers[0], ("cooling",)) for group, workers in groups.items()}
+    refused = {
+        group: count
+        for group, workers in groups.items()
+        if (count := sum(worker.tally.outcomes["throttled"] for worker in workers)) and rests[group] > 0
+    }
+    weight = sum(rests[group] for group in refused) / recording.length / len(groups) + 0.02
+    if len(refused) > 3:
+        names = _listed(sorted(refused, key=lambda group: -rests[group]))
+        mean = sum(rests[group] for group in refused) / len(refused)
+        yield Finding(
+            weight,
+            f"{names} were told to slow down {sum(refused.values())} times, and rested {duration(mean)} each "
+            f"on average: {_of_makespan(facts, mean)}. A Rate that they keep to, or "
+            f'rate="learn", spares the refusals.',
         )
-        succeeded = sum(worker.tally.succeeded for worker in workers)
+        return
+    for group, count in refused.items():
+        text = (
+            f"{group} was told to slow down {_times(count)} and rested {duration(rests[group])}: "
+            f"{_of_makespan(facts, rests[group])}."
+        )
+        succeeded = sum(worker.tally.succeeded for worker in groups[group])
         if succeeded and group not in recording.rates:
             text += (
-                f" It got {succeeded / recording.length:.3g} calls per second through: a Rate near that, "
+                f" It got {succeeded / recording.length:.2g} calls per second through: a Rate near that, "
                 f'or rate="learn", spares the refusals.'
             )
-        yield Finding(rested / recording.length / len(groups) + 0.02, text)
+        yield Finding(weight, text)
 
 
 def _timeouts(facts: Facts) -> Iterator[Finding]:

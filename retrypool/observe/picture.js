@@ -2,7 +2,7 @@
 // Everything is drawn from `run`, which retrypool/observe/picture.py describes. Times are seconds since the beginning.
 const run = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const GUTTER = 138, RIGHT = 14, LEAST = 5e-5;
+const GUTTER = 148, RIGHT = 14, LEAST = 5e-5;
 const length = Math.max(run.length, 1e-6);
 const bars = unpack(run);
 const view = { from: 0, to: length };
@@ -95,6 +95,7 @@ function fillPage() {
     if (tile.share !== null) {
       const meter = element("div", undefined, "meter"), filled = element("i");
       filled.style.width = `${100 * tile.share}%`;
+      if (tile.bad) filled.style.background = "var(--failed)";
       meter.append(filled);
       box.append(meter);
     }
@@ -234,11 +235,11 @@ function drawBars(c, from, to, y, height, inner, start, end) {
       reached = pixel;
       worst = useful ? 0 : 1;
     }
-    const left = Math.max(x, GUTTER), width = Math.max(Math.min(right, GUTTER + inner) - left, 0.9);
+    const left = Math.max(x, GUTTER), width = Math.max(Math.min(right, GUTTER + inner) - left, useful ? 0.9 : 1.8);
     const gap = right - x > 4 ? 0.6 : 0;
     const tall = useful ? height * 0.66 : height;
     const split = bars.bundles[i];
-    c.globalAlpha = state.task && bars.task[i] !== state.task ? 0.28 : 1;
+    c.globalAlpha = state.task && bars.task[i] !== state.task ? 0.35 : 1;
     if (split) {
       let top = y;
       const total = split.reduce((sum, [, count]) => sum + count, 0);
@@ -379,7 +380,7 @@ function drawMap() {
   const tall = height / rows, before = state.task;
   state.task = 0;
   c.fillStyle = colours.muted;
-  c.fillText("whole run", 8, height / 2);
+  c.fillText("Whole run", 8, height / 2);
   c.fillStyle = colours.lane;
   c.fillRect(GUTTER, 0, inner, height);
   bars.of.forEach(([from, to], row) => drawBars(c, from, to, row * tall, Math.max(tall - (tall > 3 ? 1 : 0), 0.5), inner, 0, length));
@@ -420,17 +421,23 @@ function binned(names, inner, least, mean) {
 function niceTop(value) {
   if (value <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 2.5, 5, 10].map((n) => n * power).find((n) => n >= value * 0.9999);
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((n) => n * power).find((n) => n >= value * 0.9999);
 }
 
-function drawCurve(id, title, names, palette, least, mean, digits) {
+function drawCurve(id, title, names, palette, least, mean) {
   const { c, width, height, inner } = prepare($(id), 92), bins = binned(names, inner, least, mean);
   const top = 8, bottom = height - 8, tall = bottom - top;
   const most = niceTop(Math.max(1e-9, ...bins.map((bin) => bin.values.reduce((a, b) => a + b, 0))));
   c.fillStyle = colours.lane;
   c.fillRect(GUTTER, 0, inner, height);
   c.fillStyle = colours.text;
-  title.forEach((line, n) => { c.fillStyle = n ? colours.muted : colours.text; c.fillText(line, 8, 16 + 17 * n); });
+  title.forEach((line, n) => {
+    c.fillStyle = n ? colours.muted : colours.text;
+    c.fillText(line, n ? 23 : 8, 16 + 18 * n);
+    if (!n) return;
+    c.fillStyle = colours[palette[n - 1]];
+    c.fillRect(8, 11.5 + 18 * n, 9, 9);
+  });
   c.textAlign = "right";
   c.fillStyle = colours.muted;
   for (const level of [0, most / 2, most]) {
@@ -449,11 +456,12 @@ function drawCurve(id, title, names, palette, least, mean, digits) {
   c.clip();
   for (const bin of bins) {
     let base = bottom;
-    const left = place(bin.from, inner), right = place(Math.min(bin.to, length), inner);
+    // On whole pixels, or neighbours would show a seam.
+    const left = Math.round(place(bin.from, inner)), right = Math.round(place(Math.min(bin.to, length), inner));
     bin.values.forEach((value, n) => {
       const size = (value / most) * tall;
       c.fillStyle = colours[palette[n]];
-      c.fillRect(left, base - size, Math.max(right - left - (mean || right - left < 4 ? -0.3 : 1), 0.8), size);
+      c.fillRect(left, base - size, Math.max(right - left - (mean || right - left < 4 ? 0 : 1), 1), size);
       base -= size;
     });
   }
@@ -463,13 +471,8 @@ function drawCurve(id, title, names, palette, least, mean, digits) {
 }
 
 let queueBins = [], rateBins = [];
-function drawQueue() { queueBins = drawCurve("queue", ["waiting tasks", "in the queue", "in back-off"], ["queued", "delayed"], ["queue", "delay"], 1, true); swatches("queue", ["queue", "delay"]); }
-function drawRate() { rateBins = drawCurve("rate", ["calls per second", "succeeded", "in vain"], ["succeeded", "in_vain"], ["succeeded", "failed"], 6, false); swatches("rate", ["succeeded", "failed"]); }
-
-function swatches(id, palette) {
-  const c = $(id).getContext("2d");
-  palette.forEach((name, n) => { c.fillStyle = colours[name]; c.fillRect(86, 29 + 17 * n, 9, 9); });
-}
+function drawQueue() { queueBins = drawCurve("queue", ["Waiting tasks", "in the queue", "in back-off"], ["queued", "delayed"], ["queue", "delay"], 1, true); }
+function drawRate() { rateBins = drawCurve("rate", ["Calls per second", "succeeded", "in vain"], ["succeeded", "in_vain"], ["succeeded", "failed"], 11, false); }
 
 // ---- moving about -----------------------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ def _data(recording: Recording, report: Report) -> Json:
     return {
         "title": _title(recording),
         "subtitle": f"{_when(recording):%Y-%m-%d %H:%M:%S %Z} · {len(recording.workers)} workers, "
-        f"{report.dispatched} tasks, {report.calls} calls",
+        f"{report.dispatched:,} tasks, {report.calls:,} calls",
         "length": recording.length,
         "tiles": _tiles(report),
         "advice": list(report.advice),
@@ -171,24 +171,23 @@ def _columns(recording: Recording, lanes: Sequence[Lane]) -> dict[str, Json]:
 
 
 def _tiles(report: Report) -> list[Json]:
-    def tile(label: str, value: str, note: str, share: float | None = None) -> Json:
-        return {"label": label, "value": value, "note": note, "share": share}
+    def tile(label: str, value: str, note: str, share: float | None = None, bad: bool = False) -> Json:
+        return {"label": label, "value": value, "note": note, "share": share, "bad": bad}
 
     optimum = "nothing has succeeded" if report.optimum is None else f"optimum {duration(report.optimum)}"
     ended = [f"{report.dead} dead"]
     ended += [f"{report.cancelled} cancelled"] if report.cancelled else []
     ended += [f"{report.running + report.waiting} to do"] if report.running + report.waiting else []
     in_vain = report.in_vain / report.calls if report.calls else 0.0
-    rests = f"{len(report.ejections)} ejections, {len(report.cool_downs)} cool-downs"
     share = report.optimum / report.makespan if report.optimum and report.makespan else None
     tasks = report.succeeded / report.dispatched if report.dispatched else None
     return [
         tile("makespan", duration(report.makespan), optimum, share),
         tile("workers running", percent(report.utilisation), "of their time", report.utilisation),
-        tile("tasks succeeded", str(report.succeeded), ", ".join(ended), tasks),
-        tile("calls in vain", percent(in_vain), f"{report.in_vain} of {report.calls}", in_vain),
-        tile("retries", str(report.retries), f"{report.changes} on another worker"),
-        tile("in the queue", duration(report.queued), f"before {duration(report.ran)} of running; {rests}"),
+        tile("tasks succeeded", f"{report.succeeded:,}", ", ".join(ended), tasks),
+        tile("calls in vain", percent(in_vain), f"{report.in_vain:,} of {report.calls:,}", in_vain, bad=True),
+        tile("retries", f"{report.retries:,}", f"{report.changes:,} on another worker"),
+        tile("in the queue", duration(report.queued), f"on average, then {duration(report.ran)} of running"),
     ]
 
 
