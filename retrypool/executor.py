@@ -136,14 +136,15 @@ def _results(
 class PoolView(_Mapping):
     """A pool as an executor, for whoever takes one. Made by `Pool.as_executor`, which says more."""
 
-    # All under _changed. A call is counted in _unfinished before it is dispatched, and until its task
-    # has ended. `dispatch` may wait for room in the queue, so it is called without the lock.
+    # All under _changed. A call is counted in _entering while it is dispatched, and its task is in _pending
+    # from then on until it has ended. `dispatch` may wait for room in the queue, so it is called without
+    # the lock.
     def __init__(self, engine: Engine[Any, Any], settings: TaskSettings) -> None:
         self._engine = engine
         self._dispatch = engine.entrance(settings, Reporter(self._ended))
         self._changed = threading.Condition()
         self._pending: set[Task[Any, Any]] = set()
-        self._unfinished = 0
+        self._entering = 0
         self._shut = False
 
     @override
@@ -155,16 +156,17 @@ class PoolView(_Mapping):
         with self._changed:
             if self._shut:
                 raise RuntimeError(_AFTER_SHUTDOWN)
-            self._unfinished += 1
+            self._entering += 1
+        task: Task[Any, R] | None = None
         try:
-            task: Task[Any, R] = self._dispatch(Call(fn, args, kwargs))
-        except BaseException:
-            self._ended(None)
-            raise
-        with self._changed:
-            if not task.done():
-                self._pending.add(task)
-        return task
+            task = self._dispatch(Call(fn, args, kwargs))
+            return task
+        finally:
+            with self._changed:
+                self._entering -= 1
+                if task is not None and not task.done():
+                    self._pending.add(task)
+                self._tell_if_finished()
 
     @override
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -184,13 +186,18 @@ class PoolView(_Mapping):
             with self._changed:
                 self._changed.wait_for(lambda: not self._unfinished)
 
-    def _ended(self, task: Task[Any, Any] | None) -> None:
+    @property
+    def _unfinished(self) -> int:
+        return self._entering + len(self._pending)
+
+    def _ended(self, task: Task[Any, Any]) -> None:
         with self._changed:
-            if task is not None:
-                self._pending.discard(task)
-            self._unfinished -= 1
-            if self._shut and not self._unfinished:
-                self._changed.notify_all()
+            self._pending.discard(task)
+            self._tell_if_finished()
+
+    def _tell_if_finished(self) -> None:
+        if self._shut and not self._unfinished:
+            self._changed.notify_all()
 
     def __repr__(self) -> str:
         return f"<PoolView of {self._engine.name}: {self._unfinished} calls unfinished>"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import threading
 import time
 from collections import deque
@@ -30,6 +29,7 @@ R = TypeVar("R")
 _SUCCEEDED = TaskState.SUCCEEDED
 _DEAD = TaskState.DEAD
 _CANCELLED = TaskState.CANCELLED
+_ENDED = (_SUCCEEDED, _DEAD, _CANCELLED)
 
 
 def map_items(
@@ -46,7 +46,7 @@ def map_items(
 ) -> Generator[Any, None, None]:
     """Check what `Pool.map` was given, and return the generator that does it.
 
-    `on_end` hears of each task that ends, on the thread that ends it.
+    `on_end` hears of each task that ends, on the thread that ends it; see `Reporter` for how often.
     """
     until = _until(timeout)
     flag("ordered", ordered)
@@ -131,7 +131,8 @@ def as_they_come(
 ) -> Generator[R | BaseException | None, None, None]:
     """Yield results in the order in which the tasks end."""
     inbox: _Inbox[T, R] = _Inbox(on_end)
-    dispatch = _way_in(engine, settings, until, Reporter(inbox.put))
+    reporter = Reporter(inbox.put)
+    dispatch = _way_in(engine, settings, until, reporter)
     ended = inbox.tasks
     pending: set[Task[T, R]] = set()
     more, trouble = True, None
@@ -151,7 +152,10 @@ def as_they_come(
             if not pending:
                 break
             if not ended:
-                inbox.wait(until)
+                inbox.wait(until, "map()")
+            if ended[0] not in pending:  # it was told of twice
+                ended.popleft()
+                continue
             pending.discard(ended[0])
             if ended[0]._phase is _SUCCEEDED:
                 yield ended.popleft()._outcome
@@ -165,6 +169,7 @@ def as_they_come(
         trouble = None
         engine.give_up(pending)
         pending.clear()
+        reporter.end()
 
 
 def _way_in(
@@ -209,15 +214,15 @@ class _Inbox(Generic[T, R]):
             with suppress(RuntimeError):  # somebody else has just rung
                 self._bell.release()
 
-    def wait(self, until: float | None) -> None:
-        """Wait until there is a task. Raises `TimeoutError`."""
+    def wait(self, until: float | None, call: str) -> None:
+        """Wait until there is a task. Raises `TimeoutError` that names `call`."""
         while True:
             self._waits = True
             if self.tasks:
                 return
             left = None if until is None else _left(until)
             if not acquire(self._bell, left) and not self.tasks:
-                raise TimeoutError("no result within the timeout of map()")
+                raise TimeoutError(f"no result within the timeout of {call}")
 
 
 def _left(until: float) -> float:
@@ -236,11 +241,31 @@ def as_completed(tasks: Iterable[Task[T, R]], timeout: Duration | None) -> Gener
 
 
 def _as_they_end(tasks: list[Task[T, R]], until: float | None) -> Generator[Task[T, R], None, None]:
-    # The clock of the one below starts when it is first asked.
-    left = None if until is None else _left(until)
-    # It reads what `Task` has as properties in place of attributes.
-    ended: Iterator[Any] = concurrent.futures.as_completed(tasks, left)  # type: ignore[arg-type]
-    yield from ended
+    inbox: _Inbox[T, R] = _Inbox()
+    ended = inbox.tasks
+    reporter = Reporter(inbox.put)
+    pending = set(tasks)
+    try:
+        _hear_of(tasks, ended, reporter)
+        tasks.clear()
+        while pending:
+            if not ended:
+                inbox.wait(until, "as_completed()")
+            if ended[0] in pending:
+                pending.discard(ended[0])
+                yield ended.popleft()
+            else:  # it was told of twice
+                ended.popleft()
+    finally:
+        reporter.end()
+
+
+def _hear_of(tasks: list[Task[T, R]], ended: deque[Task[T, R]], reporter: Reporter) -> None:
+    for task in tasks:
+        if task._phase in _ENDED:
+            ended.append(task)
+        else:
+            task._report_to(reporter)
 
 
 def _until(timeout: Duration | None) -> float | None:

@@ -103,6 +103,8 @@ class TaskGroup(Generic[T, R]):
         except BaseException:  # a Ctrl-C
             self._cancel_all()
             raise
+        if self._reporter is not None:
+            self._reporter.end()
         del error, traceback
         if self._on_error != "ignore" and (errors := self._errors()):
             message = f"{len(errors)} of {len(self._tasks)} tasks failed"

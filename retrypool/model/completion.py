@@ -8,7 +8,7 @@ from typing import Any
 
 from retrypool.ctrl_c import acquire
 
-__all__ = ["Completion", "Reporter"]
+__all__ = ["ANNOUNCED", "Announced", "Completion", "Reporter"]
 
 
 class Completion:
@@ -66,13 +66,62 @@ class Completion:
 
 
 class Reporter:
-    """Has `report(task)` called once for each of many tasks, on the thread that ends it.
+    """Has `report(task)` called for each of many tasks, on the thread that ends it.
 
-    It stands in a task's place for a completion from before the task is queued, and one serves any
-    number of tasks: what a done callback does, without a condition for each.
+    It stands in a task's place for a completion, and one serves any number of tasks: what a done callback
+    does, without a condition for each. In a race with somebody who begins to wait for the task it may be
+    called twice, so `report` must take no notice of a second call.
     """
 
     __slots__ = ("report",)
 
     def __init__(self, report: Callable[[Any], object]) -> None:
         self.report = report
+
+    def end(self) -> None:
+        """Hear of no more tasks, and let go of who wanted to."""
+        self.report = _ignore
+
+
+def _ignore(_task: object) -> None:
+    """Do nothing."""
+
+
+class Announced:
+    """The completion of a task that had ended before anybody asked for one: nobody ever waits here.
+
+    One serves all such tasks. It has no state, so whoever takes it for a lock is in nobody's way.
+    """
+
+    __slots__ = ()
+
+    announced = True
+
+    @property
+    def condition(self) -> Announced:
+        """What concurrent.futures takes before it looks at the task."""
+        return self
+
+    waiters = condition
+
+    def acquire(self) -> bool:
+        """Take nothing."""
+        return True
+
+    def release(self) -> None:
+        """Give nothing back."""
+
+    def __enter__(self) -> bool:
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        """Give nothing back."""
+
+    def append(self, _waiter: object) -> None:
+        """Forget a waiter, who finds the task ended."""
+
+    def remove(self, _waiter: object) -> None:
+        """Forget a waiter."""
+
+
+ANNOUNCED = Announced()

@@ -17,8 +17,8 @@ from typing_extensions import override
 
 from retrypool.callbacks import call_guarded
 from retrypool.errors import InvalidType, InvalidValue
+from retrypool.model.completion import ANNOUNCED, Announced, Reporter
 from retrypool.model.completion import Completion as _Completion
-from retrypool.model.completion import Reporter
 from retrypool.model.record import Attempt, DeadTask, Record
 from retrypool.states import Outcome, TaskState
 
@@ -87,8 +87,8 @@ class Task(Future[R], Generic[T, R]):
     #                      that puts it back (before it puts it back)
     #   _withdrawn         the scheduler, under the pool's lock (before it looks at _slot)
     #   _record            the owner
-    #   _completion        its dispatcher, before anybody else knows the task; then whoever waits
-    #                      first, under _install (before it looks at _phase)
+    #   _completion        its dispatcher, before anybody else knows the task; then whoever waits or
+    #                      wants to be told, under _install (before it looks at _phase)
     # `Future.__init__` is not called: these slots stand for all that it would set.
     __slots__ = (
         "_completion",
@@ -124,7 +124,7 @@ class Task(Future[R], Generic[T, R]):
         self._slot = None
         self._record = None
         self._withdrawn = False
-        self._completion: _Completion | Reporter | None = None
+        self._completion: _Completion | Announced | Reporter | None = None
 
     # -- what it is ------------------------------------------------------------------------------
 
@@ -253,10 +253,11 @@ class Task(Future[R], Generic[T, R]):
     def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
         """Call `fn(task)` once the task has ended: on the thread that ends it, or now if it has."""
         completion = self._meet()
-        with completion.lock:
-            if self._phase not in _ENDED:
-                completion.callbacks.append(fn)
-                return
+        if isinstance(completion, _Completion):
+            with completion.lock:
+                if self._phase not in _ENDED:
+                    completion.callbacks.append(fn)
+                    return
         call_guarded("done callback", fn, self)
 
     def set_running_or_notify_cancel(self) -> bool:
@@ -279,37 +280,53 @@ class Task(Future[R], Generic[T, R]):
     # _completion; whoever waits writes _completion and then reads _phase. One of the two sees the
     # other.
 
-    def _meet(self) -> _Completion:
-        completion = self._completion
-        if not isinstance(completion, _Completion):
-            completion = _Completion()
+    def _meet(self) -> _Completion | Announced:
+        known = self._completion
+        while known is None or isinstance(known, Reporter):
+            made: _Completion | Announced
+            if known is None:
+                made = ANNOUNCED if self._phase in _ENDED else _Completion()
+            else:
+                made = _Completion()
+                made.callbacks.append(known.report)
             with _install:
-                known = self._completion
-                if known is None or known.__class__ is Reporter:
-                    # There is no call since `known` was read, so nothing else can run on this thread.
-                    self._completion = completion
-                    if isinstance(known, Reporter):
-                        completion.callbacks.append(known.report)
-                elif isinstance(known, _Completion):
-                    completion = known
+                if self._completion is known:
+                    self._completion = made
             if self._phase in _ENDED:
                 self._announce()  # whoever ended it may have looked before there was a completion
-        return completion
+            known = self._completion
+        return known
+
+    def _report_to(self, reporter: Reporter) -> None:
+        """Have `reporter` told of the end, at once if that has come."""
+        with _install:
+            free = self._completion is None
+            if free:
+                self._completion = reporter
+        if not free:
+            self.add_done_callback(reporter.report)
+        elif self._phase in _ENDED:
+            reporter.report(self)
 
     def _wait(self, timeout: float | None) -> None:
         if self._phase in _ENDED:
             return
         if timeout is not None and (timeout.__class__ is not float or not timeout <= TIMEOUT_MAX):
             timeout = checked_timeout(timeout)
-        if not self._meet().wait(timeout, self.done):
+        completion = self._meet()
+        if isinstance(completion, _Completion) and not completion.wait(timeout, self.done):
             raise TimeoutError(f"{self!r} has not ended within {timeout} s")
 
     def _announce(self) -> None:
         """Tell those who wait that the task has ended, unless they know. Called outside locks."""
         completion = self._completion
-        if isinstance(completion, Reporter):
-            completion = self._report()
         if completion is None:
+            return
+        if isinstance(completion, Reporter):
+            # If `_meet` has just put a completion in its place, that tells it too.
+            call_guarded("reporter", completion.report, self)
+            return
+        if isinstance(completion, Announced):
             return
         with completion.lock:
             if completion.announced:
@@ -327,25 +344,14 @@ class Task(Future[R], Generic[T, R]):
         for callback in callbacks:
             call_guarded("done callback", callback, self)
 
-    def _report(self) -> _Completion | None:
-        """Tell the reporter, unless `_meet` has put a completion in its place, which is returned then."""
-        with _install:
-            known = self._completion
-            if isinstance(known, _Completion):
-                return known
-            self._completion = None
-        if known is not None:
-            call_guarded("reporter", known.report, self)
-        return None
-
     # concurrent.futures reads these three under `_condition`.
 
     @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
+    def _condition(self) -> threading.Condition | Announced:  # type: ignore[override]
         return self._meet().condition
 
     @property
-    def _waiters(self) -> list[Any]:  # type: ignore[override]
+    def _waiters(self) -> list[Any] | Announced:  # type: ignore[override]
         return self._meet().waiters
 
     def _get_snapshot(self) -> tuple[bool, bool, object, BaseException | None]:
@@ -359,14 +365,12 @@ class Task(Future[R], Generic[T, R]):
     def _state(self) -> str:  # type: ignore[override]
         # Who finds the task ended registers with nobody; who registers will be told. So it has not ended
         # here before those who are registered have been told, or they would be told twice.
-        if self._phase in _ENDED and not self._meet().announced:
+        phase = self._phase
+        if phase is _QUEUED:
+            return "PENDING"
+        if phase in _ENDED and not self._meet().announced:
             return _FUTURE_STATES[_RUNNING]
-        # `wait` counts those that have not ended, and is told of each that ends: so a task has ended for
-        # it from the moment when it is told, and not from a little before.
-        completion = self._completion
-        if isinstance(completion, _Completion) and not completion.announced and self._phase in _ENDED:
-            return "RUNNING"
-        return _FUTURE_STATES.get(self._phase, "PENDING")
+        return _FUTURE_STATES.get(phase, "PENDING")
 
 
 def checked_timeout(timeout: object) -> float:

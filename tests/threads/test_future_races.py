@@ -1,11 +1,13 @@
 """Who waits for a task meets who ends it, each race forced."""
 
+import threading
 from concurrent.futures import ALL_COMPLETED, CancelledError, Future, as_completed, wait
 from typing import Any
 
 import pytest
 
 from retrypool import RetryPolicy, Task
+from retrypool.collect import map as map_module
 from retrypool.model import task as task_module
 
 
@@ -148,3 +150,62 @@ def test_callback_that_is_added_just_before_the_end_is_called_once(
     ended.open()
     pool.close(timeout=stage.within)
     assert called == [task, task]
+
+
+def test_task_that_ends_while_as_completed_registers_is_yielded(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker looked for somebody to tell before there was anybody."""
+    running, registering = stage.gate(), stage.gate()
+
+    class Install:
+        def __enter__(self) -> None:
+            registering.hold()
+
+        def __exit__(self, *_: object) -> None: ...
+
+    pool = stage.pool([lambda data: (running.hold(), data)[1]])
+    task = pool.dispatch("x")
+    running.wait_until_reached()
+    monkeypatch.setattr(task_module, "_install", Install())
+    yielded = stage.start(list, pool.as_completed([task]))
+    registering.wait_until_reached()
+    running.open()
+    stage.until(lambda: pool._engine.scheduler.fleet.parked)
+    registering.open()
+    assert yielded.result(stage.within) == [task]
+
+
+def test_task_that_is_told_of_twice_is_yielded_once(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody adds a callback while the end is being told: both tell of it."""
+    ended, running = stage.gate(), stage.gate()
+    put = map_module._Inbox.put
+
+    def put_late(self: Any, task: "Task[Any, Any]") -> None:
+        if threading.current_thread() is not threading.main_thread():
+            ended.hold()
+        put(self, task)
+
+    monkeypatch.setattr(map_module._Inbox, "put", put_late)
+    pool = stage.pool([lambda data: (running.hold(), data)[1]])
+    task, other = pool.dispatch("x"), pool.dispatch("y")
+    running.wait_until_reached()
+    yielded = stage.start(list, pool.as_completed([task, other]))
+    stage.until(lambda: other._completion is not None and task._completion is not None)
+    running.open()
+    ended.wait_until_reached()
+    called: list[object] = []
+    task.add_done_callback(called.append)
+    assert called == [task]
+    ended.open()
+    assert sorted(task.id for task in yielded.result(stage.within)) == [task.id, other.id]
+
+
+def test_wait_for_what_had_ended_before_makes_nothing_for_each(stage: Any) -> None:
+    """One completion serves all of them, also for those who take several of their conditions at once."""
+    pool = stage.pool([str])
+    tasks = pool.dispatch_many(range(100))
+    pool.close(timeout=stage.within)
+    assert wait(tasks, stage.within).done == set(tasks)
+    assert len({id(task._completion) for task in tasks}) == 1
+    assert set(as_completed(tasks, stage.within)) == set(tasks)

@@ -1,7 +1,6 @@
 """Whatever takes a `concurrent.futures.Future` takes a task, also together with plain futures."""
 
 import asyncio
-import concurrent.futures
 import time
 from concurrent.futures import (
     ALL_COMPLETED,
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from retrypool import InvalidType, Pool, RetryPolicy, Task
+from retrypool.collect import map as map_module
 
 ONCE = RetryPolicy(attempts=1)
 
@@ -137,22 +137,42 @@ def test_task_that_is_cancelled_cancels_the_coroutine(stage: Any, pool: Pool[Any
         asyncio.run(awaiting(pool.dispatch("x")))
 
 
-def test_as_completed_counts_its_time_from_the_call(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one of the standard library begins to count when it is first asked for a task."""
+def test_as_completed_counts_its_time_from_the_call(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, pool: Pool[Any, Any], held: Any
+) -> None:
+    """Not from when it is first asked for a task."""
     left: list[float] = []
 
-    def record(tasks: Any, timeout: float) -> Any:
-        left.append(timeout)
-        return iter(tasks)
+    def record(bell: Any, seconds: float) -> bool:
+        left.append(seconds)
+        return False
 
-    monkeypatch.setattr(concurrent.futures, "as_completed", record)
-    pool = stage.pool([str])
+    monkeypatch.setattr(map_module, "acquire", record)
     called = time.monotonic()
-    ended = pool.as_completed([pool.dispatch(1)], timeout=3600)
+    ended = pool.as_completed([pool.dispatch("x")], timeout=3600)
     while time.monotonic() < called + 0.02:
         pass
-    next(ended)
+    with pytest.raises(TimeoutError):
+        next(ended)
     assert left[0] < 3600 - 0.01
+
+
+def test_as_completed_yields_each_task_once(stage: Any) -> None:
+    pool = stage.pool([str])
+    task = pool.dispatch(1)
+    assert list(pool.as_completed([task, task])) == [task]
+
+
+def test_as_completed_of_nothing_is_nothing(stage: Any) -> None:
+    assert list(stage.pool([str]).as_completed([])) == []
+
+
+def test_two_may_wait_for_the_same_tasks_as_they_end(stage: Any, pool: Pool[Any, Any], held: Any) -> None:
+    tasks = [pool.dispatch("x"), pool.dispatch("y")]
+    both = [stage.start(list, pool.as_completed(tasks)) for _ in range(2)]
+    stage.until(lambda: all(task._completion is not None for task in tasks))
+    held.open()
+    assert [set(each.result(stage.within)) for each in both] == [set(tasks)] * 2
 
 
 @pytest.mark.parametrize("tasks", [5, None])
