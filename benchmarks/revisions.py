@@ -145,7 +145,8 @@ def compare(revision: str, questions: Sequence[str], rounds: int, scale: float) 
         else "Nothing is slower by more than its spread."
     )
     for change in slower:
-        yield f"  {change.setting}: {median(change.ratios):.2f} times (spread {change.spread:.2f})"
+        cpu = f", in CPU time {median(change.cpu):.2f}" if change.cpu else ""
+        yield f"  {change.setting}: {median(change.ratios):.2f} times (spread {change.spread:.2f}{cpu})"
 
 
 def _measure(pair: list[Measurer], row: tuple[str, int, str], change: Change, rounds: int) -> Change:

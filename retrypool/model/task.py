@@ -45,7 +45,7 @@ _DEAD = TaskState.DEAD
 _CANCELLED = TaskState.CANCELLED
 _RUNNING = TaskState.RUNNING
 _QUEUED = TaskState.QUEUED
-# A tuple: it is searched by identity, where a set would call the slow hash of an enum member.
+# A tuple: it is searched by identity first, where a set would call the slow hash of an enum member.
 _ENDED = (_SUCCEEDED, _DEAD, _CANCELLED)
 
 # The names that concurrent.futures uses, for its `wait` and `as_completed`. A cancelled task has
@@ -203,7 +203,8 @@ class Task(Future[R], Generic[T, R]):
 
     def done(self) -> bool:
         """Return whether the task has ended."""
-        return self._phase in _ENDED
+        phase = self._phase
+        return phase is _SUCCEEDED or phase is _DEAD or phase is _CANCELLED
 
     def running(self) -> bool:
         """Return whether a worker runs it now."""
@@ -285,14 +286,14 @@ class Task(Future[R], Generic[T, R]):
         while known is None or isinstance(known, Reporter):
             made: _Completion | Announced
             if known is None:
-                made = ANNOUNCED if self._phase in _ENDED else _Completion()
+                made = ANNOUNCED if self.done() else _Completion()
             else:
                 made = _Completion()
                 made.callbacks.append(known.report)
             with _install:
                 if self._completion is known:
                     self._completion = made
-            if self._phase in _ENDED:
+            if self.done():
                 self._announce()  # whoever ended it may have looked before there was a completion
             known = self._completion
         return known
@@ -309,7 +310,7 @@ class Task(Future[R], Generic[T, R]):
             reporter.report(self)
 
     def _wait(self, timeout: float | None) -> None:
-        if self._phase in _ENDED:
+        if self.done():
             return
         if timeout is not None and (timeout.__class__ is not float or not timeout <= TIMEOUT_MAX):
             timeout = checked_timeout(timeout)
