@@ -84,14 +84,15 @@ class InjectorQueue:
     So there are so many at the most; tasks of other priorities wait in subqueues.
     """
 
-    __slots__ = ("_by_priority", "_lines", "several", "usual")
+    __slots__ = ("_by_priority", "_in_order", "_lines", "several", "usual")
 
     def __init__(self) -> None:
         self.usual: Line = deque()  # for the priority 0
         self.several = False  # whether there is any other, which is not taken back
         self._by_priority = {0: self.usual}
-        # The highest priority first. Replaced as a whole, for those who iterate over it meanwhile.
+        # The highest priority first. Replaced as a whole, for those who iterate over them meanwhile.
         self._lines: tuple[tuple[int, Line], ...] = ((0, self.usual),)
+        self._in_order: tuple[Line, ...] = (self.usual,)
 
     def line(self, priority: int) -> Line | None:
         """Return the line for `priority`, or None if there is none. Needs no lock."""
@@ -103,6 +104,7 @@ class InjectorQueue:
         if line is None and len(self._lines) < MOST_LINES:
             line = deque()
             self._lines = tuple(sorted((*self._lines, (priority, line)), key=lambda e: -e[0]))
+            self._in_order = tuple(line for _, line in self._lines)
             self._by_priority[priority] = line
             # Last: who sees it, sees the line. A dispatcher gets the line from here, so it appends after
             # this and looks for parked workers after that.
@@ -111,10 +113,10 @@ class InjectorQueue:
 
     def popleft(self) -> Task[Any, Any]:
         """Take the first task of the highest priority. Raises `IndexError` if there is none."""
-        for _, line in self._lines:
+        for line in filter(None, self._in_order):  # the empty ones are passed over in C
             try:
                 task: Task[Any, Any] = line.popleft()
-            except IndexError:
+            except IndexError:  # another worker was quicker
                 continue
             return task
         raise IndexError
@@ -122,6 +124,8 @@ class InjectorQueue:
     def popleft_before(self, place: Place | None) -> Task[Any, Any] | None:
         """Take the first task, if it stands before `place` (None: wherever it stands)."""
         for priority, line in self._lines:
+            if not line:
+                continue
             try:
                 if place is not None and place < (-priority, 1, seq_of(line[0])):
                     return None
@@ -132,7 +136,7 @@ class InjectorQueue:
         return None
 
     def __bool__(self) -> bool:
-        return any(line for _, line in self._lines)
+        return any(self._in_order)
 
     def __len__(self) -> int:
         return sum(len(line) for _, line in self._lines)
