@@ -197,7 +197,7 @@ class _Inbox(Generic[T, R]):
     # for tasks. One of the two sees the other. The bell may be rung once too often, never too seldom.
     __slots__ = ("_bell", "_on_end", "_waits", "tasks")
 
-    def __init__(self, on_end: Callable[[Task[T, R]], object] | None) -> None:
+    def __init__(self, on_end: Callable[[Task[T, R]], object] | None = None) -> None:
         self._on_end = on_end
         self.tasks: deque[Task[T, R]] = deque()
         self._waits = False
