@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 def dask_workers(
-    client: Client,
+    client: Client | Callable[[], Client],
     factory: Callable[[A], AnyWorker[T, R]],
     arguments: Iterable[A],
     *,
@@ -40,6 +40,8 @@ def dask_workers(
     lost. Each worker has a thread of its own, whatever else runs in the process. `name` is what the workers'
     names begin with; the other options are those of `WorkerSpec`.
 
+    - `client`: a client, or a function that makes one. A client closes itself when the scheduler is away for
+      longer than its timeout; then tasks fail, unless there is a function to make another one with.
     - `workers`, `resources`: which processes may be taken, as in `Client.submit`; default: any.
     - `start_timeout`: seconds for making a worker, after which it is made elsewhere.
     - `stop_timeout`: seconds that `on_stop` and the other hooks are waited for.
@@ -54,13 +56,17 @@ def dask_workers(
         raise MissingExtra("dask", "distributed", "dask_workers") from error
     from retrypool.remote.dask import DaskEngine
 
+    connect = None if isinstance(client, Client) or not callable(client) else client
+    client = client if connect is None else connect()
     if not isinstance(client, Client):
-        raise InvalidType("client", client, "a distributed.Client")
+        raise InvalidType("client", client, "a distributed.Client, or a function that makes one")
     if client.asynchronous:
         raise InvalidValue("client", client, "a Client that is not asynchronous")
     if isinstance(workers, str):
         raise InvalidType("workers", workers, "a list of addresses")
-    engine = DaskEngine(client, silence=seconds("silence", silence), workers=workers, resources=resources)
+    engine = DaskEngine(
+        client, connect, silence=seconds("silence", silence), workers=workers, resources=resources
+    )
     return remote_workers(
         engine, factory, arguments, start_timeout=start_timeout, stop_timeout=stop_timeout, **options
     )

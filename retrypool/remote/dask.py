@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
+import threading
 import time
 import uuid
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import Future
 from typing import Any
 
 from retrypool.remote.host import Host
-from retrypool.remote.worker import BEAT, Place
+from retrypool.remote.worker import BEAT, EngineClosed, Place
 
 __all__ = ["DaskEngine"]
 
+log = logging.getLogger("retrypool")
+
 WARY = 5.0
 """Seconds without a heartbeat after which a process is given no new hands."""
+
+
+def is_closed(client: Any) -> bool:
+    """Return whether a client is of no use any more."""
+    return client.status in ("closing", "closed")
+
+
+def start(client: Any, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
+    """Run a coroutine in a client's loop."""
+    try:
+        if is_closed(client):
+            raise ConnectionError("the Dask client is closed")
+        return asyncio.run_coroutine_threadsafe(coroutine, client.loop.asyncio_loop)
+    except BaseException as error:  # noqa: BLE001 - whatever the engine raises is for the one who waits
+        coroutine.close()
+        broken: Future[Any] = Future()
+        broken.set_exception(error)
+        return broken
 
 
 class DaskEngine:
@@ -25,6 +47,7 @@ class DaskEngine:
     def __init__(
         self,
         client: Any,
+        connect: Callable[[], Any] | None,
         *,
         silence: float,
         workers: Collection[str] | None,
@@ -32,32 +55,47 @@ class DaskEngine:
     ) -> None:
         self.client = client
         self.view = _View(self, silence)
+        self._connect = connect  # makes another client, when this one has closed itself
+        self._connecting: threading.Thread | None = None  # under _lock
+        self._lock = threading.Lock()
         self._workers = None if workers is None else set(workers)
         self._resources = None if resources is None else dict(resources)
 
-    def start(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
-        """Run a coroutine in the client's loop."""
-        try:
-            if self.client.status in ("closing", "closed"):
-                raise ConnectionError(
-                    "the Dask client is closed; it closes itself when the scheduler is away for longer than "
-                    "its timeout, see Client(timeout=...)"
-                )
-            return asyncio.run_coroutine_threadsafe(coroutine, self.client.loop.asyncio_loop)
-        except BaseException as error:  # noqa: BLE001 - whatever the engine raises is for the one who waits
-            coroutine.close()
-            broken: Future[Any] = Future()
-            broken.set_exception(error)
-            return broken
-
     def place(self) -> Future[Place]:
         """Make an actor."""
+        if is_closed(self.client):
+            broken: Future[Place] = Future()
+            broken.set_exception(self._reconnect())
+            return broken
         self.view.refresh()
-        return self.start(self._place())
+        return start(self.client, self._place(self.client))
 
-    async def _place(self) -> Place:
+    def _reconnect(self) -> Exception:
+        """Begin to make another client, if there is a function for that; return what to raise meanwhile."""
+        if self._connect is None:
+            return EngineClosed(
+                "the Dask client is closed; it closes itself when the scheduler is away for longer than its "
+                "timeout: give Client(timeout=...) more, or a function that makes a client"
+            )
+        with self._lock:
+            if self._connecting is None or not self._connecting.is_alive():
+                # In a thread: it may wait for the scheduler for as long as the client's timeout.
+                self._connecting = threading.Thread(
+                    target=self._renew, args=(self._connect,), name="retrypool-connect", daemon=True
+                )
+                self._connecting.start()
+        return ConnectionError("the Dask client is closed, and another one is being made")
+
+    def _renew(self, connect: Callable[[], Any]) -> None:
+        try:
+            if is_closed(self.client):
+                self.client = connect()
+        except Exception:
+            log.warning("no Dask client could be made; it is tried again", exc_info=True)
+
+    async def _place(self, client: Any) -> Place:
         allowed = self.view.without_the_silent(self._workers)
-        future = self.client.submit(
+        future = client.submit(
             Host,
             key=f"retrypool-{uuid.uuid4().hex}",
             actor=True,
@@ -66,20 +104,21 @@ class DaskEngine:
             resources=self._resources,
         )
         try:
-            actor = await self.client.gather(future, asynchronous=True)
+            actor = await client.gather(future, asynchronous=True)
         except BaseException:
             future.release()
             raise
         # An actor belongs to the client that is current where it is unpickled, which may be another one.
-        with self.client.as_current():
-            return DaskPlace(self, copy.copy(actor), future)
+        with client.as_current():
+            return DaskPlace(self, client, copy.copy(actor), future)
 
 
 class DaskPlace:
     """An actor."""
 
-    def __init__(self, engine: DaskEngine, actor: Any, future: Any) -> None:
+    def __init__(self, engine: DaskEngine, client: Any, actor: Any, future: Any) -> None:
         self._engine = engine
+        self._client = client
         self._actor = actor
         self._future = future
         self._address: str = actor._address
@@ -87,7 +126,7 @@ class DaskPlace:
 
     def ask(self, method: str, *args: object, **kwargs: object) -> Future[Any]:
         """Call a method of the actor."""
-        return self._engine.start(self._ask(method, args, kwargs))
+        return start(self._client, self._ask(method, args, kwargs))
 
     async def _ask(self, method: str, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         return await getattr(self._actor, method)(*args, **kwargs)
@@ -128,7 +167,7 @@ class _View:
         pending = self._pending
         if (pending is None or pending.done()) and now - self._asked >= BEAT:
             self._asked = now
-            self._pending = self._engine.start(self._fetch(now))
+            self._pending = start(self._engine.client, self._fetch(now))
 
     async def _fetch(self, asked: float) -> None:
         # The clocks of two machines may differ: what counts is how long the same heartbeat is the last.

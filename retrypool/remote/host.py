@@ -64,10 +64,13 @@ class Host:
         known = self._hands[hand]
         return dump(await known.ask(partial(known.call, order)))
 
-    async def tell(self, hand: str, call: int, *, interrupt: bool) -> None:
-        """Say that nobody waits for a call any more; with `interrupt`, end it as a thread can be ended."""
-        if (known := self._hands.get(hand)) is not None:
-            known.give_up(call, interrupt=interrupt)
+    async def tell(self, hand: str, call: int, *, interrupt: bool) -> bool:
+        """Say that nobody waits for a call any more; with `interrupt`, end it as a thread can be ended.
+
+        Answers whether the call runs: it may have ended, or not have come yet.
+        """
+        known = self._hands.get(hand)
+        return known is not None and known.give_up(call, interrupt=interrupt)
 
     async def hook(self, hand: str, name: str) -> bytes:
         """Run a hook of the worker; answer `Result` or `Failed`."""
@@ -131,16 +134,17 @@ class _Hand:
         self._jobs.put((job, reply))
         return await answer
 
-    def give_up(self, call: int, *, interrupt: bool) -> None:
-        """Cancel a call, if it still runs."""
+    def give_up(self, call: int, *, interrupt: bool) -> bool:
+        """Cancel a call; return False if it does not run."""
         ctx = self._ctx
         if ctx is None or self._call != call:
-            return
+            return False
         self.slot.stuck = ctx
         if not ctx.cancelled:
             ctx._cancel("the attempt is over")
         if interrupt:
             self._gate.interrupt(ctx)
+        return True
 
     def end(self) -> None:
         """Let the thread end, after its jobs; a worker that is still there is stopped first."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from retrypool.remote.host import Host
-from retrypool.remote.worker import Place
+from retrypool.remote.worker import EngineClosed, Place
 
 __all__ = ["RayEngine"]
 
@@ -40,6 +40,8 @@ class RayEngine:
         return future
 
     def _place(self) -> RayPlace:
+        if not self.ray.is_initialized():
+            raise EngineClosed("Ray was shut down")
         with self._lock:
             for process in self._processes:
                 if process.hands < self._per_process:
@@ -65,11 +67,10 @@ class RayEngine:
         """Take the room of one hand back; end the process if it is broken or nobody needs it."""
         with self._lock:
             process.hands -= 1
-            if broken or process.hands == 0:
-                if process in self._processes:
-                    self._processes.remove(process)
-                if process.hands > 0:
-                    return  # the others will notice
+            if (broken or process.hands == 0) and process in self._processes:
+                self._processes.remove(process)
+            if process.hands > 0:
+                return  # if it is broken, the others will notice
         with suppress(Exception):
             self.ray.kill(process.actor)
 

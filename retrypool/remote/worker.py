@@ -34,7 +34,7 @@ from retrypool.model.worker import AnyWorker, WorkerSpec, as_spec
 from retrypool.policy.rates import RateOption
 from retrypool.remote.wire import PYTHON, WIRE, Failed, Order, Started, dump, dump_by_value, load, open_error
 
-__all__ = ["Engine", "HandOptions", "Limits", "Place", "RemoteWorker", "remote_workers"]
+__all__ = ["Engine", "EngineClosed", "HandOptions", "Limits", "Place", "RemoteWorker", "remote_workers"]
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -73,6 +73,10 @@ class Engine(Protocol):
     def place(self) -> Future[Place]:
         """Find room for a hand. Does not block. May take long: clusters grow."""
         ...
+
+
+class EngineClosed(Exception):
+    """Raised by an engine that can't make anything any more. No `WorkerFault`: no other hand can help."""
 
 
 class Limits:
@@ -141,6 +145,7 @@ class RemoteWorker(Generic[T, R]):
         order = self._order(ctx, call, data)
         # An interrupt may strike anywhere from here on, and must not leave the far side behind.
         answer: Future[Any] | None = None
+        ctx.check()
         try:
             answer = place.ask("call", self._hand, order)
             if not self._wait(ctx, answer, place.lost):
@@ -201,6 +206,9 @@ class RemoteWorker(Generic[T, R]):
             raise  # never: the attempt is over
         except Interrupted:
             raise
+        except EngineClosed as closed:
+            self._leave()
+            raise WorkerLost(recipe.name, None, str(closed)) from None
         except BaseException as error:  # an engine may raise what it likes
             recipe.made(well=False)
             raise self._lose(f"it could not be made: {_said(error)}") from error
