@@ -29,7 +29,7 @@ def spawn() -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
 
     yield start
     for child in children:
-        child.terminate()
+        child.kill()
     for child in children:
         child.wait(20)
 
