@@ -48,13 +48,24 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     demo.add_argument("--tasks", type=_positive, default=300, metavar="N", help="pages to fetch")
     demo.add_argument("--seed", type=int, default=1, metavar="N", help="what the API gets wrong, and where")
     demo.add_argument("--attempts", type=_positive, default=5, metavar="N", help="tries for each page")
+    demo.add_argument(
+        "--save", type=_picture, metavar="FILE", help="a picture of the run: .html, or .json for Perfetto"
+    )
     demo.set_defaults(run=_run_demo)
 
 
 def _run_demo(arguments: argparse.Namespace) -> int:
     from retrypool import demo  # here, so that other commands need not pay for it
 
-    return demo.main(tasks=arguments.tasks, seed=arguments.seed, attempts=arguments.attempts)
+    return demo.main(
+        tasks=arguments.tasks, seed=arguments.seed, attempts=arguments.attempts, save=arguments.save
+    )
+
+
+def _picture(text: str) -> str:
+    if not text.lower().endswith((".html", ".htm", ".json")):
+        raise argparse.ArgumentTypeError(f"{text!r} must end in .html or .json")
+    return text
 
 
 def _positive(text: str) -> int:

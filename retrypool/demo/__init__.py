@@ -14,11 +14,18 @@ INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 
 def main(
-    *, tasks: int, seed: int, attempts: int, out: TextIO | None = None, err: TextIO | None = None
+    *,
+    tasks: int,
+    seed: int,
+    attempts: int,
+    save: str | None = None,
+    out: TextIO | None = None,
+    err: TextIO | None = None,
 ) -> int:
     """Run the demo and return its exit code: 0, 1 if a task is unaccounted for, 130 after Ctrl-C.
 
-    The report goes to `out` (default: stdout), progress and complaints to `err` (default: stderr).
+    The report goes to `out` (default: stdout), progress and complaints to `err` (default: stderr), a picture
+    of the run to the file `save`.
     """
     out = sys.stdout if out is None else out
     err = sys.stderr if err is None else err
@@ -32,6 +39,9 @@ def main(
         return INTERRUPTED
 
     print("", *describe(run), sep="\n", file=out)
+    if save is not None:
+        run.recorder.save(save)
+        print(f"\na picture of the run is in {save}", file=out)
     problems = find_unaccounted(run)
     for problem in problems:
         print(f"UNACCOUNTED: {problem}", file=err)

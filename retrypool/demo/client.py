@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -11,6 +10,7 @@ from retrypool import (
     Context,
     DeadTask,
     Pool,
+    Recorder,
     RetryPolicy,
     Stats,
     Task,
@@ -22,7 +22,7 @@ from retrypool import (
 from retrypool.demo.api import TOKENS
 from retrypool.demo.progress import Progress
 
-__all__ = ["Run", "ServerError", "TokenWorker", "failure_kind", "fetch_all"]
+__all__ = ["Run", "ServerError", "TokenWorker", "fetch_all"]
 
 TIMEOUT = 10.0  # for one attempt: the API never takes that long, so its process would be in trouble
 
@@ -85,34 +85,14 @@ class Run:
     dead: Sequence[DeadTask[str]]
     stats: Stats
     workers: Sequence[WorkerInfo]
-    makespan: float
+    recorder: Recorder
 
 
 def fetch_all(host: str, port: int, *, tasks: int, attempts: int, progress: Progress) -> Run:
     """Fetch the items 1 to `tasks`, one worker for each token, and say how far it is meanwhile."""
     workers = [WorkerSpec(TokenWorker(host, port, token), name=token) for token in TOKENS]
-    with Pool(workers, retry=RetryPolicy(attempts=attempts), timeout=TIMEOUT) as pool:
-        started = time.monotonic()
+    retry = RetryPolicy(attempts=attempts)
+    with Pool(workers, retry=retry, timeout=TIMEOUT, name="demo") as pool, Recorder(pool) as recorder:
         dispatched = [pool.dispatch(f"/items/{n}", name=f"item-{n}") for n in range(1, tasks + 1)]
         pool.wait_with(progress, progress.interval)
-        makespan = time.monotonic() - started
-        return Run(dispatched, pool.dead_tasks(), pool.stats(), pool.workers(), makespan)
-
-
-def failure_kind(error: BaseException) -> str:
-    """The column of the report that an attempt's error belongs to."""
-    match error:
-        case PermissionError():
-            return "401"
-        case Unrecoverable():
-            return "404"
-        case Throttled():
-            return "429"
-        case ServerError():
-            return str(error.status)
-        case ConnectionError() | http.client.HTTPException():
-            return "cut off"
-        case TimeoutError():
-            return "timeout"
-        case _:
-            return type(error).__name__
+        return Run(dispatched, pool.dead_tasks(), pool.stats(), pool.workers(), recorder)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from retrypool.observe.facts import Facts, rest_of, unrecoverable
 from retrypool.observe.recording import WorkerSeen
 from retrypool.observe.tally import Error
-from retrypool.observe.texts import duration
+from retrypool.observe.texts import duration, first_line
 
 __all__ = ["advice"]
 
@@ -318,6 +318,7 @@ def _because(errors: Counter[Error]) -> str:
     )
     if not text:
         return f" ({kind})"
+    text = first_line(text, 80)
     return f" ({kind}: {text})" if count == of_kind else f" ({kind}, such as: {text})"
 
 

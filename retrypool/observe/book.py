@@ -6,7 +6,7 @@ Not thread-safe: the recorder enters one thing at a time.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 
@@ -119,7 +119,7 @@ class Book:
         wall: float,
         waiting: Sequence[float],
         running: Sequence[RunningAttempt],
-        rates: Mapping[str, float],
+        rates: dict[str, float],
     ) -> Recording:
         """Return all that is known at `now`, as a value. `waiting`: since when tasks wait."""
         series = self.series.copy()

@@ -43,7 +43,7 @@ class Facts:
         """Seconds that the run could have taken, or None if nothing has succeeded.
 
         All tasks that have ended by work, none of them twice, shared out in proportion to the speeds of the
-        workers; not before the last task was there, and not faster than the rates allow.
+        workers; not before the last task was there, and not faster than rates and refusals allow.
         """
         return self.optimum_without(())
 
@@ -61,12 +61,22 @@ class Facts:
 
     def _together(self, speeds: dict[int, float]) -> float:
         """Return the useful calls per second of these workers together, within the rates."""
-        rates = self.recording.rates
+        rates = self.recording.rates | self._let_through()
         of_groups: Counter[str] = Counter()
         for worker in self.recording.workers:
             of_groups[worker.group] += speeds.get(worker.id, 0.0)  # type: ignore[assignment]
         within = sum(min(speed, rates.get(group) or speed) for group, speed in of_groups.items())
         return min(within, rates.get("") or within)
+
+    def _let_through(self) -> dict[str, float]:
+        """Return the useful calls per second of the groups that were told to slow down."""
+        refused: Counter[str] = Counter()
+        succeeded: Counter[str] = Counter()
+        for worker in self.recording.workers:
+            refused[worker.group] += worker.tally.outcomes["throttled"]
+            succeeded[worker.group] += worker.tally.succeeded
+        length = self.recording.length
+        return {group: succeeded[group] / length for group, count in refused.items() if count and length}
 
     def _threads(self, worker_id: int) -> int:
         return next(worker.threads for worker in self.recording.workers if worker.id == worker_id)

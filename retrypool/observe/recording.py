@@ -94,7 +94,7 @@ class Recording:
     waiting: int  # tasks
     grain: float  # attempts shorter than this are bundled; 0: all are kept one by one
     left_out: int  # attempts of workers that have no lane
-    rates: Mapping[str, float]  # calls per second that groups are held to; all together under ""
+    rates: dict[str, float]  # calls per second that groups are held to; all together under ""
 
     @property
     def length(self) -> float:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -44,8 +45,15 @@ def test_demo_fetches_every_page_or_says_why_not() -> None:
 def test_demo_lists_every_worker_and_stays_within_a_hundred_columns() -> None:
     done = run_command("demo", "--tasks", "10")
     lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines if line.startswith("token-")] == list(TOKENS)
+    table = lines[next(n for n, line in enumerate(lines) if line.startswith("worker ")) :]
+    assert [line.split()[0] for line in table if line.startswith("token-")] == list(TOKENS)
     assert max(map(len, lines + done.stderr.splitlines())) <= 100
+
+
+def test_demo_saves_a_picture_of_its_run(tmp_path: Path) -> None:
+    done = run_command("demo", "--tasks", "10", "--save", str(tmp_path / "run.html"))
+    assert done.returncode == 0, done.stderr
+    assert "token-a" in (tmp_path / "run.html").read_text(encoding="utf-8")
 
 
 def test_unaccounted_task_is_named_and_makes_the_exit_code_one(
@@ -144,6 +152,7 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["demo", "--tasks", "0"], "0 is too small: it must be 1 or more"),
         (["demo", "--attempts", "-1"], "-1 is too small"),
         (["demo", "--tasks", "many"], "'many' is not a whole number"),
+        (["demo", "--save", "run.png"], "'run.png' must end in .html or .json"),
         (["demo", "--speed", "9"], "unrecognized arguments: --speed 9"),
     ],
 )
