@@ -8,10 +8,26 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False  # as in `typing`, which need not be imported for it
 if TYPE_CHECKING:
     from retrypool._public import *  # noqa: F403
+    from retrypool.storage.base import Storage as Storage
+    from retrypool.storage.memory import MemoryStorage as MemoryStorage
+    from retrypool.storage.sqlite import SQLiteStorage as SQLiteStorage
+
+# Public names of parts that few programs use: each is imported when it is asked for.
+_PARTS = {
+    "MemoryStorage": "retrypool.storage.memory",
+    "SQLiteStorage": "retrypool.storage.sqlite",
+    "Storage": "retrypool.storage.base",
+}
 
 
 def __getattr__(name: str) -> object:
-    # All public names are imported when the first of them is asked for.
+    if name in _PARTS:
+        from importlib import import_module
+
+        found: object = getattr(import_module(_PARTS[name]), name)
+        globals()[name] = found
+        return found
+    # All other public names are imported when the first of them is asked for.
     if not name.startswith("_") or name == "__all__":
         import retrypool._public as public
 
@@ -23,7 +39,7 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__getattr__("__all__")})  # type: ignore[misc]
+    return sorted({*globals(), *_PARTS, *__getattr__("__all__")})  # type: ignore[misc]
 
 
 def _close_open_pools() -> None:

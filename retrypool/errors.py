@@ -20,12 +20,15 @@ __all__ = [
     "MissingExtra",
     "NoContext",
     "NoWorkers",
+    "NotStorable",
     "PoolClosed",
     "QueueFull",
     "RemoteError",
     "RetryPoolError",
     "SourceError",
     "StorageError",
+    "StoredError",
+    "TaskLost",
     "TaskNotFound",
     "Throttled",
     "Unrecoverable",
@@ -220,7 +223,48 @@ class WorkerLost(RetryPoolError):
 
 
 class StorageError(RetryPoolError):
-    """A storage could not do what it was asked."""
+    """A storage could not do what it was asked. `where` names it."""
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(where, why)
+        self.where, self.why = where, why
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.why}"
+
+
+class NotStorable(RetryPoolError, TypeError):
+    """A value can't be kept in the pool's storage. `path` names the part of it that is to blame."""
+
+    def __init__(self, path: str, value: object, why: str) -> None:
+        super().__init__(path, value, why)
+        self.path, self.value, self.why = path, value, why
+
+    def __str__(self) -> str:
+        kind = type(self.value).__name__
+        return f"{self.path} is {_shown(self.value)} ({kind}), which can't be stored: {self.why}"
+
+
+class StoredError(RetryPoolError):
+    """What is left of an error that was raised in another process: the name of its type, and its text."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(kind, text)
+        self.kind, self.text = kind, text
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}" if self.text else self.kind
+
+
+class TaskLost(RetryPoolError):
+    """The process ended while it ran the task, so often that the task may be why. See `max_losses`."""
+
+    def __init__(self, losses: int) -> None:
+        super().__init__(losses)
+        self.losses = losses
+
+    def __str__(self) -> str:
+        return f"the process ended {self.losses} times while it ran this task: it may be what ends it"
 
 
 class SourceError(RetryPoolError):

@@ -1,0 +1,1 @@
+"""What remembers the tasks of a pool when its process is gone."""
