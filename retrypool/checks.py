@@ -2,6 +2,7 @@
 
 import math
 import threading
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import overload
 
@@ -17,6 +18,7 @@ __all__ = [
     "patience",
     "seconds",
     "timestamp",
+    "unknown_option",
     "zone",
 ]
 
@@ -126,3 +128,13 @@ def flag(what: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise InvalidType(what, value, "True or False")
     return value
+
+
+def unknown_option(option: str, known: Iterable[str]) -> InvalidType:
+    """Return the error for an option that there is not, with the one that was perhaps meant."""
+    import difflib  # when it is needed: it costs more than all of this
+
+    names = tuple(known)
+    meant = next(iter(difflib.get_close_matches(option, names, n=1)), None)
+    hint = "" if meant is None else f". Did you mean {meant!r}?"
+    return InvalidType("an option", option, f"one of: {', '.join(names)}{hint}")

@@ -175,14 +175,16 @@ class NoContext(RetryPoolError, LookupError):
 
 
 class WrongThread(RetryPoolError, RuntimeError):
-    """The call would wait for the very thread that makes it."""
+    """The call can't be made by this thread; as a rule because it would wait for the very same thread."""
 
-    def __init__(self, call: str) -> None:
-        super().__init__(call)
-        self.call = call
+    def __init__(
+        self, call: str, why: str = "from a worker thread would wait for itself: call it from another thread"
+    ) -> None:
+        super().__init__(call, why)
+        self.call, self.why = call, why
 
     def __str__(self) -> str:
-        return f"{self.call} from a worker thread would wait for itself: call it from another thread"
+        return f"{self.call} {self.why}"
 
 
 class AttemptTimeout(RetryPoolError, TimeoutError):

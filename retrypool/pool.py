@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import datetime, tzinfo
 from functools import partial
 from threading import TIMEOUT_MAX
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, get_args, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Never, Self, get_args, overload
 from weakref import ref
 
 from typing_extensions import TypeVar, Unpack
 
-from retrypool.checks import Duration, count, flag, optional_count, optional_seconds, patience, seconds
+from retrypool.checks import (
+    Duration,
+    count,
+    flag,
+    optional_count,
+    optional_seconds,
+    patience,
+    seconds,
+    unknown_option,
+)
 from retrypool.clock import Clock, SystemClock
 from retrypool.collect.map import as_completed, map_items
 from retrypool.collect.results import TaskResult
@@ -24,10 +34,11 @@ from retrypool.core.schedules import Overlap
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.model.cancel import CancelToken
 from retrypool.model.settings import MapOptions, TaskOptions, TaskSettings
+from retrypool.model.signature import is_stateful
 from retrypool.model.task import DeadTask, Task
 from retrypool.model.worker import AnyWorker, SpecOptions, WorkerInfo, WorkerSpec, as_spec
 from retrypool.observe.log import EventLog
-from retrypool.observe.lookup import Lookup
+from retrypool.observe.lookup import AnyTask, Lookup, Whole, id_of
 from retrypool.observe.stats import Stats
 from retrypool.observe.stats import count as count_all
 from retrypool.observe.status import TaskStatus
@@ -38,6 +49,8 @@ from retrypool.policy.rates import RateOption, as_pace
 from retrypool.policy.retry import FailureAction, RetryPolicy
 from retrypool.threads import lifecycle
 from retrypool.threads.engine import Engine
+from retrypool.threads.kept import Kept
+from retrypool.threads.lifecycle import Cancelled
 from retrypool.threads.observers import Listening, Observers
 from retrypool.threads.outcome import Fate
 from retrypool.threads.workers import Then, Workers
@@ -48,6 +61,7 @@ if TYPE_CHECKING:
     from retrypool.executor import PoolView
     from retrypool.observe.live import Live
     from retrypool.sources.base import Consumed, Source
+    from retrypool.threads.signals import SignalDrain
 
 __all__ = ["Pool"]
 
@@ -90,7 +104,9 @@ class Pool(Generic[T, R]):
       `block_timeout` says it for one task. Retries and requeued tasks take no notice. A worker, or a callback
       on a worker's thread, never waits unless it gives a `block_timeout`: it would wait for itself. Workers
       take tasks under the lock then, which costs some microseconds for each.
-    - `keep_results`: whether `results()` tells of every task, which keeps them all; default: no.
+    - `keep_results`: whether tasks that have ended are kept, with their data and results, for `results()` and
+      `task(id)`: all of them, or so many, the oldest being dropped; default: none. `keep_for`: for how long
+      after their end; default: as long as the pool.
     - `wait_for_workers`: whether tasks are accepted while there is no worker; default: no.
     - `grace`: how long the thread of an attempt that is over may take to come back, before it counts as
       stuck; default: 5 s. A stuck worker that has a factory is replaced, as long as fewer than
@@ -134,14 +150,18 @@ class Pool(Generic[T, R]):
         history_limit: int = 10_000,
         max_queue: int | None = None,
         on_full: Literal["block", "raise"] = "block",
-        keep_results: bool = False,
+        keep_results: bool | int = False,
+        keep_for: Duration | None = None,
         wait_for_workers: bool = False,
         grace: Duration = 5.0,
         max_abandoned: int = 16,
         exit_timeout: Duration | None = 5.0,
         name: str | None = None,
         clock: Clock | None = None,
+        **unknown: Never,
     ) -> None:
+        for option in unknown:
+            raise unknown_option(option, Pool.__init__.__kwdefaults__ or ())
         given: dict[str, Any] = {
             "timeout": timeout,
             "time_limit": time_limit,
@@ -159,7 +179,6 @@ class Pool(Generic[T, R]):
         optional_count("max_queue", max_queue, least=1)
         if on_full not in ("block", "raise"):
             raise InvalidValue("on_full", on_full, "'block' or 'raise'")
-        flag("keep_results", keep_results)
         flag("wait_for_workers", wait_for_workers)
         if cancel is not None and not isinstance(cancel, CancelToken):
             raise InvalidType("cancel", cancel, "a CancelToken")
@@ -173,11 +192,13 @@ class Pool(Generic[T, R]):
             callable(getattr(clock, method, None)) for method in ("monotonic", "time", "acquire")
         ):
             raise InvalidType("clock", clock, "a clock, such as retrypool.testing.FakeClock()")
+        time = SystemClock() if clock is None else clock
         self._settings = TaskSettings().having(given)
         specs = [as_spec(worker) for worker in _each(workers)]
+        _warn_of_shared(spec.worker for spec in specs)
         self._engine: Engine[T, R] = Engine(
             name=name or f"pool-{_pool_number()}",
-            clock=SystemClock() if clock is None else clock,
+            clock=time,
             observers=Observers(
                 on_success=on_success,
                 on_failure=on_failure,
@@ -198,7 +219,7 @@ class Pool(Generic[T, R]):
             grace=seconds("grace", grace),
             max_queue=max_queue,
             patient=on_full == "block",
-            keep_results=keep_results,
+            kept=Kept.make(keep_results, keep_for, time.monotonic),
             threaded=self._threaded,
             careful=not self._settings.plain,
         )
@@ -302,18 +323,20 @@ class Pool(Generic[T, R]):
         dispatch = self._engine.entrance(self._settings.having(options) if options else self._settings)
         return [dispatch(data) for data in items]
 
-    def cancel_task(self, task: Task[T, R], *, interrupt: bool = False) -> bool:
-        """Cancel a task, also one that runs; return whether it is cancelled.
+    def cancel_task(self, task: AnyTask, *, interrupt: bool = False) -> bool:
+        """Cancel a task, also one that runs, given as such or by its id; return whether it is cancelled.
 
         Its worker is told through `ctx.cancelled`, and with `interrupt` its thread is interrupted. A
         task that ends at the same moment may win, and then the answer is False. So it is for a task of
-        another pool.
+        another pool. By its id, one that has ended is False too, and one that is not known raises
+        `TaskNotFound`.
         """
-        if not isinstance(task, Task):
-            raise InvalidType("task", task, "what dispatch() returned")
-        if task._owner is not self._engine:
+        if isinstance(task, bool) or not isinstance(task, (int, Task, DeadTask, TaskStatus)):
+            raise InvalidType("task", task, "what dispatch() returned, or its id")
+        known = self._lookup.find_waiting_or_running(task)
+        if known is None or known._owner is not self._engine:
             return False
-        return self._engine.attempts.cancel_task(task, "cancelled", interrupt=interrupt)
+        return self._engine.attempts.cancel_task(known, "cancelled", interrupt=interrupt)
 
     # -- looking at it ---------------------------------------------------------------------------
 
@@ -347,26 +370,37 @@ class Pool(Generic[T, R]):
         """Return counts of tasks and attempts. Costs a look at each worker."""
         return count_all(self._engine, self._workers)
 
-    def status(self, task_id: int) -> TaskStatus:
+    def status(self, task: AnyTask) -> TaskStatus:
         """Return where a task stands: one that has not ended, or one of the last `history_limit` that have.
 
-        Raises `TaskNotFound` for any other. Looks through all that waits, twice if it finds nothing, with
-        the pool's lock held: some tens of milliseconds if that is 100,000 tasks.
+        Takes a task or its id. Raises `TaskNotFound` for any other. Looks through all that waits, twice if
+        it finds nothing, with the pool's lock held: some tens of milliseconds if that is 100,000 tasks.
         """
-        return self._lookup.status(task_id)
+        return self._lookup.status(task)
 
-    def explain(self, task: Task[T, R] | int) -> str:
+    def explain(self, task: AnyTask | Whole = Whole.POOL) -> str:
         """Return one sentence on why a task waits, for whom and until when; or what else it does.
 
-        Takes a task or its id, and costs what `status` does. Times are local. Raises `TaskNotFound`.
+        Takes a task or its id, and costs what `status` does. Without one: some sentences on what the whole
+        pool does, and what holds it back: no free worker, rates, a pause, cool-downs and ejections,
+        requirements that nobody meets, one slow worker. Times are local. Raises `TaskNotFound`.
 
         >>> from retrypool.testing import ManualPool
         >>> pool = ManualPool([len])
         >>> pool.pause()
         >>> pool.explain(pool.dispatch("abc"))
         'waits until the pool, which is paused, is resumed'
+        >>> pool.explain()
+        '1 task waits, no task runs. The pool is paused, until it is resumed.'
         """
         return self._lookup.explain(task)
+
+    def task(self, task_id: int) -> Task[T, R]:
+        """Return the task of this id: one that has not ended, or one that is kept (`keep_results=`).
+
+        For services, which hand out ids and are asked for results later. Raises `TaskNotFound`.
+        """
+        return self._lookup.find(task_id)
 
     @property
     def name(self) -> str:
@@ -405,18 +439,19 @@ class Pool(Generic[T, R]):
         with self._engine.lock:
             return list(self._engine.scheduler.dead.values())
 
-    def pull_dead_task(self, task_id: int) -> DeadTask[T]:
-        """Take a dead task out of the pool and return it. Raises `TaskNotFound`."""
+    def pull_dead_task(self, task: AnyTask) -> DeadTask[T]:
+        """Take a dead task, given as such or by its id, out of the pool. Raises `TaskNotFound`."""
+        task_id = id_of(task)
         with self._engine.lock:
             return self._engine.scheduler.pull_dead(task_id)
 
-    def requeue_dead_task(self, task_id: int) -> Task[T, R]:
+    def requeue_dead_task(self, task: AnyTask) -> Task[T, R]:
         """Give a dead task fresh attempts, and return it as a new task: same id, its history kept.
 
         The old task's future has told its error already, and stays as it is. Never waits for room in the
         queue. Raises `TaskNotFound`, and what `dispatch` raises of a pool that can take no task.
         """
-        return self._engine.requeue(task_id)
+        return self._engine.requeue(id_of(task))
 
     # -- many tasks ------------------------------------------------------------------------------
 
@@ -580,17 +615,14 @@ class Pool(Generic[T, R]):
     def results(self) -> list[TaskResult[T, R]]:
         """Return what has come of every task that has ended, in order of dispatch; also after `close`.
 
-        Only of a pool made with `keep_results=True`: it holds on to all of its tasks, data and results.
+        Only of a pool made with `keep_results`: it holds on to all of its tasks, data and results.
         Otherwise results go when the caller lets go of their tasks, and this raises `InvalidValue`. A
         task that was requeued is told of once, with what came of it last.
         """
-        engine = self._engine
-        kept = engine.kept
+        kept = self._engine.kept
         if kept is None:
             raise InvalidValue("keep_results", False, "True for results(): Pool(..., keep_results=True)")
-        with engine.lock:
-            tasks = sorted(kept.items())
-        return [TaskResult.of(task) for _, task in tasks if task.done()]
+        return [TaskResult.of(task) for task in kept.in_order() if task.done()]
 
     def errors(self) -> list[BaseException]:
         """Return the last error of each dead task that the pool keeps, in the order of dispatch."""
@@ -688,7 +720,10 @@ class Pool(Generic[T, R]):
         The options are those of `WorkerSpec`, and stand in place of what a spec says. Raises
         `PoolClosed`, and `InvalidType` or `InvalidValue` for what is no worker or makes no sense.
         """
-        return self._workers.add(as_spec(worker, **options))
+        spec = as_spec(worker, **options)
+        if any(runner.worker is spec.worker for runner in self._workers):
+            _warn_of_shared([spec.worker] * 2)
+        return self._workers.add(spec)
 
     def remove_worker(self, worker_id: int, timeout: Duration = 5.0, *, force: bool = False) -> None:
         """Let a worker leave, and wait for it.
@@ -822,13 +857,44 @@ class Pool(Generic[T, R]):
             raise InvalidValue("delayed", delayed, "'run' or 'cancel'")
         lifecycle.close(self, limit, cancel_delayed=delayed == "cancel")
 
-    def force_close(self) -> list[Task[T, R]]:
-        """Take no more tasks, cancel and return those that wait, and leave the rest alone.
+    def force_close(self) -> Cancelled[T, R]:
+        """Take no more tasks, cancel those that wait, and leave the rest alone.
 
         Running attempts are told through `ctx.cancelled` and their tasks end cancelled at once; the
-        threads are daemons, and are not waited for.
+        threads are daemons, and are not waited for. Returns the list of the tasks that waited; those that ran
+        are its `running`.
         """
         return lifecycle.force_close(self)
+
+    def drain_on_signals(
+        self,
+        signals: Iterable[int] | None = None,
+        *,
+        timeout: Duration | None = None,
+        delayed: Literal["run", "cancel"] = "run",
+    ) -> SignalDrain:
+        """Close the pool when the process gets one of `signals`, by default SIGTERM; then pass the signal on.
+
+        For services: on the first signal the pool takes no more tasks, and what was accepted runs to its
+        end, as by `close(timeout, delayed=...)`; what has not ended in time is closed by force. A second
+        signal does that at once. Then whoever handled the signal before does, or else `SystemExit` is
+        raised in the main thread. Meanwhile that goes on: `closed` tells it. Returns what ends all this with
+        `stop()`, or as a context manager. Has to be called by the main thread, and costs a thread. Raises
+        `WrongThread`, `InvalidType` or `InvalidValue`.
+        """
+        import signal
+
+        from retrypool.threads.signals import SignalDrain
+
+        limit = patience("timeout", timeout)
+        if delayed not in ("run", "cancel"):
+            raise InvalidValue("delayed", delayed, "'run' or 'cancel'")
+        return SignalDrain(
+            self.name,
+            partial(self.close, limit, delayed=delayed),
+            self.force_close,
+            (signal.SIGTERM,) if signals is None else signals,
+        )
 
     @property
     def closed(self) -> bool:
@@ -867,3 +933,20 @@ def _each(workers: Iterable[Any]) -> Iterable[Any]:
     if isinstance(workers, (str, bytes)) or not isinstance(workers, Iterable):
         raise InvalidType("workers", workers, "a list of workers, such as [fetch] * 8")
     return workers
+
+
+def _warn_of_shared(workers: Iterable[object]) -> None:
+    """Warn of an object with a state of its own that is given more than once: two threads would call it."""
+    seen: set[int] = set()
+    for worker in workers:
+        if worker is not None and id(worker) in seen and is_stateful(worker):
+            kind = type(worker).__name__
+            warnings.warn(
+                f"the same {kind} is given more than once: several threads will call one object. Make one "
+                f"for each worker, [{kind}(...) for _ in range(n)], or say that it may be called by "
+                f"several at once: WorkerSpec(worker, concurrency=n)",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            return
+        seen.add(id(worker))

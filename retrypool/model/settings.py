@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict
 
-from retrypool.checks import Duration, optional_seconds, seconds, timestamp
+from retrypool.checks import Duration, optional_seconds, seconds, timestamp, unknown_option
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.model.constraints import Constraints, tag_set
 from retrypool.policy.retry import RetryPolicy
@@ -172,8 +172,7 @@ class TaskSettings:
         for option, value in options.items():
             check = _CHECKS.get(option)
             if check is None:
-                known = ", ".join(_CHECKS)
-                raise InvalidType("an option", option, f"one of: {known}")
+                raise unknown_option(option, _CHECKS)
             checked[option] = check(option, value)
         if checked.get("at") is not None and checked.get("delay"):
             raise InvalidValue("at", options["at"], "given without a delay, or the delay without it")

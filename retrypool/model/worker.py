@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Never, Protocol, TypeVar
 
 from typing_extensions import TypedDict, Unpack
 
+from retrypool.checks import unknown_option
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.model.cancel import CancelToken
 from retrypool.model.constraints import tag_set
 from retrypool.model.context import Context
+from retrypool.model.signature import check_factory, check_run
 from retrypool.policy.rates import RateOption, as_pace
 from retrypool.states import Outcome
 
@@ -23,6 +25,7 @@ __all__ = [
     "WorkerInfo",
     "WorkerSpec",
     "as_spec",
+    "check_worker",
     "hook",
     "run_of",
 ]
@@ -87,11 +90,16 @@ class WorkerSpec(Generic[T, R]):
         rate: RateOption = None,
         tags: Iterable[str] = (),
         cancel: CancelToken | None = None,
+        **unknown: Never,
     ) -> None:
+        for option in unknown:
+            raise unknown_option(option, SpecOptions.__annotations__)
         if worker is not None or factory is None:
-            run_of(worker)
+            check_worker(worker)
         if factory is not None and not callable(factory):
             raise InvalidType("factory", factory, "a function that makes a worker")
+        if factory is not None:
+            check_factory(factory)
         if cancel is not None and not isinstance(cancel, CancelToken):
             raise InvalidType("cancel", cancel, "a CancelToken")
         for what, value in (("name", name), ("group", group)):
@@ -137,7 +145,7 @@ def as_spec(
     known = SpecOptions.__annotations__
     for option in options:
         if option not in known:
-            raise InvalidType("an option", option, f"one of: {', '.join(known)}")
+            raise unknown_option(option, known)
     if not isinstance(worker, WorkerSpec):
         return WorkerSpec(worker, **options)
     own: Any = {option: getattr(worker, option) for option in known}
@@ -195,6 +203,12 @@ def run_of(worker: AnyWorker[Any, Any] | None) -> tuple[Callable[..., Any], bool
     raise InvalidType(
         "a worker", worker, "an object with run(ctx, data), a function of the data, or a WorkerSpec"
     )
+
+
+def check_worker(worker: AnyWorker[Any, Any] | None) -> None:
+    """Raise `InvalidType` for what is no worker, or can't be called as one."""
+    run, takes_context = run_of(worker)
+    check_run(worker, run, takes_context=takes_context)
 
 
 def hook(worker: AnyWorker[Any, Any] | None, name: str) -> Hook | None:

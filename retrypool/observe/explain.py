@@ -17,7 +17,7 @@ from retrypool.model.slots import Slot
 from retrypool.model.task import Task
 from retrypool.states import TaskState
 
-__all__ = ["Part", "explain"]
+__all__ = ["Part", "explain", "explain_all"]
 
 Part = str | Moment
 
@@ -48,6 +48,91 @@ def explain(scheduler: Scheduler, task: Task[Any, Any], now: float) -> list[Part
     if fleet.paused:
         return ["waits until the pool, which is paused, is resumed"]
     return _for_whom(scheduler, task, slots, now)
+
+
+SLOW = 5
+"""A worker is slow that has made so many times fewer calls than the others, and is not idle."""
+
+ENOUGH = 10
+"""So many calls of the others tell something."""
+
+
+def explain_all(scheduler: Scheduler, now: float) -> list[Part]:
+    """Return a few sentences on what the pool does, and what holds it back, in parts."""
+    fleet, backlog = scheduler.fleet, scheduler.backlog
+    slots = [slot for slot in fleet if not slot.retired]
+    waiting, running = len(backlog), sum(len(slot.running) for slot in fleet)
+    parts: list[Part] = [_how_many(waiting, "waits", "wait"), ", ", _how_many(running, "runs", "run")]
+    if scheduler.delayed:
+        parts += [", ", _how_many(scheduler.delayed, "is delayed", "are delayed")]
+        due = [moment for task in scheduler.timers.tasks() if (moment := scheduler.due(task)) is not None]
+        if due and len({dated for _, dated in due}) == 1:
+            parts += [" (the first until ", min(due), ")"]
+    parts.append(".")
+    if not slots:
+        parts.append(
+            " There is no worker." if waiting or scheduler.delayed else " There is no worker, and no work."
+        )
+    elif fleet.paused:
+        parts.append(" The pool is paused, until it is resumed.")
+    elif waiting:
+        parts += _what_holds_back(scheduler, slots, now)
+    return parts + _who_is_slow(slots)
+
+
+def _what_holds_back(scheduler: Scheduler, slots: list[Slot], now: float) -> list[Part]:
+    """Say why tasks wait that could be claimed now."""
+    fleet, parts = scheduler.fleet, list[Part]()
+    if (pace := fleet.pace) is not None and (ready := pace.ready_at(now)) > now:
+        parts += [" The rate of the pool allows the next call at ", (ready, False), "."]
+    found = [each for each in (obstacle(slot, now) for slot in slots) if each is not None]
+    if len(found) < len(slots):
+        free = len(slots) - len(found)
+        parts.append(
+            f" {free} of {len(slots)} workers {'is' if free == 1 else 'are'} free"
+            if len(slots) > 1
+            else " The worker is free"
+        )
+        parts += [", ", *_summary(found, "the other is"), "."] if found else ["."]
+    else:
+        parts += [" No worker is free: ", *_summary(found, "the only one is"), "."]
+    for subqueue in scheduler.backlog.subqueues.values():
+        constraints = subqueue.constraints
+        tasks = [task for _, _, task in subqueue.tasks if not task._withdrawn]
+        if not tasks:
+            continue
+        if not any(constraints.suits(slot) for slot in slots):
+            wants = tasks[0]._settings.wants
+            parts.append(f" {_how_many(len(tasks), 'asks', 'ask')} for a worker that has {wants}: ")
+            parts.append("there is none.")
+        elif constraints.tried and not any(
+            constraints.admits(slot) and obstacle(slot, now) is None for slot in slots
+        ):
+            parts.append(f" {_how_many(len(tasks), 'waits', 'wait')} for a worker that has not tried it.")
+    return parts
+
+
+def _who_is_slow(slots: list[Slot]) -> list[Part]:
+    """Name the workers that have made much fewer calls than the others, and are busy with the next."""
+    parts: list[Part] = []
+    for slot in slots:
+        others = sorted(_calls(each) for each in slots if each.group is not slot.group)
+        usual = others[len(others) // 2] if others else 0
+        if slot.running and usual >= ENOUGH and _calls(slot) * SLOW <= usual:
+            parts.append(f" {slot.name} is slow: it has made {_calls(slot)} calls, the others {usual} each")
+            since = slot.running[-1:]
+            parts += [", and is at its next since ", (since[0]._started, False), "."] if since else ["."]
+    return parts
+
+
+def _calls(slot: Slot) -> int:
+    return slot.succeeded + slot.failed + slot.timed_out
+
+
+def _how_many(count: int, one: str, many: str) -> str:
+    if count == 0:
+        return f"no task {one}"
+    return f"1 task {one}" if count == 1 else f"{count} tasks {many}"
 
 
 def obstacle(slot: Slot, now: float) -> Obstacle | None:

@@ -5,23 +5,39 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import replace
+from enum import Enum
 from typing import Any
 
 from retrypool.checks import date
 from retrypool.core.history import Ended, LastError, last_error, tried_by
 from retrypool.core.timers import Moment
 from retrypool.errors import TaskNotFound
-from retrypool.model.task import Task
-from retrypool.observe.explain import explain
+from retrypool.model.task import DeadTask, Task
+from retrypool.observe.explain import explain, explain_all
 from retrypool.observe.status import TaskStatus
 from retrypool.states import TaskState
 from retrypool.threads.engine import Engine
 from retrypool.threads.workers import Workers
 
-__all__ = ["Lookup"]
+__all__ = ["AnyTask", "Lookup", "Whole", "id_of"]
 
 LOOKS = 20
 """How often a task is looked for that is not found: it may just be changing hands."""
+
+
+AnyTask = Task[Any, Any] | DeadTask[Any] | TaskStatus | int
+"""A task, by what stands for it or by its id."""
+
+
+class Whole(Enum):
+    """Stands for the whole pool. Not None, which may be meant for a task that is not there."""
+
+    POOL = "the whole pool"
+
+
+def id_of(task: AnyTask) -> int:
+    """Return the id of a task, whichever way it is named. What is none will not be found."""
+    return task.id if isinstance(task, (Task, DeadTask, TaskStatus)) else task
 
 
 class Lookup:
@@ -31,13 +47,14 @@ class Lookup:
         self._engine = engine
         self._workers = workers
 
-    def status(self, task_id: int) -> TaskStatus:
+    def status(self, task: AnyTask) -> TaskStatus:
         """Return where a task stands. See `Pool.status`."""
         engine = self._engine
-        task = self._find(task_id)
-        if task is not None:
+        task_id = self._id_here(task)
+        known = task if isinstance(task, Task) else self._find(task_id)
+        if known is not None:
             with engine.lock:
-                found = None if task.done() else self._status_of(task)
+                found = None if known.done() else self._status_of(known)
             if found is not None:
                 status, error = found
                 return status if error is None else replace(status, last_error=error.text())
@@ -46,18 +63,51 @@ class Lookup:
             raise TaskNotFound(task_id)
         return self._status_of_ended(ended)
 
-    def explain(self, task: Task[Any, Any] | int) -> str:
-        """Return one sentence on why a task waits. See `Pool.explain`."""
+    def find(self, task: AnyTask) -> Task[Any, Any]:
+        """Return a task that has not ended, or that is kept. Raises `TaskNotFound`."""
+        if isinstance(task, Task):
+            self._id_here(task)
+            return task
+        task_id = self._id_here(task)
+        kept = self._engine.kept
+        found = None if kept is None else kept.find(task_id)
+        if found is None:
+            found = self._find(task_id)
+        if found is None:
+            raise TaskNotFound(task_id, "that runs, waits, or is kept (keep_results=)")
+        return found
+
+    def find_waiting_or_running(self, task: AnyTask) -> Task[Any, Any] | None:
+        """Return a task that may not have ended, or None for one that has. Raises `TaskNotFound`."""
+        if isinstance(task, Task):
+            return task
+        task_id = self._id_here(task)
+        found = self._find(task_id)
+        if found is None and self._engine.scheduler.history.find(task_id) is None:
+            raise TaskNotFound(task_id)
+        return found
+
+    def _id_here(self, task: AnyTask) -> int:
+        """Return the id of a task of this pool. Raises `TaskNotFound`."""
+        if isinstance(task, Task) and task._owner is not self._engine:
+            raise TaskNotFound(task.id)
+        return id_of(task)
+
+    def explain(self, task: AnyTask | Whole) -> str:
+        """Return why a task waits, or what holds back the whole pool. See `Pool.explain`."""
         engine = self._engine
-        known = task if isinstance(task, Task) else self._find(task)
-        if known is None:
-            status = self.status(task)  # type: ignore[arg-type]
-            return f"has ended: {status.state.value}"
-        if known._owner is not engine:
-            raise TaskNotFound(known.id)
-        with engine.lock:
-            now, wall = engine.monotonic(), engine.clock.time()
-            parts = explain(engine.scheduler, known, now)
+        if isinstance(task, Whole):
+            with engine.lock:
+                now, wall = engine.monotonic(), engine.clock.time()
+                parts = explain_all(engine.scheduler, now)
+        else:
+            known = task if isinstance(task, Task) else self._find(id_of(task))
+            if known is None:
+                return f"has ended: {self.status(task).state.value}"
+            self._id_here(known)
+            with engine.lock:
+                now, wall = engine.monotonic(), engine.clock.time()
+                parts = explain(engine.scheduler, known, now)
         return "".join(part if isinstance(part, str) else _time_of_day(part, now, wall) for part in parts)
 
     def _find(self, task_id: object) -> Task[Any, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 from retrypool.states import TaskState
@@ -27,3 +27,15 @@ class TaskStatus:
     ended_at: datetime | None
     next_attempt_at: datetime | None  # before which it will not be tried: of a task that is delayed
     position: int | None  # of one that is queued: how many are before it, as far as can be told
+
+    def to_dict(self) -> dict[str, object]:
+        """Return all of it as JSON has it: dates in ISO 8601, the state by its name."""
+        found: dict[str, object] = {}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, datetime):
+                value = value.isoformat()
+            elif isinstance(value, tuple):
+                value = list(value)
+            found[entry.name] = value.value if isinstance(value, TaskState) else value
+        return found

@@ -21,7 +21,7 @@ from typing import Any
 from retrypool.errors import Interrupted, RemoteError, Unrecoverable
 from retrypool.model.context import occupy
 from retrypool.model.slots import Group, Slot
-from retrypool.model.worker import hook, run_of
+from retrypool.model.worker import check_worker, hook, run_of
 from retrypool.remote.context import RemoteContext
 from retrypool.remote.wire import PYTHON, WIRE, Failed, Order, Result, Started, dump, failed, load
 from retrypool.threads.interrupt import Gate
@@ -185,7 +185,7 @@ class _Hand:
             return failed(wrong)
         try:
             worker = factory(argument)
-            run_of(worker)
+            check_worker(worker)
             if on_start := hook(worker, "on_start"):
                 on_start()
         except BaseException as error:  # noqa: BLE001 - the answer tells it

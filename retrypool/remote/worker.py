@@ -26,7 +26,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from typing_extensions import TypedDict, Unpack
 
-from retrypool.checks import Duration, seconds
+from retrypool.checks import Duration, seconds, unknown_option
 from retrypool.errors import Interrupted, InvalidType, Unrecoverable, WorkerFault, WorkerLost
 from retrypool.model.cancel import CancelToken
 from retrypool.model.context import Context
@@ -425,7 +425,7 @@ def remote_workers(
         raise InvalidType("factory", factory, "a class or a function that makes a worker of an argument")
     for option in options:
         if option not in HandOptions.__annotations__:
-            raise InvalidType("an option", option, f"one of: {', '.join(HandOptions.__annotations__)}")
+            raise unknown_option(option, HandOptions.__annotations__)
     limits = Limits(start_timeout=start_timeout, stop_timeout=stop_timeout)
     base = options.get("name")
     if base is None:

@@ -21,7 +21,7 @@ from retrypool.clock import Clock
 from retrypool.core.queue import InjectorQueue
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.schedules import TickDue
-from retrypool.errors import NoWorkers, PoolClosed, RetryPoolError, WrongThread
+from retrypool.errors import InvalidValue, NoWorkers, PoolClosed, RetryPoolError, WrongThread
 from retrypool.events import Event, TaskDead, TaskDispatched, TaskEvent, WorkerStuck
 from retrypool.model.cancel import CancelToken
 from retrypool.model.completion import Reporter
@@ -33,6 +33,7 @@ from retrypool.model.slots import Slot
 from retrypool.model.task import DeadTask, Task
 from retrypool.policy.blame import Judge
 from retrypool.threads.interrupt import shielded
+from retrypool.threads.kept import Kept
 from retrypool.threads.observers import Listening, Observers
 from retrypool.threads.outcome import Attempts
 from retrypool.threads.parker import Parker
@@ -63,7 +64,7 @@ class Engine(Generic[T, R]):
     # Who may touch what:
     #   scheduler            under `lock`, but for what its own text excepts
     #   closed, forked, exiting   set once, under `lock`; read without it
-    #   kept, drains         under `lock`
+    #   drains               under `lock`
     #   unwanted             anybody appends; whoever calls `act` takes out
     #   guarded              written under `lock`. Dispatchers read it after they have appended a task
     #                        to the injector, and take the task back if it is set by then
@@ -83,7 +84,7 @@ class Engine(Generic[T, R]):
         grace: float = 5.0,
         max_queue: int | None = None,
         patient: bool = True,
-        keep_results: bool = False,
+        kept: Kept | None = None,
         threaded: bool = True,
         careful: bool = False,
         chance: Callable[[], float] = random.random,
@@ -102,7 +103,8 @@ class Engine(Generic[T, R]):
         # What workers take from without asking. If the queue is bounded that is nothing: they claim
         # under the lock, so that what waits is counted exactly.
         self.unlocked = self.injector if max_queue is None else InjectorQueue()
-        self.kept: dict[int, Task[T, R]] | None = {} if keep_results else None
+        self.workers_seen: set[int | str] = set()  # ids, and names of groups; added to under `lock`
+        self.kept = kept  # has a lock of its own
         self.drains: set[Drain[Any]] = set()  # those that end when this pool does
         self.unwanted: deque[Task[Any, Any]] = deque()  # what is to be cancelled soon
         self.parked = scheduler.fleet.parked
@@ -219,6 +221,14 @@ class Engine(Generic[T, R]):
             return refusal
         if self.wait_for_workers or (settings is not None and settings.wait_for_worker):
             return None
+        if settings is not None and settings.exclude:
+            # Whoever was there once may be named for ever: it may leave before the task is dispatched.
+            unknown = [each for each in settings.exclude if each not in self.workers_seen]
+            if unknown:
+                known = sorted((each for each in self.workers_seen if isinstance(each, str)), key=str)
+                return InvalidValue(
+                    "exclude", unknown[0], f"the id of a worker, or a group: {', '.join(known)}"
+                )
         fleet = self.scheduler.fleet
         if not fleet.live:
             return NoWorkers(self.name)
@@ -277,7 +287,7 @@ class Engine(Generic[T, R]):
         now = self.monotonic()
         wall = 0.0 if settings.at is None else self.clock.time()
         task: Task[T, R] = Task(self.scheduler.backlog.next_seq(), data, settings, self, now)
-        task._completion = reporter
+        task._completion = reporter if self.kept is None else self.kept.reporter(reporter)
         try:
             self.scheduler.prepare(task)
             if self.observers.wants_dispatched:
@@ -295,7 +305,7 @@ class Engine(Generic[T, R]):
                 if settings.drain is not None:
                     self._lead_to(settings.drain)
                 if self.kept is not None:
-                    self.kept[task.id] = task
+                    self.kept.add(task)
                 self.scheduler.submit(task, now, wall)
             happened = self.decided()
         self.act(happened)
@@ -352,7 +362,7 @@ class Engine(Generic[T, R]):
                 if refusal := self.refusal(dead.settings):
                     raise refusal
                 if self.kept is not None:
-                    self.kept[task.id] = task
+                    self.kept.add(task)
                 self.scheduler.resurrect(task, dead, now, self.clock.time())
                 happened = self.decided()
         except BaseException:

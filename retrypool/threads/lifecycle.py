@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from retrypool.threads.worker_thread import Runner
 
 __all__ = [
+    "Cancelled",
     "break_down",
     "cancel_waiting",
     "close",
@@ -44,6 +46,20 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _BEFORE_ITS_TIME = "the pool was closed before its time had come"
+
+
+class Cancelled(list[Task[T, R]]):
+    """The tasks that a pool cancelled as it was closed by force: those that waited. `running` has more."""
+
+    def __init__(self, queued: Iterable[Task[T, R]], running: Iterable[Task[T, R]]) -> None:
+        super().__init__(queued)
+        self.running: list[Task[T, R]] = list(running)
+
+    @property
+    def queued(self) -> list[Task[T, R]]:
+        """The tasks that waited: the same as the list itself."""
+        return list(self)
+
 
 # Strong references: a pool that nobody holds any more still has threads, and tasks that were promised to
 # be run. In the order in which they were made.
@@ -174,18 +190,18 @@ def _tell_end(pool: Pool[Any, Any]) -> None:
 
 
 @shielded
-def force_close(pool: Pool[T, R], reason: str = CLOSED_BY_FORCE) -> list[Task[T, R]]:
+def force_close(pool: Pool[T, R], reason: str = CLOSED_BY_FORCE) -> Cancelled[T, R]:
     """Take nothing more, cancel what waits and what runs, and wait for nobody."""
     engine, scheduler = pool._engine, pool._engine.scheduler
     if engine.forked:
-        return []
+        return Cancelled((), ())
     shut(pool)
     # First of all, so that ending the attempts starts no watchdog only to stop it again.
     _over(pool)
     attempts = engine.attempts
     with engine.lock:
         scheduler.over = True  # before the rest: what is in somebody's hands now is cancelled later
-        cancelled: list[Task[T, R]] = scheduler.cancel_waiting(reason, engine.monotonic())
+        queued: list[Task[T, R]] = scheduler.cancel_waiting(reason, engine.monotonic())
         taken = [
             (runner.slot, ctx)
             for runner in pool._workers
@@ -194,12 +210,13 @@ def force_close(pool: Pool[T, R], reason: str = CLOSED_BY_FORCE) -> list[Task[T,
         ]
         happened = engine.decided()
     engine.act(happened)
+    running: list[Task[T, R]] = [ctx._task for _, ctx in taken]  # an attempt lets go of its task as it ends
     for slot, ctx in taken:
         attempts.end(slot, ctx, "drop", reason)
     _dismiss(pool)
     engine.end_drains()
     _tell_end(pool)
-    return cancelled
+    return Cancelled(queued, running)
 
 
 def cancel_waiting(pool: Pool[Any, Any], reason: str) -> None:

@@ -12,7 +12,7 @@ from retrypool.errors import Interrupted
 from retrypool.model.context import Context, occupy
 from retrypool.model.slots import Slot
 from retrypool.model.task import Record, Task
-from retrypool.model.worker import AnyWorker, WorkerSpec, hook, run_of
+from retrypool.model.worker import AnyWorker, WorkerSpec, check_worker, hook, run_of
 from retrypool.states import TaskState
 from retrypool.threads.engine import Engine
 from retrypool.threads.interrupt import Gate
@@ -101,7 +101,7 @@ class Runner(Generic[T, R]):
         try:
             if self.worker is None and self.spec.factory is not None:
                 self.worker = self.spec.factory()
-                run_of(self.worker)
+                check_worker(self.worker)
             if on_start := hook(self.worker, "on_start"):
                 on_start()
         except BaseException as error:  # noqa: BLE001 - logged there

@@ -128,6 +128,7 @@ class Workers(Generic[T, R]):
                 for _ in range(spec.concurrency)
             )
             self._crews[worker_id] = crew
+            engine.workers_seen.update((worker_id, group.name))
             for runner in crew:
                 scheduler.add(runner.slot)
             engine.review_guard()

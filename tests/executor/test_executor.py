@@ -295,7 +295,7 @@ def test_call_that_the_pool_refuses_is_not_waited_for(stage: Any) -> None:
 
 def test_executor_of_a_bounded_pool_does_not_hang(stage: Any) -> None:
     """Submitting waits for room, and those who make it have something to tell the executor."""
-    pool = stage.pool([Connected()] * 2, max_queue=1)
+    pool = stage.pool([Connected() for _ in range(2)], max_queue=1)
     with pool.as_executor() as executor:
         futures = [executor.submit(pow, n, 2) for n in range(100)]
     assert [future.result() for future in futures] == [n * n for n in range(100)]

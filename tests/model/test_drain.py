@@ -116,7 +116,7 @@ def test_attempt_that_is_taken_over_while_it_succeeds_sends_nothing(stage: Any) 
 
 def test_iteration_gives_values_as_they_come_and_ends_with_the_pool(stage: Any) -> None:
     drain: Drain[Any] = Drain()
-    pool = stage.pool([Sender()] * 2)
+    pool = stage.pool([Sender() for _ in range(2)])
     reading = stage.start(list, drain)
     pool.dispatch_many(["ab", "cd", "ef"], drain=drain)
     pool.close()
@@ -168,7 +168,7 @@ def test_closed_drain_takes_nothing_from_a_success_either(stage: Any) -> None:
 
 def test_each_value_is_read_once_however_many_read(stage: Any, switching_often: None) -> None:
     drain: Drain[Any] = Drain()
-    pool = stage.pool([Sender()] * 3)
+    pool = stage.pool([Sender() for _ in range(3)])
     reading = [stage.start(list, drain) for _ in range(3)]
     pool.dispatch_many([range(100)] * 50, drain=drain)
     pool.close()
@@ -191,7 +191,7 @@ def test_value_sent_while_the_reader_goes_to_wait_is_seen() -> None:
 
 def test_map_and_group_take_a_drain(stage: Any) -> None:
     drain: Drain[Any] = Drain(commit="success")
-    pool = stage.pool([Sender()] * 2)
+    pool = stage.pool([Sender() for _ in range(2)])
     assert list(pool.map(["a", "bc"], drain=drain)) == [1, 2]
     with pool.group(drain=drain) as group:
         group.dispatch("d")

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from retrypool import InvalidType, InvalidValue, Pool, RetryPoolError, WorkerNotFound, WorkerSpec
+from retrypool import (
+    InvalidType,
+    InvalidValue,
+    Pool,
+    RetryPoolError,
+    TaskNotFound,
+    WorkerNotFound,
+    WorkerSpec,
+)
 
 BAD_SECONDS = [(-1, InvalidValue), (math.nan, InvalidValue), (math.inf, InvalidValue), ("1", InvalidType)]
 BAD_SECONDS += [(timedelta(seconds=-1), InvalidValue), (True, InvalidType), (10**400, InvalidValue)]
@@ -183,7 +191,10 @@ def test_wait_with_what_cannot_be_called(stage: Any) -> None:
 
 
 def test_cancel_task_wants_a_task(stage: Any) -> None:
-    with pytest.raises(InvalidType, match="what dispatch"):
+    for wrong in ("3", 3.0, True, None):
+        with pytest.raises(InvalidType, match="what dispatch"):
+            stage.pool([str]).cancel_task(wrong)
+    with pytest.raises(TaskNotFound):
         stage.pool([str]).cancel_task(3)
 
 
