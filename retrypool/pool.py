@@ -286,7 +286,7 @@ class Pool(Generic[T, R]):
         if arrive is None or engine.guarded:
             return engine.dispatch(data, settings)
         task: Task[T, R] = Task(self._next_id(), data, settings, engine, self._monotonic())
-        # First append, then look: see Engine.guarded, and Scheduler.parked.
+        # Handshakes H1 and H2: append, then read `guarded` and `parked`.
         arrive(task)
         if engine.guarded:
             engine.look_again(task)

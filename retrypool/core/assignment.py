@@ -247,8 +247,7 @@ class Matching:
     def _park(self, slot: Slot, now: float) -> None:
         """Let `slot` wait.
 
-        Whoever calls this looks at the injector once more *after* it: a dispatcher appends and then
-        looks for parked slots.
+        Handshake H1: whoever calls this reads the injector queue once more after it.
         """
         slot.direct = self._may_be_direct(slot)
         self.fleet.park(slot, now)

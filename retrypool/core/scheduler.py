@@ -172,10 +172,8 @@ class Scheduler(Matching):
     def withdraw(self, task: AnyTask) -> bool:
         """Take a waiting task out, so that nobody will run it; False if it does not wait.
 
-        It stays where it is as a tombstone, and is dropped when somebody comes upon it. A worker that
-        takes it from the injector at this moment writes `_slot` and then reads `_withdrawn`; here it
-        is the other way about, so at least one of the two notices. If both do, the worker asks
-        `claim`, which waits for the lock and then finds that it may have the task after all.
+        It stays where it is as a tombstone, and is dropped when somebody comes upon it. Handshake H3: write
+        `_withdrawn`, then read `_slot`.
         """
         phase = task._phase
         if phase.ended or phase is TaskState.RUNNING or task._withdrawn:
@@ -275,9 +273,7 @@ class Scheduler(Matching):
     def idle(self) -> bool:
         """Return whether no task waits or runs.
 
-        The order matters: a worker first says that it is not idle and then takes a task, and it
-        becomes idle under the lock. So if the backlog is looked at first, a task that is on its way
-        from one to the other is seen in one of them.
+        Handshake H11: read the backlog, then the slots.
         """
         if len(self.backlog) or self.delayed or self.undecided:
             return False

@@ -35,9 +35,9 @@ class Context:
     cancelled, stays `cancelled` for whoever still holds the context.
     """
 
-    # An attempt is told apart by its context: one is made for each. `_reason` is written once, by
-    # whoever took the context out of its slot's box, before it looks at `_token`; `_token` is made by
-    # whoever needs one, who looks at `_reason` after that.
+    # An attempt is told apart by its context: one is made for each. `_reason` is written once, by whoever
+    # took the context out of its slot's box. Handshake H10: write `_reason`, then read `_token`; make
+    # `_token`, then read `_reason`.
     __slots__ = (
         "_clock",
         "_cost",

@@ -39,8 +39,7 @@ class Slot:
     #   idle             its own thread: set under the pool's lock, cleared when it wakes and before
     #                    it looks for a task
     #   running          a box for the attempt that runs. Its own thread puts it in; whoever gets it
-    #                    out (list.pop and list.remove are atomic, and one of them wins) decides how
-    #                    the attempt ends
+    #                    out decides how the attempt ends (handshake H5)
     #   succeeded, failed, failures, retried, where   its own thread alone; anybody may read them
     __slots__ = (
         "attentive",

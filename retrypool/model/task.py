@@ -83,9 +83,9 @@ class Task(Future[R], Generic[T, R]):
     # Who may write what:
     #   _phase, _outcome   whoever owns the task: its dispatcher, then the worker that runs it, or
     #                      the scheduler under the pool's lock once it has withdrawn the task
-    #   _slot              the worker that claims it (before it looks at _withdrawn), and the worker
+    #   _slot              the worker that claims it (H3: before it reads _withdrawn), and the worker
     #                      that puts it back (before it puts it back)
-    #   _withdrawn         the scheduler, under the pool's lock (before it looks at _slot)
+    #   _withdrawn         the scheduler, under the pool's lock (H3: before it reads _slot)
     #   _record            the owner
     #   _completion        its dispatcher, before anybody else knows the task; then whoever waits or
     #                      wants to be told, under _install (before it looks at _phase)
@@ -277,9 +277,8 @@ class Task(Future[R], Generic[T, R]):
 
     # -- waiting and telling ---------------------------------------------------------------------
     #
-    # No wake-up is lost without a lock on the way: whoever ends the task writes _phase and then reads
-    # _completion; whoever waits writes _completion and then reads _phase. One of the two sees the
-    # other.
+    # Handshake H6 (threads/handoff.py): whoever ends the task writes _phase, then reads _completion;
+    # whoever waits writes _completion, then reads _phase.
 
     def _meet(self) -> _Completion | Announced:
         known = self._completion

@@ -66,12 +66,9 @@ class Engine(Generic[T, R]):
     #   closed, forked, exiting   set once, under `lock`; read without it
     #   drains               under `lock`
     #   unwanted             anybody appends; whoever calls `act` takes out
-    #   guarded              written under `lock`. Dispatchers read it after they have appended a task
-    #                        to the injector, and take the task back if it is set by then
+    #   guarded              written under `lock`; dispatchers read it after they have appended (H2)
     #   searching            anybody, at any time: a hint that a worker was just woken and will look
-    #                        at the injector, so that nobody needs to wake another. It is set before a
-    #                        slot is taken from the parked; the slot, once it can't be taken from
-    #                        there any more, clears it and then looks
+    #                        at the injector queue, so that nobody needs to wake another (H8)
     def __init__(
         self,
         *,
@@ -492,8 +489,8 @@ class Engine(Generic[T, R]):
 
     def wait_for_call(self, slot: Slot, parker: Parker) -> None:
         """Wait until there may be something for `slot`, which has just been parked."""
-        # A dispatcher appends and then looks for parked slots; this slot was parked and looks now. A
-        # slot that is benched is not among the parked, and is called when its time has come.
+        # Handshake H1: the slot was parked, and looks now. A slot that is benched is not among the parked,
+        # and is called when its time has come.
         if not (self.injector and self.scheduler.fleet.unpark(slot)):
             parker.park()
         slot.idle = False

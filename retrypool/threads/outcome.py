@@ -253,7 +253,7 @@ class Attempts:
         if at_once and not self._is_cancelled(task) and self._scheduler.retry_at_once(task):
             assert slot is not None
             slot.retried += 1
-            if self._scheduler.over:  # read after the task was put back, and set before it is looked for
+            if self._scheduler.over:  # H12: read after the task was put back
                 engine.cancel_waiting(task, CLOSED_BY_FORCE)
             if engine.parked and not engine.searching:
                 engine.wake_one()
@@ -265,8 +265,8 @@ class Attempts:
     def _is_cancelled(self, task: Task[Any, Any]) -> bool:
         """Close the decision on a task; return whether somebody wanted it cancelled until then.
 
-        Whoever cancels writes `cancelled` and then reads `deciding`; here it is the other way about. So
-        either it is seen here, or the other one sees that it came too late, and says so.
+        Handshake H7: write `deciding`, then read `cancelled`. So either it is seen here, or whoever cancels
+        sees that it came too late, and says so.
         """
         record = task._record
         assert record is not None

@@ -22,9 +22,8 @@ log = logging.getLogger("retrypool")
 class Watchdog:
     """Sleeps until the earliest moment at which something is due. Started when there first is one.
 
-    No wake-up is missed: before it looks at what is due, it sets `wakes_at` to infinity, so that
-    whoever arms something from then on calls it; whoever armed something before, it sees. Whoever arms
-    something, first enters it and then looks at `wakes_at`.
+    No wake-up is missed (handshake H9): it sets `wakes_at` to infinity before it looks at what is due;
+    whoever arms something enters it before reading `wakes_at`.
     """
 
     def __init__(self, engine: Engine[Any, Any]) -> None:

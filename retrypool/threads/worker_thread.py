@@ -167,7 +167,7 @@ class Runner(Generic[T, R]):
                 except IndexError:
                     task = self._next()
                 else:
-                    # Written before _withdrawn is read; whoever withdraws does it the other way about.
+                    # Handshake H3: write _slot, then read _withdrawn.
                     task._slot = slot
                     if (
                         task._withdrawn
@@ -188,8 +188,7 @@ class Runner(Generic[T, R]):
                     gate.bar()
                 # From here on the attempt may be taken over: whoever gets it out of the box owns it.
                 running.append(ctx)
-                # Read after the box was filled; who bars the slot does it the other way about. So once it is
-                # barred, nothing is begun that can't be seen to run already.
+                # Handshake H4: fill the box, then read `go`.
                 if not slot.go:
                     self._give_back(ctx)
                     if listening:
@@ -226,7 +225,7 @@ class Runner(Generic[T, R]):
                         else:
                             attempts.remember(task, record)
                         slot.succeeded += 1
-                        # The task has ended with this; _completion is read after it, see Task.
+                        # Handshake H6: the task has ended with this write; then read _completion.
                         task._phase = _SUCCEEDED
                         if task._completion is not None:
                             task._announce()

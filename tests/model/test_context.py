@@ -241,3 +241,30 @@ def test_threads_that_ask_for_the_token_at_once_get_the_same_one(stage, monkeypa
 class _Runs:
     def __init__(self, run: Any) -> None:
         self.run = run
+
+
+def test_token_that_is_made_as_the_attempt_ends_is_cancelled(stage, monkeypatch):
+    """The attempt is over between the making of the token and its being seen."""
+    seen = []
+
+    class EndsTheAttempt(CancelToken):
+        def __init__(self, **options):
+            super().__init__(**options)
+            if not seen:
+                seen.append(True)
+                pool.cancel_task(task)
+
+    def run(ctx, data):
+        monkeypatch.setattr(context, "CancelToken", EndsTheAttempt)
+        token = ctx.token
+        monkeypatch.undo()
+        return seen.append(token.cancelled)
+
+    class Worker:
+        pass
+
+    Worker.run = lambda self, ctx, data: run(ctx, data)
+    pool = stage.pool([Worker()])
+    task = pool.dispatch("x")
+    stage.until(lambda: len(seen) == 2)
+    assert seen == [True, True]

@@ -1,0 +1,87 @@
+"""How a task changes hands without the pool's lock: the protocol, in one place.
+
+Dispatching a plain task, claiming it, running it and ending it with success take no lock. They are safe
+because each step is one atomic operation and because every pair of threads that could miss each other
+follows one of the numbered handshakes below. Comments elsewhere cite the number.
+
+What is assumed of Python
+=========================
+
+These operations are atomic in CPython, with the GIL and with the per-object locks of a free-threaded build:
+
+- reading and writing an attribute (a slot of an object, or an entry of its `__dict__`);
+- `deque.append`, `deque.popleft`, `deque.copy`; `list.append`, `list.pop`, `list.remove` (by identity or
+  `==` of objects that define no `__eq__`), slicing a whole list;
+- `dict[key] = value`, `dict.pop(key, default)`, `dict.popitem()` with keys that hash and compare by
+  identity;
+- `set.add`, `set.discard` with such members; `next()` of an `itertools.count`.
+
+Nothing is assumed of two operations in a row: another thread may run between any two bytecodes. Writes are
+seen by other threads in the order in which they were made. CPython guarantees that with the GIL, and a
+free-threaded build for the objects above, whose operations acquire and release.
+
+States, and who may move a task
+===============================
+
+- SCHEDULED and RETRYING: the scheduler, lock held: `_due` when the moment has come, `withdraw` when
+  cancelled.
+- QUEUED: the worker that takes it, by `popleft` from the injector queue (no lock) or by `Scheduler.claim`
+  (lock held); or the scheduler, lock held, by `withdraw`: then it is a tombstone, and ends.
+- RUNNING: the owner of its attempt, whoever gets the context out of `Slot.running` (H5).
+- An end is final.
+
+A task has one owner at a time, and only the owner writes `_phase`, `_outcome`, `_record`: its dispatcher
+until the task is appended; the queue, that is the scheduler under the lock; the worker that took it;
+whoever owns its attempt.
+
+The handshakes
+==============
+
+Each excludes one race. Both sides write first and read afterwards, so at least one of them sees the other.
+
+H1  Dispatch and park. The dispatcher appends the task, then reads `parked`. The worker enters itself into
+    `parked`, then reads the injector queue. Excluded: a task in the queue beside a worker that sleeps.
+    Test: test_task_appended_while_the_worker_looks_for_the_last_time_is_run
+H2  Dispatch and close. The dispatcher appends, then reads `guarded` (and takes the task back,
+    `look_again`). Whoever closes the way in writes `guarded`, then looks at the queue. Excluded: a task in
+    a pool that has ended.
+    Test: test_task_appended_just_before_the_pool_closes_is_refused_or_run
+H3  Take and withdraw. The worker writes `task._slot`, then reads `task._withdrawn`. `Scheduler.withdraw`
+    writes `_withdrawn`, then reads `_slot`. Excluded: a task that is cancelled and runs. If both see the
+    other, the worker asks `claim`, which waits for the lock and finds that it may have the task.
+    Test: test_task_cancelled_between_the_taking_and_the_look_is_not_run
+H4  Begin and stop. The worker appends the context to `slot.running`, then reads `slot.go`. Whoever keeps a
+    slot from beginning (pause, remove, cordon, cool-down) writes `go`, then reads `running`. Excluded: an
+    attempt that begins after `pause()` has returned and was not seen to run.
+    Test: test_nothing_starts_after_pause_has_returned
+H5  End and take over. The worker pops the context from `slot.running`; whoever takes the attempt over
+    removes it. One operation on one list decides; the other side gets an IndexError or ValueError.
+    Excluded: an attempt with two ends.
+    Test: test_timeout_strikes_as_the_thread_reaches_for_its_success
+H6  End and wait. Whoever ends a task writes `_phase`, then reads `_completion`. Whoever waits installs a
+    completion, then reads `_phase`. Excluded: a waiter that is never told.
+    Test: test_who_meets_a_task_just_before_it_ends_is_told
+H7  Decide and cancel. Whoever decides on a failure writes `record.deciding = False`, then reads
+    `record.cancelled`. Whoever cancels writes `cancelled`, then reads `deciding`. Excluded: a cancellation
+    that was confirmed and forgotten.
+    Test: test_task_that_is_said_to_be_cancelled_while_its_failure_is_decided_ends_so
+H8  Wake one at a time. Whoever wakes sets `searching`, then takes a slot out of `parked`. The woken slot,
+    which can't be taken from there any more, clears `searching`, then reads the injector queue. Excluded:
+    tasks for which everybody relies on a wake-up that finds nobody.
+    Test: test_dispatcher_that_is_too_late_to_wake_anybody_keeps_no_other_from_it
+H9  Arm and sleep. Whoever arms a deadline enters it (an attempt into `running`, a timer under the lock),
+    then reads `watchdog.wakes_at`. The watchdog writes `wakes_at = inf`, then looks at what is due.
+    Excluded: a deadline that the watchdog sleeps past.
+    Test: test_earlier_moment_is_not_missed_behind_a_later_one
+H10 Cancel a context. Its owner writes `_reason`, then reads `_token`. Whoever asks for the token makes it,
+    then reads `_reason`. Excluded: a token that is never cancelled.
+    Test: test_token_that_is_made_as_the_attempt_ends_is_cancelled
+H11 Look for idleness. A worker writes `slot.idle = False`, then takes a task, and becomes idle under the
+    lock. Whoever asks whether the pool is idle reads the queue, then the slots. Excluded: a task on its way
+    from one to the other that is seen in neither.
+    Test: test_pool_does_not_count_as_idle_while_a_task_goes_from_one_hand_to_the_next
+H12 Retry and close by force. Whoever puts a task back appends it, then reads `scheduler.over`.
+    `force_close` writes `over`, then cancels what waits. Excluded: a retry left behind in a pool that is
+    over.
+    Test: test_task_whose_failure_is_just_being_decided_ends_when_the_pool_is_closed_by_force
+"""
