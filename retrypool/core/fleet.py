@@ -82,12 +82,11 @@ class Fleet:
         self._review(slot.group)
 
     def retire(self, slot: Slot, now: float) -> None:
-        """Give `slot` nothing any more."""
+        """Give `slot` nothing any more. Its thread is not woken for that: the caller sees to it."""
         if slot.retired:
             return
         slot.retired = True
         self._bench(slot)
-        slot.wake()
         group = slot.group
         group.leave(slot)
         if not group.slots:
@@ -150,6 +149,8 @@ class Fleet:
 
     def resume_all(self) -> None:
         """Give all workers that are not paused one by one work again."""
+        if not self.paused:
+            return
         self.paused = False
         for slot in self:
             slot.wake()

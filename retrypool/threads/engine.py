@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from retrypool.clock import Clock
+from retrypool.clock import Clock, SystemClock
 from retrypool.core.queue import InjectorQueue
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.schedules import TickDue
@@ -117,6 +117,7 @@ class Engine(Generic[T, R]):
         self.careful = careful  # no task is plain: the pool's own options see to that
         self.guarded = True  # a pool starts without workers
         self.searching = False
+        self.leaving = Parker(SystemClock())  # called by each worker that is about to leave
         self.watchdog = Watchdog(self)
         self.attempts = Attempts(self)
         self.monotonic = clock.monotonic
@@ -433,12 +434,20 @@ class Engine(Generic[T, R]):
         self.attempts.settle(slot, ctx, actual)
 
     @shielded
-    def wake_one(self) -> None:
-        """Wake a parked worker for what is in the injector. Called without the lock."""
+    def wake_one(self, *, oldest: bool = False) -> None:
+        """Wake a parked worker for what is in the injector. Called without the lock.
+
+        The one that was parked last is the quickest: its memory is warm. Where more waits than one task,
+        who was parked first has its turn (`oldest`), or some would never work.
+        """
         while True:
             self.searching = True
             try:
-                slot, _ = self.parked.popitem()
+                slot = next(iter(self.parked)) if oldest else self.parked.popitem()[0]
+                if oldest and not self.scheduler.fleet.unpark(slot):
+                    continue
+            except (StopIteration, RuntimeError):  # RuntimeError: one was parked or taken in between
+                oldest = False
             except KeyError:  # others were quicker
                 self.searching = False
                 # Somebody may have relied on the flag in between, with a worker parked again.

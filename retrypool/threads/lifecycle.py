@@ -45,6 +45,9 @@ log = logging.getLogger("retrypool")
 T = TypeVar("T")
 R = TypeVar("R")
 
+AN_INSTANT = 0.001
+"""Seconds that a worker has to be on its way before the next one is woken to leave."""
+
 _BEFORE_ITS_TIME = "the pool was closed before its time had come"
 
 
@@ -150,11 +153,18 @@ def _dismiss(pool: Pool[Any, Any]) -> None:
     """Let all workers leave once they have ended what they run."""
     engine = pool._engine
     with engine.lock:
-        for runner in pool._workers:
+        runners = list(pool._workers)
+        for runner in runners:
             runner.stop.set()
             engine.scheduler.retire(runner.slot, engine.monotonic())
         happened = engine.decided()
     engine.act(happened)
+    # One after the other: thousands that wake at once would all queue for the lock. Who sleeps is on its
+    # way within some microseconds; who is held up, in a hook perhaps, holds up the others for an instant.
+    for runner in runners:
+        runner.slot.wake()
+        if runner.slot.idle and runner.thread.is_alive():
+            engine.leaving.park(AN_INSTANT)
 
 
 def _join(pool: Pool[Any, Any], timeout: float | None, until: float | None) -> None:

@@ -87,6 +87,7 @@ class Runner(Generic[T, R]):
         self._gate.open()
         try:
             if self._set_up() and self._serve_until_told():
+                self.engine.leaving.call()
                 self._call_hook("on_stop")
         except BaseException as broken:  # noqa: BLE001 - logged there
             log_broken("%s breaks down", self.slot.name)
@@ -325,7 +326,7 @@ class Runner(Generic[T, R]):
             return None
         task._slot = slot
         if engine.injector and engine.parked:
-            engine.wake_one()  # there is more
+            engine.wake_one(oldest=task.id % 4 == 0)  # there is more
         return task
 
     def _give_back(self, ctx: Context) -> None:

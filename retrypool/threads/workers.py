@@ -173,6 +173,8 @@ class Workers(Generic[T, R]):
                 engine.scheduler.retire(runner.slot, engine.monotonic())
             engine.review_guard()
             happened = engine.decided()
+        for runner in crew:
+            runner.slot.wake()
         engine.act(happened)
         return crew
 
@@ -374,6 +376,7 @@ class Workers(Generic[T, R]):
         self._crews[slot.id] = tuple(runner if one is old else one for one in self._crews[slot.id])
         scheduler.add(fresh)  # before the old one goes, so that its group stays
         scheduler.retire(slot, engine.monotonic())
+        slot.wake()
         scheduler.remove(slot)
         engine.review_guard()
         return runner

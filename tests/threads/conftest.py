@@ -35,7 +35,7 @@ class Hooks:
         - "parked": a worker has just been parked, and the lock is still held;
         - "asleep": a parked worker has looked for the last time, and goes to sleep.
         """
-        assert place in {"appended", "taken", "nobody parked", "parked", "asleep"}
+        assert place in {"appended", "taken", "nobody parked", "parked", "looked through", "asleep"}
         self._armed[place] = function
 
     def fire(self, place: str) -> None:
@@ -93,6 +93,11 @@ def hooks(monkeypatch: pytest.MonkeyPatch) -> Hooks:
         def __setitem__(self, slot: Any, value: None) -> None:
             super().__setitem__(slot, value)
             it.fire("parked")
+
+        def __iter__(self) -> Iterator[Any]:
+            slots = list(super().__iter__())
+            it.fire("looked through")
+            return iter(slots)
 
     make_fleet, park = Fleet.__init__, Parker.park
 

@@ -54,10 +54,12 @@ def test_task_taken_before_the_pool_closes_is_accepted(stage: Any, hooks: Any) -
     running, appended = stage.gate(), stage.gate()
     pool = stage.pool([lambda data: (running.hold(), data)[1]])
     hooks.arm("appended", appended.hold)
-    # The worker has not parked yet, or it is woken by the pool that closes.
     dispatching = stage.start(pool.dispatch, "x")
     appended.wait_until_reached()
     closing = stage.start(pool.close)
+    # Perhaps it has parked already. The dispatcher, who would wake it, is held.
+    for slot in pool._engine.scheduler.fleet:
+        slot.wake()
     running.wait_until_reached()
     appended.open()
     task = dispatching.result(stage.within)
@@ -252,3 +254,30 @@ def test_task_that_was_tried_before_the_pool_closed_is_accepted(stage: Any, hook
     returned = pool.force_close()
     closing.result(stage.within)
     assert returned == [dispatching.result()]
+
+
+def test_worker_that_is_held_up_when_it_is_to_leave_holds_up_the_others_for_an_instant_only(
+    stage: Any,
+) -> None:
+    """They are woken one after the other, and not only once the one before has gone."""
+    held, stopped = stage.gate(), []
+
+    class Slow:
+        def run(self, ctx: Any, data: object) -> object:
+            return data
+
+        def on_pause(self) -> None:
+            held.hold()
+
+    class Quick(Slow):
+        def on_pause(self) -> None: ...
+
+        def on_stop(self) -> None:
+            stopped.append(self)
+
+    pool = stage.pool([Slow(), Quick(), Quick()])
+    pool.pause()
+    held.wait_until_reached()
+    pool.force_close()
+    stage.until(lambda: len(stopped) == 2)
+    held.open()

@@ -88,6 +88,30 @@ def test_dispatcher_that_is_too_late_to_wake_anybody_keeps_no_other_from_it(stag
     pool.close(timeout=stage.within)
 
 
+def test_worker_that_was_parked_first_is_woken_for_what_else_waits(stage: Any) -> None:
+    """Otherwise, of many workers, those that were parked first would never work."""
+    pool = stage.pool([str] * 3)
+    parked = pool._engine.scheduler.fleet.parked
+    stage.until(lambda: len(parked) == 3)
+    first = next(iter(parked))
+    pool._engine.wake_one(oldest=True)
+    stage.until(lambda: len(parked) == 3 and list(parked)[-1] is first)
+
+
+def test_worker_that_is_woken_by_two_at_once_leaves_none_unwoken(stage: Any, hooks: Any) -> None:
+    """Somebody else takes the one that was parked first between the look at it and the taking."""
+    asleep = stage.gate()
+    hooks.arm("asleep", asleep.open)
+    pool = stage.pool([str])
+    asleep.hold()
+    engine = pool._engine
+    hooks.arm("looked through", engine.wake_one)
+    engine.wake_one(oldest=True)
+    stage.until(lambda: engine.parked and not engine.searching)
+    assert pool.dispatch(1).result(stage.within) == "1"
+    pool.close(timeout=stage.within)
+
+
 @pytest.mark.parametrize("look", ["queue_size", "stats", "wait", "repr"])
 def test_pool_can_be_looked_at_while_a_worker_comes_upon_a_cancelled_task(
     stage: Any, hooks: Any, look: str
