@@ -170,7 +170,9 @@ def _throttled_groups(facts: Facts) -> Iterator[Finding]:
             f"{_of_makespan(facts, rests[group])}."
         )
         succeeded = sum(worker.tally.succeeded for worker in groups[group])
-        if succeeded and group not in recording.rates:
+        if group in recording.rates:
+            text += f" Its rate of {recording.rates[group]:.3g} per second is too high."
+        elif succeeded:
             text += (
                 f" It got {succeeded / recording.length:.2g} calls per second through: a Rate near that, "
                 f'or rate="learn", spares the refusals.'
@@ -236,10 +238,11 @@ def _delays(facts: Facts) -> Iterator[Finding]:
 def _rates(facts: Facts) -> Iterator[Finding]:
     recording = facts.recording
     for group, rate in recording.rates.items():
-        calls = sum(worker.tally.calls for worker in recording.workers if not group or worker.group == group)
-        if calls >= 10 and calls / recording.length >= 0.8 * rate:
+        tallies = [worker.tally for worker in recording.workers if not group or worker.group == group]
+        calls, cost = sum(tally.calls for tally in tallies), sum(tally.cost for tally in tallies)
+        if calls >= 10 and cost / recording.length >= 0.8 * rate:
             who = f"Group {group}" if group else "The pool"
-            yield Finding(0.1, f"{who} made as many calls as its rate of {rate:.3g} per second allows.")
+            yield Finding(0.1, f"{who} was used as much as its rate of {rate:.3g} per second allows.")
 
 
 def _missing_workers(facts: Facts) -> Iterator[Finding]:

@@ -63,7 +63,9 @@ class Book:
 
     # -- attempts and tasks ----------------------------------------------------------------------
 
-    def attempt(self, worker_id: int, bar: Bar, error: Error | None, ready: float, moved: bool) -> None:
+    def attempt(
+        self, worker_id: int, bar: Bar, error: Error | None, ready: float, moved: bool, cost: float
+    ) -> None:
         """Enter an attempt that has ended. Its task has waited for it since `ready`."""
         bar = self._shared(bar)
         if worker_id not in self.workers and len(self.workers) >= WORKERS:
@@ -72,7 +74,7 @@ class Book:
         elif worker_id not in self.workers:
             self.add_worker(worker_id, f"worker-{worker_id}", "", 1, bar.start)
         self.spans.finish("stuck", worker_id, bar.start)
-        self.workers[worker_id].tally.add(bar.outcome, bar.end - bar.start, error)
+        self.workers[worker_id].tally.add(bar.outcome, bar.end - bar.start, error, cost)
         self.lanes.add(worker_id, bar)
         self.last = max(self.last, bar.end)
         self._waited(bar.task_id, ready, bar.start)

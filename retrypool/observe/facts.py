@@ -61,12 +61,25 @@ class Facts:
 
     def _together(self, speeds: dict[int, float]) -> float:
         """Return the useful calls per second of these workers together, within the rates."""
-        rates = self.recording.rates | self._let_through()
+        rates = self._rates_in_calls() | self._let_through()
         of_groups: Counter[str] = Counter()
         for worker in self.recording.workers:
             of_groups[worker.group] += speeds.get(worker.id, 0.0)  # type: ignore[assignment]
         within = sum(min(speed, rates.get(group) or speed) for group, speed in of_groups.items())
         return min(within, rates.get("") or within)
+
+    def _rates_in_calls(self) -> dict[str, float]:
+        """Return the rates in calls per second, each of the usual cost."""
+        calls: Counter[str] = Counter()
+        costs: dict[str, float] = {}
+        for worker in self.recording.workers:
+            for name in (worker.group, ""):
+                calls[name] += worker.tally.calls
+                costs[name] = costs.get(name, 0.0) + worker.tally.cost
+        return {
+            name: rate * calls[name] / costs[name] if costs.get(name) else rate
+            for name, rate in self.recording.rates.items()
+        }
 
     def _let_through(self) -> dict[str, float]:
         """Return the useful calls per second of the groups that were told to slow down."""

@@ -287,7 +287,8 @@ class Recorder:
             self._label(task),
             "" if error is None else ": ".join(filter(None, error)),
         )
-        return book.attempt, (attempt.worker_id, bar, error, ready, moved)
+        cost = 1.0 if record is None else record.cost
+        return book.attempt, (attempt.worker_id, bar, error, ready, moved, cost)
 
     def _slow_task(self, task: Task[Any, Any], seconds: float, attempts: int, worker_id: int) -> SlowTask:
         return SlowTask(seconds, task.id, self._label(task), attempts, worker_id)

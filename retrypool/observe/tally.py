@@ -73,17 +73,19 @@ class Durations:
 class Tally:
     """What the attempts of one worker, or of all, came to."""
 
-    __slots__ = ("errors", "outcomes", "seconds", "useful")
+    __slots__ = ("cost", "errors", "outcomes", "seconds", "useful")
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
         self.errors: Counter[Error] = Counter()
         self.useful = Durations()  # of the attempts that succeeded
+        self.cost = 0.0  # how many calls they count as, where calls are paced
         self.seconds: dict[str, float] = {}  # of running time, by outcome
 
-    def add(self, outcome: str, seconds: float, error: Error | None) -> None:
+    def add(self, outcome: str, seconds: float, error: Error | None, cost: float = 1.0) -> None:
         """Count an attempt."""
         self.outcomes[outcome] += 1
+        self.cost += cost
         self.seconds[outcome] = self.seconds.get(outcome, 0.0) + seconds
         if outcome == "succeeded":
             self.useful.add(seconds)
@@ -115,6 +117,7 @@ class Tally:
         self.outcomes.update(other.outcomes)
         self.errors.update(other.errors)
         self.useful.merge(other.useful)
+        self.cost += other.cost
         for outcome, seconds in other.seconds.items():
             self.seconds[outcome] = self.seconds.get(outcome, 0.0) + seconds
 

@@ -83,7 +83,7 @@ def test_optimum_keeps_to_the_rates() -> None:
     report = run.report()
     assert report.makespan == pytest.approx(10.0, abs=0.1)
     assert report.optimum == pytest.approx(10.0, abs=0.6)
-    assert "as many calls as its rate of 2 per second allows" in advice(report, "rate")
+    assert "was used as much as its rate of 2 per second allows" in advice(report, "rate")
 
 
 def test_revoked_token_is_named_with_its_error_and_its_ejections() -> None:
