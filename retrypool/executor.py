@@ -12,7 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from concurrent.futures.thread import BrokenThreadPool
+from concurrent.futures.thread import BrokenThreadPool, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -42,7 +42,8 @@ log = logging.getLogger("concurrent.futures")
 _ONCE = RetryPolicy(attempts=1)
 _AFTER_SHUTDOWN = "cannot schedule new futures after shutdown"
 
-_executor_number = itertools.count().__next__
+# Threads are named as those of the class that it stands in for, and counted with them.
+_executor_number = getattr(ThreadPoolExecutor, "_counter", itertools.count().__next__)
 
 
 class Call(Generic[R]):
@@ -209,18 +210,18 @@ class _FuturesPool(Pool[Callable[[], Any], Any]):
     _logs_tasks = False
 
 
-class PoolExecutor(_Mapping):
-    """A `concurrent.futures.Executor` that stands in for `ThreadPoolExecutor`, and can do more.
+class PoolExecutor(_Mapping, ThreadPoolExecutor):
+    """A `ThreadPoolExecutor` whose calls can be retried and limited in time.
 
     `max_workers`, `thread_name_prefix`, `initializer` and `initargs` are those of
     `ThreadPoolExecutor`. `retry` is a `RetryPolicy` for all calls (default: a call is made once), and
     `timeout` the seconds that one attempt may take (default: any time); its future then ends with
     `AttemptTimeout`, and a thread that does not come back is replaced.
 
-    The futures are tasks: `history`, `errors` and `duration` tell of their attempts. All threads start
-    with the first call. What was submitted runs to its end when the `with` block is left, by an exception
-    too, and when the interpreter exits, as is usual for executors; only a Ctrl-C gives it up. Raises
-    `InvalidType` or `InvalidValue`.
+    The futures are tasks: `history`, `errors` and `duration` tell of their attempts. A thread is started
+    when a call finds none that is idle, as long as there are less than `max_workers`. What was submitted
+    runs to its end when the `with` block is left, by an exception too, and when the interpreter exits, as
+    is usual for executors; only a Ctrl-C gives it up. Raises `InvalidType` or `InvalidValue`.
 
     >>> with PoolExecutor(4) as executor:
     ...     list(executor.map(pow, [2, 3], [5, 2]))
@@ -260,11 +261,19 @@ class PoolExecutor(_Mapping):
         self._policy, self._timeout = settings.retry, settings.timeout
         self._call: type[Call[Any]] = _LastCall if settings.retry.attempts == 1 else Call
         self._crew = _Crew(
-            thread_name_prefix or f"PoolExecutor-{_executor_number()}", initializer, tuple(initargs)
+            thread_name_prefix or f"ThreadPoolExecutor-{_executor_number()}", initializer, tuple(initargs)
         )
-        self._lock = threading.Lock()  # around the following two; both are also read without it
-        self._pool: Pool[Callable[[], Any], Any] | None = None
-        self._shut = False
+        # Names that those who look at a ThreadPoolExecutor know. Its own constructor is not called.
+        self._thread_name_prefix = self._crew.prefix
+        self._initializer: Any = initializer
+        self._initargs = tuple(initargs)
+        # Around all that follows. The pool, `_shutdown` and `_full` are also read without it.
+        self._shutdown_lock = threading.Lock()
+        self._pool: _FuturesPool | None = None
+        self._shutdown = False
+        self._full = False  # there are as many threads as there may be
+        self._threads: set[threading.Thread] = set()
+        self._submitted = 0
 
     @override
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
@@ -272,12 +281,14 @@ class PoolExecutor(_Mapping):
 
         Raises `RuntimeError` after `shutdown`, and `BrokenExecutor` once an initializer has failed.
         """
-        if self._shut or self._crew.broken:
+        if self._shutdown or self._crew.broken:
             raise self._refusal()
         call: Call[R] = self._call(fn, args, kwargs)
         pool = self._pool
         try:
-            return self._start(call) if pool is None else pool.dispatch(call)
+            if pool is not None and self._full:
+                return pool.dispatch(call)
+            return self._submit_and_grow(call)
         except PoolClosed as refused:
             raise self._refusal(str(refused)) from None
 
@@ -288,8 +299,8 @@ class PoolExecutor(_Mapping):
         Unless `wait` is False: then that goes on by itself, and at the latest the interpreter waits for
         it at its exit. `cancel_futures` cancels those that are not running yet.
         """
-        with self._lock:
-            self._shut = True
+        with self._shutdown_lock:
+            self._shutdown = True
             pool = self._pool
         if pool is None:
             return
@@ -309,48 +320,76 @@ class PoolExecutor(_Mapping):
         traceback: TracebackType | None,
     ) -> bool | None:
         if kind is not None and issubclass(kind, KeyboardInterrupt) and self._pool is not None:
-            self._shut = True
+            self._shutdown = True
             self._pool.force_close()
             return False
         return super().__exit__(kind, error, traceback)
 
     @property
-    def _broken(self) -> str:
+    def _broken(self) -> str:  # type: ignore[override]
         return self._crew.broken
 
     def _refusal(self, why: str = _AFTER_SHUTDOWN) -> RuntimeError:
         """Return what `submit` raises, in the words that callers of executors know."""
         if self._crew.broken:
             return BrokenThreadPool(self._crew.broken)
-        return RuntimeError(_AFTER_SHUTDOWN if self._shut else why)
+        return RuntimeError(_AFTER_SHUTDOWN if self._shutdown else why)
 
-    def _start(self, call: Call[R]) -> Future[R]:
-        """Make the first call: the pool, the task, and then the threads, which find it there."""
-        with self._lock:
-            if self._shut:
-                raise self._refusal()
-            if lifecycle.exiting():
-                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-            if self._pool is not None:  # another thread was quicker
-                return self._pool.dispatch(call)
-            crew = self._crew
-            pool: _FuturesPool = _FuturesPool(
-                retry=self._policy,
-                timeout=self._timeout,
-                dead_limit=0,  # the futures tell; nobody asks the pool
-                on_failure=crew.judge if crew.initializer is not None else None,
-                wait_for_workers=True,
-                exit_timeout=None,
-                name=crew.prefix,
+    def _submit_and_grow(self, call: Call[R]) -> Future[R]:
+        """Dispatch a call, and start another thread if there are more calls than threads."""
+        with self._shutdown_lock:
+            pool = self._pool
+            if pool is None:
+                if self._shutdown:
+                    raise self._refusal()
+                if lifecycle.exiting():
+                    raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+                self._pool = pool = self._make_pool()
+            # First the call, and then the thread, which finds it there.
+            task: Task[Any, R] = pool.dispatch(call)
+            self._submitted += 1
+            if not self._full and self._submitted - self._ended(pool) > len(self._threads):
+                self._grow(pool)
+        return task
+
+    def _make_pool(self) -> _FuturesPool:
+        crew = self._crew
+        pool = _FuturesPool(
+            retry=self._policy,
+            timeout=self._timeout,
+            dead_limit=0,  # the futures tell; nobody asks the pool
+            health=None,  # whatever fails, it is not the thread's fault
+            on_failure=crew.judge if crew.initializer is not None else None,
+            wait_for_workers=True,
+            exit_timeout=None,
+            name=crew.prefix,
+        )
+        crew.pool = weakref.ref(pool)
+        weakref.finalize(self, _abandon, pool).atexit = False
+        return pool
+
+    def _ended(self, pool: _FuturesPool) -> int:
+        """Return how many calls have ended. An end is counted before its future tells of it."""
+        scheduler = pool._engine.scheduler
+        return scheduler.died + scheduler.cancelled + pool._workers.tally().succeeded
+
+    def _grow(self, pool: _FuturesPool) -> None:
+        """Start one more thread."""
+        number, crew = len(self._threads), self._crew
+        try:
+            worker_id = pool.add_worker(
+                factory=partial(crew.begin, number), name=str(number), group=crew.prefix
             )
-            crew.pool = weakref.ref(pool)
-            weakref.finalize(self, _abandon, pool).atexit = False
-            self._pool = pool
-            task = pool.dispatch(call)
-            with suppress(PoolClosed):  # an initializer has failed already
-                for number in range(self._max_workers):
-                    pool.add_worker(factory=partial(crew.begin, number), name=str(number))
-            return task
+        except PoolClosed:  # an initializer has failed already
+            return
+        except RuntimeError:  # the system lets no more threads start
+            if not self._threads:
+                raise
+            return
+        (runner,) = pool._workers.find(worker_id)
+        runner.thread.name = f"{crew.prefix}_{number}"
+        self._threads.add(runner.thread)
+        self._full = len(self._threads) == self._max_workers
 
     def __repr__(self) -> str:
         return f"<PoolExecutor {self._crew.prefix}: {self._max_workers} workers>"
@@ -370,7 +409,7 @@ class _Crew:
 
     def begin(self, number: int) -> Callable[[Callable[[], Any]], Any]:
         """Prepare a thread, and return its worker. In the thread."""
-        threading.current_thread().name = f"{self.prefix}_{number}"
+        threading.current_thread().name = f"{self.prefix}_{number}"  # also of one that replaces another
         if self.initializer is not None:
             try:
                 self.initializer(*self._initargs)
