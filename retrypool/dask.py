@@ -60,7 +60,7 @@ def dask_workers(
     client = client if connect is None else connect()
     if not isinstance(client, Client):
         raise InvalidType("client", client, "a distributed.Client, or a function that makes one")
-    if client.asynchronous:
+    if client.asynchronous:  # pyright: ignore[reportFunctionMemberAccess]
         raise InvalidValue("client", client, "a Client that is not asynchronous")
     if isinstance(workers, str):
         raise InvalidType("workers", workers, "a list of addresses")

@@ -147,7 +147,7 @@ def as_spec(
         if option not in known:
             raise unknown_option(option, known)
     if not isinstance(worker, WorkerSpec):
-        return WorkerSpec(worker, **options)
+        return WorkerSpec(worker, **options)  # pyright: ignore[reportArgumentType]
     own: Any = {option: getattr(worker, option) for option in known}
     return WorkerSpec(worker.worker, **own | options)
 
