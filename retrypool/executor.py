@@ -272,7 +272,7 @@ class PoolExecutor(_Mapping, ThreadPoolExecutor):
         self._pool: _FuturesPool | None = None
         self._shutdown = False
         self._full = False  # there are as many threads as there may be
-        self._threads: set[threading.Thread] = set()
+        self._threads: set[threading.Thread] = set()  # pyright: ignore[reportIncompatibleVariableOverride]
         self._submitted = 0
 
     @override
