@@ -12,7 +12,7 @@ from retrypool.checks import Duration, seconds
 from retrypool.errors import MissingExtra
 from retrypool.events import AttemptEnded, Event
 from retrypool.model.worker import WorkerInfo
-from retrypool.observe.ticker import Ticker
+from retrypool.observe.ticker import Ticker, per_second
 from retrypool.observe.watched import Watched
 from retrypool.states import Outcome
 
@@ -99,7 +99,7 @@ class Live:
         rate = (stats.ended - self._before) / elapsed if elapsed > 0 else 0.0
         return (
             f"{self._pool.name}: {stats.queued:,} queued, {stats.delayed:,} delayed, "
-            f"{stats.running:,} running, {stats.ended:,} ended ({rate:.3g}/s), "
+            f"{stats.running:,} running, {stats.ended:,} ended ({per_second(rate)}/s), "
             f"{stats.retries:,} retries, {stats.died:,} dead"
         )
 
@@ -124,7 +124,7 @@ class Live:
             Text(_failures(worker)),
             "" if p50 is None else _time(p50),
             "" if p95 is None else _time(p95),
-            f"{rate:.3g}" + ("" if worker.rate is None else f" of {worker.rate:.3g}"),
+            per_second(rate) + ("" if worker.rate is None else f" of {per_second(worker.rate)}"),
         ]
 
 
@@ -171,6 +171,8 @@ def _failures(worker: WorkerInfo) -> str:
 
 
 def _time(length: float) -> str:
+    if length < 0.0009995:
+        return f"{length * 1e6:.3g} µs"
     if length < 0.0995:
         return f"{length * 1000:.3g} ms"
     return f"{length:.1f} s" if length < 100 else f"{length / 60:.1f} min"

@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from retrypool.checks import count
 from retrypool.observe.stats import Stats
-from retrypool.observe.ticker import Ticker
+from retrypool.observe.ticker import Ticker, per_second
 from retrypool.observe.watched import Watched
 
 __all__ = ["Progress", "follow", "follow_completed", "watch"]
@@ -237,13 +237,13 @@ class _RichBar:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:.3g}/s"),
+            TextColumn("{task.fields[rate]}/s"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[rest]}"),
             console=Console(stderr=True),
             auto_refresh=False,
         )
-        self._task = self._progress.add_task(name, total=None, rate=0.0, rest="")
+        self._task = self._progress.add_task(name, total=None, rate="0", rest="")
         self._progress.start()
 
     def show(self, moment: Moment) -> None:
@@ -251,7 +251,7 @@ class _RichBar:
             self._task,
             completed=moment.done,
             total=moment.total,
-            rate=moment.rate,
+            rate=per_second(moment.rate),
             rest=moment.rest,
             refresh=True,
         )
@@ -275,11 +275,11 @@ class _Lines:
             self._shown = True
             return
         left = "" if moment.left is None else f", {_time(moment.left)} left"
-        self._write(f"{_count(moment)}, {moment.rate:.3g}/s{left}; {moment.rest}")
+        self._write(f"{_count(moment)}, {per_second(moment.rate)}/s{left}; {moment.rest}")
 
     def close(self, moment: Moment) -> None:
         average = moment.done / moment.elapsed if moment.elapsed > 0 else 0.0
-        self._write(f"{_count(moment)} in {_time(moment.elapsed)}, {average:.3g}/s; {moment.rest}")
+        self._write(f"{_count(moment)} in {_time(moment.elapsed)}, {per_second(average)}/s; {moment.rest}")
 
     def _write(self, text: str) -> None:
         if sys.stderr is not None:

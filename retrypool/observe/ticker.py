@@ -7,10 +7,15 @@ from collections.abc import Callable
 
 from retrypool.callbacks import call_guarded
 
-__all__ = ["Ticker"]
+__all__ = ["Ticker", "per_second"]
 
 PATIENCE = 2.0
 """Seconds that `stop` waits for the thread. It may not come: see there."""
+
+
+def per_second(rate: float) -> str:
+    """Return a rate as people write it: with three digits, and those of large numbers in threes."""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 class Ticker:

@@ -1,7 +1,10 @@
 """What Prometheus is told, read as it reads it: from a scrape over HTTP."""
 
+import json
+import re
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,3 +184,23 @@ def test_histograms_are_settled_by_the_first_call() -> None:
     expose(pool, registry=registry)
     with pytest.raises(InvalidValue, match="histograms"):
         expose(pool, registry=registry, histograms=True)
+
+
+def test_dashboard_asks_for_what_there_is() -> None:
+    path = Path(__file__).parents[2] / "docs" / "grafana-dashboard.json"
+    dashboard = json.loads(path.read_text(encoding="utf-8"))
+    asked = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel.get("targets", ())
+        for name in re.findall(r"retrypool_\w+", target["expr"])
+    }
+    pool = ManualPool([WorkerSpec(len, rate=Rate(5))], name="api")
+    registry = prometheus_client.CollectorRegistry()
+    registry.register(PoolCollector(pool, histograms=True))
+    pool.dispatch("abc")
+    pool.claim().run()
+    told = {sample.name for family in registry.collect() for sample in family.samples}
+    assert asked
+    assert asked <= told
+    pool.close()
