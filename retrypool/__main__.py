@@ -40,7 +40,7 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="fetch a few hundred pages from an API that misbehaves",
         description=(
             "Start an HTTP API on loopback that misbehaves as real ones do (a revoked token, a"
-            " small quota, errors, pages that do not exist), fetch pages from it with one worker"
+            " slow one, a small quota, errors, pages that do not exist), fetch pages from it with one worker"
             " for each token, and account for every one."
         ),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

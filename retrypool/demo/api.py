@@ -29,10 +29,14 @@ __all__ = ["TOKENS", "Answer", "Behaviour", "Token", "main"]
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What one token is worth: nothing once revoked, else `quota` calls at a time (0: no limit)."""
+    """What one token is worth: nothing once revoked, else `quota` calls at a time (0: no limit).
+
+    With it, answers take `slowness` times as long.
+    """
 
     revoked: bool = False
     quota: int = 0
+    slowness: float = 1.0
 
 
 TOKENS: Mapping[str, Token] = {
@@ -41,6 +45,7 @@ TOKENS: Mapping[str, Token] = {
     "token-c": Token(),
     "token-d": Token(quota=12),
     "token-e": Token(),
+    "token-f": Token(slowness=20.0),
 }
 
 QUOTA_PAUSE = 1.0
@@ -87,6 +92,7 @@ class Behaviour:
         granted = self._tokens.get(token or "")
         if token is None or granted is None or granted.revoked:
             return Answer(HTTPStatus.UNAUTHORIZED, delay)
+        delay *= granted.slowness
         if (seconds := self._over_quota(token, granted.quota, now)) is not None:
             return Answer(HTTPStatus.TOO_MANY_REQUESTS, delay, retry_after=seconds)
         return Answer(self._fate(path), delay)

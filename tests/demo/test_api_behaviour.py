@@ -67,9 +67,16 @@ def test_other_items_fail_now_and_then_and_are_served_in_the_end() -> None:
 
 def test_answers_take_twenty_to_sixty_milliseconds() -> None:
     behaviour = Behaviour(1)
-    delays = [behaviour.answer(t, p, now=0.0).delay for t in TOKENS for p in PATHS]
+    usual = [token for token in TOKENS if token != "token-f"]
+    delays = [behaviour.answer(t, p, now=0.0).delay for t in usual for p in PATHS]
     assert FASTEST == 0.020 <= min(delays) < 0.022
     assert 0.058 < max(delays) <= SLOWEST == 0.060
+
+
+def test_one_token_is_served_slowly() -> None:
+    behaviour = Behaviour(1)
+    delays = [behaviour.answer("token-f", path, now=0.0).delay for path in PATHS]
+    assert 20 * FASTEST <= min(delays) <= max(delays) <= 20 * SLOWEST
 
 
 def test_one_seed_gives_every_item_the_same_fate_in_any_order_and_for_any_token() -> None:
