@@ -16,5 +16,6 @@ QUESTIONS = (
     "memory",
     "startup",
     "interrupts",
+    "remote",
 )
 """Every file that asks one, in the order in which they are asked."""

@@ -140,7 +140,7 @@ class DaskPlace:
         view.refresh()
         return view.verdict(self._address, self._since)
 
-    def leave(self) -> None:
+    def leave(self, *, lost: bool) -> None:  # noqa: ARG002
         """Let the scheduler forget the actor. What its thread still runs, it ends."""
         self._actor = None
         self._future.release()

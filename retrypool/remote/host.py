@@ -42,6 +42,8 @@ class Host:
     Packed arguments and answers are bytes: an engine must not try to understand them.
     """
 
+    with_threads = True  # each hand has its own
+
     def __init__(self) -> None:
         self._hands: dict[str, _Hand] = {}
 
@@ -52,8 +54,8 @@ class Host:
             ours = f"Python {PYTHON} and version {WIRE}"
             why = f"the head runs {theirs}, this process {ours}: they must be the same"
             return dump(failed(RemoteError("a version mismatch", why, where())))
-        made = self._hands[hand] = _Hand(hand)
-        answer = await made.ask(partial(made.start, recipe))
+        made = self._hands[hand] = _Hand(hand, with_thread=self.with_threads)
+        answer = await self.ask(made, partial(made.start, recipe))
         if isinstance(answer, Failed):
             self._hands.pop(hand, None)
             made.end()
@@ -62,7 +64,7 @@ class Host:
     async def call(self, hand: str, order: bytes) -> bytes:
         """Run one attempt; answer `Result` or `Failed`."""
         known = self._hands[hand]
-        return dump(await known.ask(partial(known.call, order)))
+        return dump(await self.ask(known, partial(known.call, order)))
 
     async def tell(self, hand: str, call: int, *, interrupt: bool) -> bool:
         """Say that nobody waits for a call any more; with `interrupt`, end it as a thread can be ended.
@@ -75,7 +77,7 @@ class Host:
     async def hook(self, hand: str, name: str) -> bytes:
         """Run a hook of the worker; answer `Result` or `Failed`."""
         known = self._hands[hand]
-        return dump(await known.ask(partial(known.hook, name)))
+        return dump(await self.ask(known, partial(known.hook, name)))
 
     async def stop(self, hand: str) -> bytes:
         """End a hand, after what it runs; answer what became of its `on_stop`."""
@@ -83,7 +85,7 @@ class Host:
         if known is None:
             return dump(Result(dump(None), None, None))
         known.slot.retired = True
-        answer = await known.ask(partial(known.hook, "on_stop"))
+        answer = await self.ask(known, partial(known.hook, "on_stop"))
         known.worker = None
         known.end()
         return dump(answer)
@@ -92,34 +94,8 @@ class Host:
         """Answer, and so show that the process is alive."""
         return where()
 
-    def __del__(self) -> None:
-        # The head is gone, or has let go: nobody will call the hands any more.
-        for hand in getattr(self, "_hands", {}).values():
-            hand.slot.retired = True
-            hand.end()
-
-
-def where() -> str:
-    """Return the name of this process: the machine's, and its number there."""
-    return f"{socket.gethostname()} (process {os.getpid()})"
-
-
-class _Hand:
-    """A worker and its thread. The thread knows nothing of the `Host`, so that this one can go."""
-
-    def __init__(self, name: str) -> None:
-        self.slot = Slot(-1, name, Group(name))
-        self.worker: Any = None
-        self._gate = Gate(self.slot)
-        self._jobs: queue.SimpleQueue[tuple[Job, Callable[[Answer], None]] | None] = queue.SimpleQueue()
-        self._call: int | None = None  # the call that runs; written by its thread before and after `_ctx`
-        self._ctx: RemoteContext | None = None
-        threading.Thread(target=self._live, name=f"retrypool-{name}", daemon=True).start()
-
-    # -- in the event loop -------------------------------------------------------------------------
-
-    async def ask(self, job: Job) -> Answer:
-        """Have the thread do a job, after those before, and wait for the answer."""
+    async def ask(self, hand: _Hand, job: Job) -> Answer:
+        """Have the thread of a hand do a job, and wait for the answer."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
 
@@ -131,8 +107,91 @@ class _Hand:
             with suppress(RuntimeError):  # the loop is closed, and nobody waits
                 loop.call_soon_threadsafe(resolve, value)
 
-        self._jobs.put((job, reply))
+        hand.put(job, reply)
         return await answer
+
+    def __del__(self) -> None:
+        # The head is gone, or has let go: nobody will call the hands any more.
+        for hand in getattr(self, "_hands", {}).values():
+            hand.slot.retired = True
+            hand.end()
+
+
+class ThreadedHost(Host):
+    """The same for engines that call methods in threads: each call has one, which waits. See `Steps`."""
+
+    async def ask(self, hand: _Hand, job: Job) -> Answer:
+        """Have the thread of a hand do a job, and block until there is an answer."""
+        answers: list[Answer] = []
+        answered = threading.Lock()
+        answered.acquire()
+
+        def reply(value: Answer) -> None:
+            answers.append(value)
+            answered.release()
+
+        hand.put(job, reply)
+        answered.acquire()
+        return answers[0]
+
+
+class SoloHost(Host):
+    """The same for one hand, where the engine does all that is for it in one thread: that is the hand's."""
+
+    with_threads = False
+
+    async def ask(self, hand: _Hand, job: Job) -> Answer:
+        """Do a job here and now."""
+        occupy(hand.slot)
+        return job()
+
+
+class Steps:
+    """A host whose coroutines never wait, called as functions.
+
+    It has none itself: Ray would take it for another kind of actor, whose calls cost half as much again.
+    """
+
+    def __init__(self, *, solo: bool) -> None:
+        self._host = SoloHost() if solo else ThreadedHost()
+
+    def run(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the host."""
+        try:
+            getattr(self._host, method)(*args, **kwargs).send(None)
+        except StopIteration as done:
+            return done.value
+        raise AssertionError(f"{method} has waited")
+
+    def call(self, packed: bytes) -> Any:
+        """Run one attempt. It has one argument, because each costs the engine some time."""
+        hand, _, order = packed.partition(b"\0")
+        return self.run("call", hand.decode(), order)
+
+
+def where() -> str:
+    """Return the name of this process: the machine's, and its number there."""
+    return f"{socket.gethostname()} (process {os.getpid()})"
+
+
+class _Hand:
+    """A worker and its thread. The thread knows nothing of the `Host`, so that this one can go."""
+
+    def __init__(self, name: str, *, with_thread: bool) -> None:
+        self.slot = Slot(-1, name, Group(name))
+        self.worker: Any = None
+        self._gate = Gate(self.slot)
+        self._jobs: queue.SimpleQueue[tuple[Job, Callable[[Answer], None]] | None] = queue.SimpleQueue()
+        self._call: int | None = None  # the call that runs; written by its thread before and after `_ctx`
+        self._ctx: RemoteContext | None = None
+        if with_thread:
+            threading.Thread(target=self._live, name=f"retrypool-{name}", daemon=True).start()
+
+    # -- in other threads --------------------------------------------------------------------------
+
+    def put(self, job: Job, reply: Callable[[Answer], None]) -> None:
+        """Have the thread do a job, after those before, and tell the answer."""
+        self._jobs.put((job, reply))
 
     def give_up(self, call: int, *, interrupt: bool) -> bool:
         """Cancel a call; return False if it does not run."""

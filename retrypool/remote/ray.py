@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
-from retrypool.remote.host import Host
+from retrypool.remote.host import Steps
 from retrypool.remote.worker import EngineClosed, Place
 
 __all__ = ["RayEngine"]
@@ -48,11 +48,21 @@ class RayEngine:
                     break
             else:
                 if self._actor is None:
-                    self._actor = self.ray.remote(Host)
-                process = _Process(self._actor.options(**self._options).remote())
+                    self._actor = self._make()
+                process = _Process(self._actor.options(**self._options).remote(solo=self._per_process == 1))
                 self._processes.append(process)
             process.hands += 1
         return RayPlace(self, process)
+
+    def _make(self) -> Any:
+        """Return what makes actors.
+
+        In a group of one thread, calls are handed on without another, and cost what those of any actor do.
+        """
+        hands = self._per_process
+        # Where hands share a process, a hook may wait for a thread while a call has it.
+        groups = {"hands": 1 if hands == 1 else 2 * hands, "rest": 2}
+        return self.ray.remote(num_cpus=0, concurrency_groups=groups)(Steps)
 
     def condemn(self, process: _Process) -> bool:
         """Give no new hands to a process that has one; return False if it has more."""
@@ -80,6 +90,9 @@ class _Process:
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
+        self.call = actor.call.options(concurrency_group="hands")
+        self.run = actor.run.options(concurrency_group="hands")
+        self.run_beside = actor.run.options(concurrency_group="rest")  # also while a call runs
         self.hands = 0  # under the engine's lock
 
 
@@ -90,23 +103,25 @@ class RayPlace:
         self._engine = engine
         self._process = process
         self._left = False
-        self._broken = False
         self._ping: Future[Any] | None = None
         self._pinged = 0.0
 
     def ask(self, method: str, *args: object, **kwargs: object) -> Future[Any]:
         """Call a method of the actor."""
         try:
-            future: Future[Any] = getattr(self._process.actor, method).remote(*args, **kwargs).future()
+            future: Future[Any] = self._send(method, args, kwargs).future()
         except BaseException as error:  # noqa: BLE001 - whatever the engine raises is for the one who waits
             future = Future()
             future.set_exception(error)
-        future.add_done_callback(self._note)
         return future
 
-    def _note(self, future: Future[Any]) -> None:
-        if future.exception() is not None:
-            self._broken = True
+    def _send(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        process = self._process
+        if method == "call":
+            hand, order = args
+            return process.call.remote(hand.encode() + b"\0" + order)
+        run = process.run_beside if method in ("tell", "ping") else process.run
+        return run.remote(method, *args, **kwargs)
 
     def lost(self) -> str | None:
         """Ping the process: Ray does not notice one that was stopped."""
@@ -121,20 +136,15 @@ class RayPlace:
         error = ping.exception()
         return None if error is None else f"{type(error).__name__}: {error}"
 
-    def leave(self) -> None:
+    def leave(self, *, lost: bool) -> None:
         """Give the room back."""
         if not self._left:
             self._left = True
-            self._engine.give_back(self._process, broken=self._broken or self._silent())
-
-    def _silent(self) -> bool:
-        ping = self._ping
-        return ping is not None and not ping.done() and time.monotonic() - self._pinged > self._engine.silence
+            self._engine.give_back(self._process, broken=lost)
 
     def kill(self) -> bool:
         """End the process, also one that hangs in C, if no other hand is in it."""
         if not self._engine.condemn(self._process):
             return False
-        self._broken = True
-        self.leave()
+        self.leave(lost=True)
         return True

@@ -58,8 +58,11 @@ class Place(Protocol):
         """Say why no answer can come any more, if that is so. Asked about once a second; does not block."""
         ...
 
-    def leave(self) -> None:
-        """Give the room back; a process that nobody needs is ended. Does not block."""
+    def leave(self, *, lost: bool) -> None:
+        """Give the room back; a process that nobody needs is ended. Does not block.
+
+        `lost` says that no other hand should be made in that process.
+        """
         ...
 
     def kill(self) -> bool:
@@ -167,11 +170,13 @@ class RemoteWorker(Generic[T, R]):
             if placing is not None:
                 placing.add_done_callback(_leave_when_placed)
             return
+        stopping = place.ask("stop", self._hand) if host is not None else None
         try:
-            if host is not None:
-                self._raise_failure(place.ask("stop", self._hand), host, place)
+            if stopping is not None and host is not None:
+                self._raise_failure(stopping, host, place)
         finally:
-            place.leave()
+            # One that does not stop may hang: then it goes on in that process, beside those to come.
+            place.leave(lost=stopping is not None and not stopping.done())
 
     def on_pause(self) -> None:
         """Run the far worker's hook."""
@@ -207,7 +212,7 @@ class RemoteWorker(Generic[T, R]):
         except Interrupted:
             raise
         except EngineClosed as closed:
-            self._leave()
+            self._leave(lost=True)
             raise WorkerLost(recipe.name, None, str(closed)) from None
         except BaseException as error:  # an engine may raise what it likes
             recipe.made(well=False)
@@ -215,7 +220,7 @@ class RemoteWorker(Generic[T, R]):
         self._starting = None
         if isinstance(answer, Failed):
             recipe.made(well=False)
-            self._leave()
+            self._leave(lost=False)
             wrong = open_error(answer, "the far side")
             raise WorkerFault(wrong) from wrong
         assert isinstance(answer, Started)
@@ -294,14 +299,14 @@ class RemoteWorker(Generic[T, R]):
         while not answer.done():
             try:
                 if interrupt and place.kill():
-                    self._leave()
+                    self._forget()
                     return
                 if told is None or (told.done() and not _found(told)):
                     told = place.ask("tell", self._hand, call, interrupt=interrupt)
                 called.acquire(timeout=pause)
                 pause = min(BEAT, 2 * pause)
                 if not answer.done() and place.lost() is not None:
-                    self._leave()
+                    self._leave(lost=True)
                     return
             except Interrupted:
                 # Also once more after a while, if the first was swallowed.
@@ -340,14 +345,14 @@ class RemoteWorker(Generic[T, R]):
     def _lose(self, why: str) -> WorkerFault:
         """Let go of a far side that is gone; return what to raise."""
         host = self._host
-        self._leave()
+        self._leave(lost=True)
         return WorkerFault(WorkerLost(self._recipe.name, host, why))
 
-    def _leave(self) -> None:
+    def _leave(self, *, lost: bool) -> None:
         place, placing = self._place, self._placing
         self._forget()
         if place is not None:
-            place.leave()
+            place.leave(lost=lost)
         elif placing is not None:
             placing.add_done_callback(_leave_when_placed)
 
@@ -397,7 +402,7 @@ def _found(told: Future[Any]) -> bool:
 
 def _leave_when_placed(placing: Future[Place]) -> None:
     with suppress(BaseException):
-        placing.result().leave()
+        placing.result().leave(lost=False)
 
 
 class HandOptions(TypedDict, total=False):

@@ -66,7 +66,7 @@ class LoopPlace:
     def lost(self) -> str | None:
         return self.why
 
-    def leave(self) -> None:
+    def leave(self, *, lost: bool) -> None:
         self.host = None
 
     def kill(self) -> bool:
