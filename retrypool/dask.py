@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 from retrypool.checks import Duration, seconds
 from retrypool.errors import InvalidType, InvalidValue, MissingExtra
 from retrypool.model.worker import AnyWorker, WorkerSpec
-from retrypool.remote.worker import HandOptions, remote_workers
+from retrypool.remote.specs import HandOptions, remote_workers
 
 if TYPE_CHECKING:
     from distributed import Client

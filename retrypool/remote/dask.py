@@ -12,12 +12,15 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from retrypool.remote.engine import EngineClosed, Place
 from retrypool.remote.host import Host
-from retrypool.remote.worker import BEAT, EngineClosed, Place
 
 __all__ = ["DaskEngine"]
 
 log = logging.getLogger("retrypool")
+
+BETWEEN_LOOKS = 1.0
+"""Seconds between two questions to the scheduler, at least."""
 
 WARY = 5.0
 """Seconds without a heartbeat after which a process is given no new hands."""
@@ -151,7 +154,7 @@ class DaskPlace:
 
 
 class _View:
-    """What the scheduler knows of its workers, asked for at most once a beat while somebody waits."""
+    """What the scheduler knows of its workers, asked for at most once a second, while somebody waits."""
 
     def __init__(self, engine: DaskEngine, silence: float) -> None:
         self._engine = engine
@@ -165,7 +168,7 @@ class _View:
         """Ask the scheduler, if it was not asked just now."""
         now = time.monotonic()
         pending = self._pending
-        if (pending is None or pending.done()) and now - self._asked >= BEAT:
+        if (pending is None or pending.done()) and now - self._asked >= BETWEEN_LOOKS:
             self._asked = now
             self._pending = start(self._engine.client, self._fetch(now))
 

@@ -9,8 +9,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
+from retrypool.remote.engine import EngineClosed, Place
 from retrypool.remote.host import Steps
-from retrypool.remote.worker import EngineClosed, Place
 
 __all__ = ["RayEngine"]
 

@@ -15,111 +15,26 @@ processes come about and carries the calls.
 from __future__ import annotations
 
 import itertools
-import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-from typing_extensions import TypedDict, Unpack
-
-from retrypool.checks import Duration, seconds, unknown_option
-from retrypool.errors import Interrupted, InvalidType, Unrecoverable, WorkerFault, WorkerLost
-from retrypool.model.cancel import CancelToken
+from retrypool.errors import Interrupted, Unrecoverable, WorkerFault, WorkerLost
 from retrypool.model.context import Context
-from retrypool.model.worker import AnyWorker, WorkerSpec, as_spec
-from retrypool.policy.rates import RateOption
-from retrypool.remote.wire import PYTHON, WIRE, Failed, Order, Started, dump, dump_by_value, load, open_error
+from retrypool.remote.engine import EngineClosed, Place, Recipe
+from retrypool.remote.wire import PYTHON, WIRE, Failed, Order, Started, dump, load, open_error
 
-__all__ = ["Engine", "EngineClosed", "HandOptions", "Limits", "Place", "RemoteWorker", "remote_workers"]
+__all__ = ["BEAT", "RemoteWorker"]
 
-A = TypeVar("A")
 T = TypeVar("T")
 R = TypeVar("R")
 
 BEAT = 1.0
 """Seconds after which a thread that waits looks whether what it waits for can still come."""
-
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-"""Seconds before one that could not be made is made again: the first time, and at most."""
-
-
-class Place(Protocol):
-    """A `Host` that an engine has made, and the room of one hand in it."""
-
-    def ask(self, method: str, *args: object, **kwargs: object) -> Future[Any]:
-        """Call a method of the `Host`. Does not block. What the future raises, the engine has raised."""
-        ...
-
-    def lost(self) -> str | None:
-        """Say why no answer can come any more, if that is so. Asked about once a second; does not block."""
-        ...
-
-    def leave(self, *, lost: bool) -> None:
-        """Give the room back; a process that nobody needs is ended. Does not block.
-
-        `lost` says that no other hand should be made in that process.
-        """
-        ...
-
-    def kill(self) -> bool:
-        """End the process with all that runs in it, if the engine can and it is this hand's alone."""
-        ...
-
-
-class Engine(Protocol):
-    """What makes processes in a cluster, with a `Host` in each."""
-
-    def place(self) -> Future[Place]:
-        """Find room for a hand. Does not block. May take long: clusters grow."""
-        ...
-
-
-class EngineClosed(Exception):
-    """Raised by an engine that can't make anything any more. No `WorkerFault`: no other hand can help."""
-
-
-class Limits:
-    """How long the head waits for the far side. Seconds."""
-
-    def __init__(self, *, start_timeout: Duration, stop_timeout: Duration) -> None:
-        self.start = seconds("start_timeout", start_timeout)
-        self.stop = seconds("stop_timeout", stop_timeout)
-
-
-class Recipe(Generic[A, T, R]):
-    """What a remote worker is made of, over and over; and when it may be made again."""
-
-    def __init__(
-        self, engine: Engine, factory: Callable[[A], AnyWorker[T, R]], argument: A, name: str, limits: Limits
-    ) -> None:
-        self.engine = engine
-        self.name = name
-        self.limits = limits
-        self.packed = dump_by_value((factory, argument))
-        self._failures = 0  # to make it, in a row
-        self._not_before = 0.0
-
-    def __call__(self) -> RemoteWorker[T, R]:
-        return RemoteWorker(self)
-
-    def wait_for_turn(self, ctx: Context) -> None:
-        """Wait until it may be made again, or raise if the attempt is over before."""
-        pause = self._not_before - time.monotonic()
-        if pause > 0:
-            ctx.sleep(pause)
-
-    def made(self, well: bool) -> None:
-        """Take note of how it went."""
-        if well:
-            self._failures, self._not_before = 0, 0.0
-            return
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures, 16)) * random.uniform(0.5, 1.0)
-        self._failures += 1
-        self._not_before = time.monotonic() + pause
 
 
 class RemoteWorker(Generic[T, R]):
@@ -403,47 +318,3 @@ def _found(told: Future[Any]) -> bool:
 def _leave_when_placed(placing: Future[Place]) -> None:
     with suppress(BaseException):
         placing.result().leave(lost=False)
-
-
-class HandOptions(TypedDict, total=False):
-    """The options of a `WorkerSpec` that remote workers have too."""
-
-    name: str | None  # what the workers' names begin with; default: the factory's
-    group: str | None  # one for all; default: each has its own
-    concurrency: int
-    rate: RateOption
-    tags: Iterable[str]
-    cancel: CancelToken | None
-
-
-def remote_workers(
-    engine: Engine,
-    factory: Callable[[A], AnyWorker[T, R]],
-    arguments: Iterable[A],
-    *,
-    start_timeout: Duration,
-    stop_timeout: Duration,
-    **options: Unpack[HandOptions],
-) -> list[WorkerSpec[T, R]]:
-    """Return a worker for each argument, for a pool. The options are those of a `WorkerSpec`."""
-    if not callable(factory):
-        raise InvalidType("factory", factory, "a class or a function that makes a worker of an argument")
-    for option in options:
-        if option not in HandOptions.__annotations__:
-            raise unknown_option(option, HandOptions.__annotations__)
-    limits = Limits(start_timeout=start_timeout, stop_timeout=stop_timeout)
-    base = options.get("name")
-    if base is None:
-        base = getattr(factory, "__name__", "worker").strip("<>")
-    own: Any = options
-    specs: list[WorkerSpec[T, R]] = []
-    for number, argument in enumerate(arguments):
-        name = f"{base}-{number}"
-        try:
-            recipe = Recipe(engine, factory, argument, name, limits)
-        except Exception as error:
-            expected = f"what can be sent to another process; {_said(error)}"
-            # Not the argument itself: it may be a secret.
-            raise InvalidType("factory, or argument", number, expected) from error
-        specs.append(as_spec(WorkerSpec(factory=recipe), **own | {"name": name}))
-    return specs

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from retrypool.remote.host import Host
-from retrypool.remote.worker import remote_workers
+from retrypool.remote.specs import remote_workers
 
 #: What CI says must be there: "dask ray".
 REQUIRED = os.environ.get("RETRYPOOL_ENGINES", "").split()

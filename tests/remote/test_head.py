@@ -10,8 +10,8 @@ import pytest
 
 from retrypool import InvalidType, MissingExtra, Outcome, Pool, RetryPolicy, WorkerFault, WorkerLost, fixed
 from retrypool.remote import worker as remote
+from retrypool.remote.engine import EngineClosed
 from retrypool.remote.host import Host
-from retrypool.remote.worker import EngineClosed
 
 from .conftest import LoopCluster
 from .test_remote_workers import caller, echo, wait_for
@@ -77,7 +77,7 @@ def _look_up(number: int) -> Any:
 def _by_reference(spec: Any, factory: Any) -> Any:
     import pickle
 
-    spec.factory.packed = pickle.dumps((_Reference(factory), "token"))
+    spec.factory.args[0].packed = pickle.dumps((_Reference(factory), "token"))
     return spec
 
 
