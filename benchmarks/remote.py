@@ -37,7 +37,7 @@ def dask_client() -> Any:
     from distributed import Client, LocalCluster
 
     cluster = LocalCluster(
-        n_workers=PROCESSES, threads_per_worker=1, dashboard_address=None, silence_logs="CRITICAL"
+        n_workers=PROCESSES, threads_per_worker=1, dashboard_address=":0", silence_logs="CRITICAL"
     )
     client = Client(cluster, direct_to_workers=True)
     atexit.register(cluster.close)

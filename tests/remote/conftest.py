@@ -125,7 +125,7 @@ class DaskCluster(Cluster):
         from distributed import Client, LocalCluster
 
         self.cluster = LocalCluster(
-            n_workers=3, threads_per_worker=1, dashboard_address=None, silence_logs="CRITICAL"
+            n_workers=3, threads_per_worker=1, dashboard_address=":0", silence_logs="CRITICAL"
         )
         self.client = Client(self.cluster, direct_to_workers=True)
 
