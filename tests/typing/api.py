@@ -144,5 +144,5 @@ def callbacks_know_the_result() -> None:
 def wrong_calls_are_refused(pool: Pool[str, bytes]) -> None:
     pool.dispatch(3)  # type: ignore[arg-type]
     pool.dispatch("page", RetryPolicy())  # type: ignore[call-arg, arg-type]
-    Pool([fetch], attempts=3)  # type: ignore[call-arg]
+    Pool([fetch], attempts=3)  # type: ignore[arg-type]
     RetryPolicy(attempts="five")  # type: ignore[arg-type]
