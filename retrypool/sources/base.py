@@ -13,6 +13,7 @@ What every broker must do:
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import socket
@@ -46,6 +47,8 @@ __all__ = [
     "checked_seconds",
     "head_name",
 ]
+
+log = logging.getLogger("retrypool")
 
 T = TypeVar("T")
 
@@ -199,11 +202,15 @@ class Source(ABC):
     def persist(self, call: Callable[[], T]) -> T:
         """Return `call()`, tried again for `send_timeout` seconds as long as it raises `Disconnected`."""
         until, backoff = time.monotonic() + self.send_timeout, Backoff()
+        told = False
         while True:
             try:
                 return call()
             except Disconnected as error:
                 pause = backoff.next()
+                if not told:
+                    log.warning("%r: not reached, trying again for %g s: %s", self, self.send_timeout, error)
+                    told = True
                 if time.monotonic() + pause >= until:
                     why = f"not reached within {self.send_timeout:g} s: {error}"
                     raise SourceError(repr(self), why) from error

@@ -286,10 +286,7 @@ class RabbitQueue(Source):
 
     def open(self, holder: Holder, window: int) -> Session:
         """Begin to consume. Raises `SourceError`."""
-        try:
-            return RabbitSession(self, holder, window)
-        except Disconnected as error:
-            raise SourceError(repr(self), f"can't be reached: {error}") from error
+        return self.persist(lambda: RabbitSession(self, holder, window))
 
 
 class _Parcel:

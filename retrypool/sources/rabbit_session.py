@@ -217,7 +217,7 @@ class RabbitSession(Session):
     def close(self) -> None:
         """Close the connection: the broker takes back what is not settled."""
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is not None and connection.is_open:
             try:
                 connection.close()
             except Exception:  # noqa: BLE001 - it is broken already

@@ -22,7 +22,8 @@ from retrypool.sources.base import (
 )
 from retrypool.sources.envelope import Outgoing, encode
 from retrypool.sources.letters import DeadLetter, checked_letter, sendable
-from retrypool.sources.redis_session import BATCH, RedisSession, fields, now, packed, read_letter
+from retrypool.sources.redis_session import BATCH, RedisSession
+from retrypool.sources.redis_wire import fields, now, packed, read_letter
 
 __all__ = ["RedisStream"]
 
@@ -93,15 +94,34 @@ class RedisStream(Source):
             yield
         except (errors.ConnectionError, errors.TimeoutError, errors.ReadOnlyError, OSError) as error:
             raise Disconnected(f"{type(error).__name__}: {error}") from error
-        except errors.OutOfMemoryError as error:
-            raise SourceError(repr(self), f"Redis is full and takes nothing more: {error}") from error
-        except (errors.ResponseError, errors.ExecAbortError) as error:
+        except self.full as error:
             text = str(error)
+            if self.is_full(error):
+                raise SourceError(repr(self), f"Redis is full and takes nothing more: {text}") from error
             if text.startswith(("MASTERDOWN", "LOADING", "CLUSTERDOWN", "TRYAGAIN", "UNBLOCKED")):
                 raise Disconnected(text) from error
-            if "OOM" in text:
-                raise SourceError(repr(self), f"Redis is full and takes nothing more: {text}") from error
             raise SourceError(repr(self), text) from error
+        except errors.WatchError as error:  # also raised for a connection that is lost while a key is watched
+            raise Disconnected(str(error)) from error
+
+    @contextmanager
+    def unless_changed(self) -> Iterator[None]:
+        """Let it be if a watched key has changed. If Redis may have done it all the same: `Disconnected`."""
+        try:
+            yield
+        except self.library.exceptions.WatchError as error:
+            if "Watched variable changed" not in str(error):
+                raise Disconnected(str(error)) from error
+
+    @property
+    def full(self) -> tuple[type[Exception], ...]:
+        """What redis-py may raise when Redis is full, among others."""
+        return (self.library.exceptions.ResponseError, self.library.exceptions.ExecAbortError)
+
+    def is_full(self, error: BaseException) -> bool:
+        """Return whether that is what Redis says."""
+        out_of_memory = isinstance(error, self.library.exceptions.OutOfMemoryError)
+        return out_of_memory or "OOM" in str(error) or "maxmemory" in str(error)
 
     def check(self, client: Any) -> None:
         """Refuse a Redis that may lose messages, or is too old."""
@@ -119,9 +139,14 @@ class RedisStream(Source):
 
     def create_group(self, client: Any) -> None:
         """Make the group, which is to see the stream from its beginning, unless it is there."""
+        errors = self.library.exceptions
         try:
             client.xgroup_create(self.name, self.group, id="0", mkstream=True)
-        except self.library.exceptions.ResponseError as error:
+        except errors.OutOfMemoryError:
+            # Redis is full, and says so before it looks whether the group is there.
+            if not any(group["name"] == self.group.encode() for group in client.xinfo_groups(self.name)):
+                raise
+        except errors.ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
 
@@ -190,7 +215,7 @@ class RedisStream(Source):
         checked_letter(letter)
         again = encode(letter.data, sendable(letter.options))
 
-        def move(client: Any) -> str:
+        def move(client: Any) -> str | None:
             with client.pipeline(transaction=True) as pipe:
                 pipe.watch(self.key("dead"))
                 if not pipe.xrange(self.key("dead"), letter.id, letter.id):
@@ -198,13 +223,13 @@ class RedisStream(Source):
                 pipe.multi()
                 pipe.xdel(self.key("dead"), letter.id)
                 pipe.xadd(self.name, fields(again))
-                return str(pipe.execute()[1].decode())
+                with self.unless_changed():
+                    return str(pipe.execute()[1].decode())
+            return None
 
-        while True:
-            try:
-                return str(self._speak(move))
-            except self.library.exceptions.WatchError:
-                continue
+        while (id := self._speak(move)) is None:
+            pass  # others have written dead letters at that moment
+        return id
 
     def close(self) -> None:
         """Let go of the connection that was made for sending. It may be used again."""
@@ -217,7 +242,4 @@ class RedisStream(Source):
 
     def open(self, holder: Holder, window: int) -> Session:  # noqa: ARG002 - nothing is fetched ahead
         """Begin to consume. Raises `SourceError`."""
-        try:
-            return RedisSession(self, holder)
-        except Disconnected as error:
-            raise SourceError(repr(self), f"can't be reached: {error}") from error
+        return self.persist(lambda: RedisSession(self, holder))

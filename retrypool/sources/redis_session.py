@@ -19,7 +19,6 @@ No scripts: all of this is WATCH, MULTI and EXEC.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -28,10 +27,10 @@ from typing import Any, Protocol
 
 from retrypool.errors import SourceError
 from retrypool.sources.base import Disconnected, Holder, Message, Session, Settlement, Verdict, head_name
-from retrypool.sources.envelope import Outgoing, decode
-from retrypool.sources.letters import DeadLetter, dead_letter
+from retrypool.sources.envelope import decode
+from retrypool.sources.redis_wire import buried, now, unpacked
 
-__all__ = ["BATCH", "RedisSession", "fields", "now", "packed", "read_letter"]
+__all__ = ["BATCH", "RedisSession"]
 
 BATCH = 500
 """Entries in one transaction, at the most."""
@@ -53,7 +52,11 @@ class RedisServer(Protocol):
 
     def connect(self) -> Any: ...
     def key(self, *parts: str) -> str: ...
+    @property
+    def full(self) -> tuple[type[Exception], ...]: ...
+    def is_full(self, error: BaseException) -> bool: ...
     def speaking(self) -> AbstractContextManager[None]: ...
+    def unless_changed(self) -> AbstractContextManager[bool | None]: ...
     def check(self, client: Any) -> None: ...
     def create_group(self, client: Any) -> None: ...
 
@@ -83,8 +86,11 @@ class RedisSession(Session):
             with server.speaking():
                 server.check(self._writer)
                 server.create_group(self._writer)
-                self._writer.set(self._hold, "1", px=_DAY)
                 self._clean_up()
+                try:
+                    self._take_hold()
+                except server.full:
+                    pass  # a full Redis is worked off too
         except BaseException:
             self.close()
             raise
@@ -104,10 +110,8 @@ class RedisSession(Session):
                 return
             pipe.multi()
             pipe.xgroup_delconsumer(self._stream, self._group, consumer)
-            try:
+            with self._server.unless_changed():
                 pipe.execute()
-            except self._server.library.exceptions.WatchError:
-                pass
 
     # -- the fetching thread ---------------------------------------------------------------------
 
@@ -115,11 +119,7 @@ class RedisSession(Session):
         """See `Session`."""
         try:
             with self._server.speaking():
-                if self._orphans:
-                    if found := self._adopt(limit):
-                        return found
-                    self._orphans = False
-                if time.monotonic() >= self._sweep_at and (found := self._sweep(limit)):
+                if found := self._look_about(limit):
                     return found
                 block = max(1, int(1000 * min(timeout, self._sweep_at - time.monotonic())))
                 answer = self._reader.xreadgroup(
@@ -132,6 +132,21 @@ class RedisSession(Session):
             self._restore(error)
             raise
         return [self._message(id, found, 1) for _, entries in answer or () for id, found in entries]
+
+    def _look_about(self, limit: int) -> list[Message]:
+        """Return messages that others have left, or that did not arrive."""
+        try:
+            if self._orphans:
+                if found := self._adopt(limit):
+                    return found
+                self._orphans = False
+            if time.monotonic() >= self._sweep_at:
+                return self._sweep(limit)
+        except self._server.full as error:
+            if not self._server.is_full(error):
+                raise
+            # It takes no transactions. What waits is fetched all the same, and that makes room.
+        return []
 
     def _message(self, id: bytes, fields: dict[bytes, bytes] | None, deliveries: int) -> Message:
         fields = fields or {}
@@ -182,19 +197,18 @@ class RedisSession(Session):
 
     def _adopt(self, limit: int) -> list[Message]:
         """Take up entries that Redis gave to this head in an answer that did not arrive."""
-        with self._reader.pipeline(transaction=True) as pipe:
-            pipe.watch(self._hold)
-            mine = self._mine(pipe) if pipe.exists(self._hold) else {}
-            fresh = {id: count + 1 for id, count in mine.items() if not self._holder.holds(id)}
-            taken = dict(list(fresh.items())[:limit])
-            if not taken:
-                return []
-            pipe.multi()
-            pipe.xclaim(self._stream, self._group, self._me, 0, list(taken))
-            try:
-                return self._messages(pipe.execute()[0], taken)
-            except self._server.library.exceptions.WatchError:
-                return []  # they were taken by another just now
+        while True:
+            with self._reader.pipeline(transaction=True) as pipe:
+                pipe.watch(self._hold)
+                mine = self._mine(pipe) if pipe.exists(self._hold) else {}
+                fresh = {id: count + 1 for id, count in mine.items() if not self._holder.holds(id)}
+                taken = dict(list(fresh.items())[:limit])
+                if not taken:
+                    return []
+                pipe.multi()
+                pipe.xclaim(self._stream, self._group, self._me, 0, list(taken))
+                with self._server.unless_changed():
+                    return self._messages(pipe.execute()[0], taken)
 
     def _move_due(self) -> None:
         """Move due messages into the stream, unless another head is about it."""
@@ -218,10 +232,8 @@ class RedisSession(Session):
                 pipe.zrem(self._delayed, member)
                 pipe.xadd(self._stream, unpacked(member))
             pipe.delete(mover)
-            try:
+            with self._server.unless_changed():  # it may have taken so long that another is at it
                 pipe.execute()
-            except self._server.library.exceptions.WatchError:
-                return  # it took so long that another may be at it
         self._sweep_at = min(self._sweep_at, time.monotonic() + 0.05)
 
     # -- the keeper ------------------------------------------------------------------------------
@@ -245,25 +257,23 @@ class RedisSession(Session):
     def _settle(self, due: Sequence[Settlement]) -> None:
         through: list[Settlement] = []
         late: list[Settlement] = []
+        to_write: list[Settlement] = []
 
-        def tell(pipe: Any) -> None:
-            through.clear()
-            late.clear()
-            to_write = []
-            mine = self._mine(pipe) if self._in_doubt else None
+        def sort(full: bool) -> None:
+            for kind in (through, late, to_write):
+                kind.clear()
+            mine = self._mine() if self._in_doubt else None
             for each in due:
                 id = each.message.uid
-                if mine is not None and id not in mine and not self._elsewhere(pipe, id):
+                if mine is not None and id not in mine and not self._elsewhere(id):
                     through.append(each)  # it was carried out, and nobody told us
                 elif id in self._taken or (mine is not None and id not in mine):
                     late.append(each)
-                else:
+                elif not full or each.verdict is not Verdict.BURY:
                     through.append(each)
                     to_write.append(each)
-            pipe.multi()
-            self._write(pipe, to_write)
 
-        self._transact(tell)
+        self._transact(sort, lambda pipe: self._write(pipe, to_write))
         self._in_doubt = False
         for each in late:
             self._taken.discard(each.message.uid)
@@ -273,6 +283,10 @@ class RedisSession(Session):
             self._holder.settled(each)
             if each.verdict is Verdict.RELEASE:
                 self._sweep_at = 0.0  # this head may take it as well as any other
+        if len(through) + len(late) < len(due):
+            raise Disconnected(
+                "Redis is full, and takes no dead letters"
+            )  # they are kept until there is room
 
     def _write(self, pipe: Any, settlements: Sequence[Settlement]) -> None:
         done = []
@@ -301,14 +315,15 @@ class RedisSession(Session):
         messages = {message.uid: message for message in held}
         asked: list[str] = []
 
-        def renew(pipe: Any) -> None:
+        def sort(_full: bool) -> None:
             asked[:] = [id for id in messages if id not in self._taken]
-            pipe.multi()
+
+        def write(pipe: Any) -> None:
             pipe.pexpire(self._hold, _DAY)
             if asked:
                 pipe.xclaim(self._stream, self._group, self._me, 0, asked, justid=True)
 
-        answers = self._transact(renew)
+        answers = self._transact(sort, write)
         # What somebody has deleted from the stream is nobody's any more.
         kept = {id.decode() for id in answers[-1]} if asked else set()
         for id, message in messages.items():
@@ -316,65 +331,74 @@ class RedisSession(Session):
                 self._taken.discard(id)
                 self._holder.lost(message)
 
-    def _transact(self, build: Callable[[Any], None]) -> list[Any]:
-        """Carry out a transaction about entries of this head, unless one is taken from it meanwhile.
+    def _transact(self, sort: Callable[[bool], None], write: Callable[[Any], None]) -> list[Any]:
+        """Carry out what is said of entries of this head, unless one of them is taken from it meanwhile.
 
-        `build(pipe)` may ask, then calls `pipe.multi()` and says what is to be done. `_taken` is up to date
-        then.
+        `sort(full)` decides about what, when `_taken` is up to date; `write(pipe)` says it.
         """
-        watch_error = self._server.library.exceptions.WatchError
         try:
             with self._server.speaking():
-                while True:
-                    with self._writer.pipeline(transaction=True) as pipe:
-                        try:
-                            pipe.watch(self._hold)
-                            if not pipe.exists(self._hold) and not self._look_again(pipe):
-                                continue
-                            build(pipe)
-                            return list(pipe.execute())
-                        except watch_error:
-                            continue
+                try:
+                    return self._guarded(sort, write)
+                except self._server.full as error:
+                    if not self._server.is_full(error):
+                        raise
+                    # A full Redis takes no transactions, but single commands that need no memory. To let it
+                    # become emptier is worth more than the guard, which can't be had.
+                    self._mark_taken()
+                    sort(True)
+                    with self._writer.pipeline(transaction=False) as pipe:
+                        write(pipe)
+                        return list(pipe.execute())
         except Disconnected:
             self._in_doubt = True
             raise
         except SourceError as error:
             self._restore(error)
-            if "full" in error.why:
-                raise Disconnected(error.why) from error  # what is held is kept until there is room
             raise
 
-    def _look_again(self, pipe: Any) -> bool:
-        """Find out what was taken from this head; return False if there is more to find out."""
-        held = self._holder.messages()  # first: what is fetched after this was not taken
-        pipe.unwatch()
-        there = True
-        try:
-            # First the key, then the look: whoever takes something after that deletes the key again.
-            self._writer.set(self._hold, "1", px=_DAY)
-        except self._server.library.exceptions.OutOfMemoryError:
-            there = False  # Redis is full. What is seen now must do
-        pipe.watch(self._hold)
-        if there and not pipe.exists(self._hold):
-            return False
-        mine = self._mine(pipe)
-        self._taken |= {message.uid for message in held if message.uid not in mine}
-        return True
+    def _guarded(self, sort: Callable[[bool], None], write: Callable[[Any], None]) -> list[Any]:
+        while True:
+            with self._writer.pipeline(transaction=True) as pipe:
+                pipe.watch(self._hold)
+                if not pipe.exists(self._hold):
+                    pipe.unwatch()
+                    # First the key, then the look: whoever takes something after that deletes the key again.
+                    self._take_hold()
+                    pipe.watch(self._hold)
+                    if not pipe.exists(self._hold):
+                        continue
+                    self._mark_taken()
+                sort(False)
+                pipe.multi()
+                write(pipe)
+                with self._server.unless_changed():
+                    return list(pipe.execute())
 
-    def _mine(self, pipe: Any) -> dict[str, int]:
+    def _mark_taken(self) -> None:
+        """Find out what was taken from this head."""
+        held = self._holder.messages()  # first: what is fetched after this was not taken
+        mine = self._mine()
+        self._taken |= {message.uid for message in held if message.uid not in mine}
+
+    def _take_hold(self) -> None:
+        """Make the key that is there as long as nothing is taken from this head."""
+        self._writer.set(self._hold, "1", px=_DAY)
+
+    def _mine(self, client: Any = None) -> dict[str, int]:
         """Return the entries that this head has, and how often each was delivered."""
         found: dict[str, int] = {}
-        start = "-"
+        start, ask = "-", self._writer if client is None else client
         while True:
-            page = pipe.xpending_range(self._stream, self._group, start, "+", 1000, self._me)
+            page = ask.xpending_range(self._stream, self._group, start, "+", 1000, self._me)
             found.update({entry["message_id"].decode(): entry["times_delivered"] for entry in page})
             if len(page) < 1000:
                 return found
             start = "(" + page[-1]["message_id"].decode()
 
-    def _elsewhere(self, pipe: Any, id: str) -> bool:
+    def _elsewhere(self, id: str) -> bool:
         """Return whether another head has an entry that is not this one's."""
-        entries = pipe.xpending_range(self._stream, self._group, id, id, 1)
+        entries = self._writer.xpending_range(self._stream, self._group, id, id, 1)
         return bool(entries) and entries[0]["consumer"].decode() != _RELEASED
 
     def reconnect(self) -> None:
@@ -394,44 +418,3 @@ class RedisSession(Session):
         finally:
             self._reader.close()
             self._writer.close()
-
-
-def now(client: Any) -> float:
-    """Return the seconds since the epoch on Redis's clock."""
-    seconds, micros = client.time()
-    return float(seconds + micros / 1e6)
-
-
-def fields(each: Outgoing) -> dict[str, bytes]:
-    """Return the fields of a message that is sent."""
-    return {"d": each.data, "o": each.options} if each.options else {"d": each.data}
-
-
-def packed(uid: str, each: Outgoing) -> bytes:
-    """Return what stands for a message in the set of delayed ones."""
-    return b"\0".join((uid.encode(), each.options, each.data))
-
-
-def unpacked(member: bytes) -> dict[str, bytes]:
-    """Return the fields of a message that was delayed."""
-    _, options, data = member.split(b"\0", 2)
-    return {"d": data, "o": options} if options else {"d": data}
-
-
-def buried(settlement: Settlement) -> dict[str, bytes]:
-    """Return the fields of a dead letter."""
-    message = settlement.message
-    options = message.mark if isinstance(message.mark, bytes) else b""
-    note = json.dumps({**settlement.letter, "uid": message.uid, "deliveries": message.deliveries})
-    return {"d": message.raw, "o": options, "letter": note.encode()}
-
-
-def read_letter(id: str, found: dict[bytes, bytes]) -> DeadLetter:
-    """Return the dead letter of these fields."""
-    data, options, _ = decode(found.get(b"d"), found.get(b"o"))
-    try:
-        note = json.loads(found.get(b"letter", b"{}"))
-    except ValueError:
-        note = {}
-    raw = found.get(b"d", b"")
-    return dead_letter(id, note.get("uid", ""), data, options, int(note.get("deliveries", 0)), raw, note)

@@ -3,19 +3,14 @@
 import importlib.util
 import itertools
 import os
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from retrypool.sources import MemoryQueue, RabbitQueue, RedisStream, Source
 
-sys.path.insert(0, str(Path(__file__).parent))
-from servers import Proxy, RabbitServer, RedisServer, Server, running
-
-sys.path.pop(0)
+from .servers import Proxy, RabbitServer, RedisServer, Server, running
 
 _number = itertools.count(1).__next__
 

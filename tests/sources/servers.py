@@ -201,7 +201,7 @@ class Proxy:
                 client.close()
                 return
             try:
-                server = socket.create_connection(("127.0.0.1", self._target), 5)
+                server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 client.close()
                 continue
