@@ -116,11 +116,14 @@ class Session(ABC):
     """One head's hold on a source. Any method may raise `Disconnected`, and is then called again."""
 
     beat: float  # seconds between two calls of `renew`
-    lag: float = 0.0  # seconds for which `fetch` may find nothing, although there are messages
 
     @abstractmethod
     def fetch(self, limit: int, timeout: float) -> Sequence[Message]:
         """Return up to `limit` messages, waiting `timeout` seconds at the most. The fetching thread."""
+
+    def may_have_more(self) -> bool:
+        """Return whether there may be messages, although `fetch` has found none. The fetching thread."""
+        return False
 
     @abstractmethod
     def wait(self, timeout: float) -> None:

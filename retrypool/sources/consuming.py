@@ -15,10 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import CancelledError
-from typing import Any, Protocol
-
-from typing_extensions import Unpack
+from typing import Any
 
 from retrypool.checks import Duration, count, optional_seconds, seconds
 from retrypool.ctrl_c import acquire, join
@@ -28,14 +25,9 @@ from retrypool.errors import (
     NoWorkers,
     PoolClosed,
     QueueFull,
-    TaskNotFound,
-    Unrecoverable,
 )
 from retrypool.model.cancel import CancelToken
-from retrypool.model.record import DeadTask
-from retrypool.model.settings import TaskOptions
 from retrypool.model.task import Task
-from retrypool.policy.retry import DROPPED
 from retrypool.sources.base import (
     Backoff,
     Consumed,
@@ -45,9 +37,8 @@ from retrypool.sources.base import (
     Source,
     Verdict,
 )
-from retrypool.sources.envelope import time_left
 from retrypool.sources.letters import letter, told
-from retrypool.states import TaskState
+from retrypool.sources.verdicts import Head, options_of, verdict_on
 
 __all__ = ["consume"]
 
@@ -62,19 +53,6 @@ LINGER = 0.001
 SETTLING = 30.0
 """Seconds for which the end of `consume` waits for a broker that can't be reached. What it does not
 take in then is delivered again."""
-
-_KNOWS_KEYS = "key" in TaskOptions.__annotations__
-
-
-class Head(Protocol):
-    """What it needs of a pool: nothing that a user could not call."""
-
-    @property
-    def closed(self) -> bool: ...
-    def dispatch(self, data: Any, **options: Unpack[TaskOptions]) -> Task[Any, Any]: ...
-    def cancel_task(self, task: Task[Any, Any]) -> bool: ...
-    def pull_dead_task(self, task: int, /) -> DeadTask[Any]: ...
-    def workers(self) -> list[Any]: ...
 
 
 def consume(
@@ -166,8 +144,6 @@ class Consumption:
         """Fetch and dispatch; return whether it was cancelled, and not idle or closed."""
         backoff = Backoff()
         quiet_since = time.monotonic()
-        if idle is not None:
-            idle = max(idle, self._session.lag)
         while not self._pool.closed:
             if cancel.cancelled:
                 return True
@@ -201,7 +177,9 @@ class Consumption:
             if messages or self._held or self._down:
                 quiet_since = now
             elif idle is not None and now - quiet_since >= idle:
-                return False
+                if not self._session.may_have_more():
+                    return False
+                self._wait(0.02)
         return False
 
     def _take(self, message: Message) -> None:
@@ -219,7 +197,7 @@ class Consumption:
             why = f"delivered {message.deliveries - 1} times, and never brought to an end"
             self._end(entry, Verdict.BURY, letter("deliveries", why))
             return
-        options = _options(message)
+        options = options_of(message)
         if options.get("deadline", 1) <= 0:
             self._end(
                 entry, Verdict.BURY, letter("deadline", "its deadline had passed when it was delivered")
@@ -383,24 +361,8 @@ class Consumption:
             return  # lost meanwhile
         task = entry.task
         if entry.settlement is None and task is not None:
-            if task.state is TaskState.SUCCEEDED:
-                entry.settlement = Settlement(entry.message, Verdict.ACK)
-            elif task.state is TaskState.DEAD:
-                entry.settlement = Settlement(entry.message, Verdict.BURY, self._letter_of(task))
-            else:
-                dropped = _reason(task) == DROPPED
-                verdict = Verdict.ACK if dropped else Verdict.RELEASE
-                entry.settlement = Settlement(entry.message, verdict)
+            entry.settlement = verdict_on(task, entry.message, self._pool)
         self._due[uid] = entry
-
-    def _letter_of(self, task: Task[Any, Any]) -> Mapping[str, object]:
-        error = task.exception()
-        try:
-            dead = self._pool.pull_dead_task(task.id)
-        except TaskNotFound:  # dropped by dead_limit, or taken by somebody else
-            reason = "unrecoverable" if isinstance(error, Unrecoverable) else "attempts"
-            return letter(reason, error, task.history)
-        return letter(dead.reason.value, error, dead.history)
 
     def settled(self, settlement: Settlement) -> None:
         """The broker has taken a settlement in."""
@@ -436,24 +398,3 @@ class Consumption:
     def _let_go(self, uid: str) -> _Entry | None:
         self._due.pop(uid, None)
         return self._held.pop(uid, None)
-
-
-def _options(message: Message) -> dict[str, Any]:
-    """What `dispatch` is given of a message's options."""
-    options = dict(message.options)
-    left = time_left(options)
-    options.pop("sent", None)
-    if left is not None:
-        options["deadline"] = left
-    if not _KNOWS_KEYS and "key" in options:
-        metadata = options.get("metadata")
-        options["metadata"] = {**(metadata if isinstance(metadata, dict) else {}), "key": options.pop("key")}
-    return options
-
-
-def _reason(task: Task[Any, Any]) -> str | None:
-    try:
-        task.exception(0)
-    except CancelledError as error:
-        return str(error)
-    return None

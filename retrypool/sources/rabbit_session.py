@@ -47,6 +47,7 @@ class RabbitServer(Protocol):
     def speaking(self) -> AbstractContextManager[None]: ...
     def declare(self, channel: Any) -> None: ...
     def publish(self, channel: Any, body: bytes, properties: Any, due: float) -> None: ...
+    def size(self) -> int: ...
     def properties(self, uid: str, headers: dict[str, object]) -> Any: ...
 
 
@@ -57,7 +58,6 @@ class RabbitSession(Session):
     # thread takes.
 
     beat = 1.0
-    lag = 0.2
 
     def __init__(self, server: RabbitServer, holder: Holder, window: int) -> None:
         self._server, self._holder, self._window = server, holder, window
@@ -139,6 +139,10 @@ class RabbitSession(Session):
             except IndexError:
                 break
         return found
+
+    def may_have_more(self) -> bool:
+        """See `Session`. Messages are pushed, and may be on their way."""
+        return bool(self._inbox) or self._server.size() > 0
 
     # -- the keeper ------------------------------------------------------------------------------
 

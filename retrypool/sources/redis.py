@@ -150,6 +150,13 @@ class RedisStream(Source):
             if "BUSYGROUP" not in str(error):
                 raise
 
+    def restore(self, error: SourceError, client: Any) -> None:
+        """If the stream or the group is gone, make it anew: `Disconnected` lets it be tried again."""
+        if "NOGROUP" in error.why or "no longer exists" in error.why:
+            with self.speaking():
+                self.create_group(client)
+            raise Disconnected(error.why) from error
+
     # -- sending ---------------------------------------------------------------------------------
 
     def _client(self) -> Any:

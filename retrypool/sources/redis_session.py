@@ -7,11 +7,7 @@ The keys of a queue named `pages`:
   deleted, unless other groups read the same stream.
 - `{pages}:delayed`: a sorted set of messages that are not due, by their moment on Redis's clock.
 - `{pages}:dead`: a stream of dead letters.
-- `{pages}:hold:GROUP:HEAD`: exists as long as nothing was taken from that head. Redis lets anybody
-  acknowledge or claim any entry. So whoever takes entries from a head deletes its key in the same
-  transaction; and what a head says of its entries, it says in a transaction that fails if its key has
-  changed (WATCH). When the key is gone, it asks which entries it still has. So neither can act on what is
-  the other's, however late it comes.
+- `{pages}:hold:GROUP:HEAD`: exists as long as nothing was taken from that head; see `redis_hold`.
 - `{pages}:mover`: whoever moves due messages into the stream, so that only one does.
 
 No scripts: all of this is WATCH, MULTI and EXEC.
@@ -21,44 +17,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from retrypool.errors import SourceError
 from retrypool.sources.base import Disconnected, Holder, Message, Session, Settlement, Verdict, head_name
 from retrypool.sources.envelope import decode
+from retrypool.sources.redis_hold import DAY, RELEASED, Hold, RedisServer
 from retrypool.sources.redis_wire import buried, now, unpacked
 
 __all__ = ["BATCH", "RedisSession"]
 
 BATCH = 500
 """Entries in one transaction, at the most."""
-
-_DAY = 86_400_000
-"""Milliseconds for which the key of a head lives that has died: longer than any renewal takes."""
-
-_RELEASED = "released"
-"""The consumer that stands for nobody: entries that were given back, for whoever comes first."""
-
-
-class RedisServer(Protocol):
-    """What a session needs of its source."""
-
-    library: Any
-    name: str
-    group: str
-    lease: float
-
-    def connect(self) -> Any: ...
-    def key(self, *parts: str) -> str: ...
-    @property
-    def full(self) -> tuple[type[Exception], ...]: ...
-    def is_full(self, error: BaseException) -> bool: ...
-    def speaking(self) -> AbstractContextManager[None]: ...
-    def unless_changed(self) -> AbstractContextManager[bool | None]: ...
-    def check(self, client: Any) -> None: ...
-    def create_group(self, client: Any) -> None: ...
 
 
 class RedisSession(Session):
@@ -70,25 +41,21 @@ class RedisSession(Session):
         self._lease = int(server.lease * 1000)
         self.beat = server.lease / 3
         self._me = head_name()
-        self._hold = server.key("hold", self._group, self._me)
         self._delayed = server.key("delayed")
         self._alone = True  # whether no other group reads the stream
         self._sweep_at = 0.0
         self._orphans = False  # whether there may be entries of ours that never arrived
-        # The keeper's: entries of ours that another head has taken, and whether a transaction may have been
-        # carried out that nobody told us of.
-        self._taken: set[str] = set()
-        self._in_doubt = False
         self._woken = threading.Lock()
         self._woken.acquire()
         self._reader, self._writer = server.connect(), server.connect()
+        self._hold = Hold(server, holder, self._writer, self._me)
         try:
             with server.speaking():
                 server.check(self._writer)
                 server.create_group(self._writer)
                 self._clean_up()
                 try:
-                    self._take_hold()
+                    self._hold.take()
                 except server.full:
                     pass  # a full Redis is worked off too
         except BaseException:
@@ -129,7 +96,7 @@ class RedisSession(Session):
             self._orphans = True  # the answer may be what was lost
             raise
         except SourceError as error:
-            self._restore(error)
+            self._server.restore(error, self._reader)
             raise
         return [self._message(id, found, 1) for _, entries in answer or () for id, found in entries]
 
@@ -154,13 +121,6 @@ class RedisSession(Session):
         data, options, problem = decode(raw, fields.get(b"o"))
         return Message(id.decode(), data, options, deliveries, raw or b"", problem, fields.get(b"o", b""))
 
-    def _restore(self, error: SourceError) -> None:
-        """If the stream or the group is gone, make it anew: `Disconnected` lets it be tried again."""
-        if "NOGROUP" in error.why or "no longer exists" in error.why:
-            with self._server.speaking():
-                self._server.create_group(self._writer)
-            raise Disconnected(error.why) from error
-
     def _sweep(self, limit: int) -> list[Message]:
         """Move what is due into the stream, and take what dead heads have left."""
         self._sweep_at = time.monotonic() + min(1.0, self._lease / 4000)
@@ -182,7 +142,7 @@ class RedisSession(Session):
             return []
         self._sweep_at = 0.0  # there may be more
         with self._reader.pipeline(transaction=True) as pipe:
-            for head in heads - {self._me, _RELEASED}:
+            for head in heads - {self._me, RELEASED}:
                 pipe.delete(self._server.key("hold", self._group, head))
             pipe.xclaim(self._stream, self._group, self._me, self._lease, list(taken))
             claimed = pipe.execute()[-1]
@@ -199,8 +159,8 @@ class RedisSession(Session):
         """Take up entries that Redis gave to this head in an answer that did not arrive."""
         while True:
             with self._reader.pipeline(transaction=True) as pipe:
-                pipe.watch(self._hold)
-                mine = self._mine(pipe) if pipe.exists(self._hold) else {}
+                pipe.watch(self._hold.key)
+                mine = self._hold.mine(pipe) if pipe.exists(self._hold.key) else {}
                 fresh = {id: count + 1 for id, count in mine.items() if not self._holder.holds(id)}
                 taken = dict(list(fresh.items())[:limit])
                 if not taken:
@@ -262,24 +222,24 @@ class RedisSession(Session):
         def sort(full: bool) -> None:
             for kind in (through, late, to_write):
                 kind.clear()
-            mine = self._mine() if self._in_doubt else None
+            mine = self._hold.mine() if self._hold.in_doubt else None
             for each in due:
                 id = each.message.uid
-                if mine is not None and id not in mine and not self._elsewhere(id):
+                if mine is not None and id not in mine and not self._hold.elsewhere(id):
                     through.append(each)  # it was carried out, and nobody told us
-                elif id in self._taken or (mine is not None and id not in mine):
+                elif id in self._hold.taken or (mine is not None and id not in mine):
                     late.append(each)
                 elif not full or each.verdict is not Verdict.BURY:
                     through.append(each)
                     to_write.append(each)
 
-        self._transact(sort, lambda pipe: self._write(pipe, to_write))
-        self._in_doubt = False
+        self._hold.transact(sort, lambda pipe: self._write(pipe, to_write))
+        self._hold.in_doubt = False
         for each in late:
-            self._taken.discard(each.message.uid)
+            self._hold.taken.discard(each.message.uid)
             self._holder.refused(each)
         for each in through:
-            self._taken.discard(each.message.uid)
+            self._hold.taken.discard(each.message.uid)
             self._holder.settled(each)
             if each.verdict is Verdict.RELEASE:
                 self._sweep_at = 0.0  # this head may take it as well as any other
@@ -302,7 +262,7 @@ class RedisSession(Session):
                     count = each.message.deliveries - (each.verdict is Verdict.RELEASE)
                     # Idle for a lease: whoever looks next may take it.
                     pipe.xclaim(
-                        self._stream, self._group, _RELEASED, 0, [id],
+                        self._stream, self._group, RELEASED, 0, [id],
                         idle=self._lease, retrycount=count, justid=True,
                     )  # fmt: skip
         if done:
@@ -316,90 +276,20 @@ class RedisSession(Session):
         asked: list[str] = []
 
         def sort(_full: bool) -> None:
-            asked[:] = [id for id in messages if id not in self._taken]
+            asked[:] = [id for id in messages if id not in self._hold.taken]
 
         def write(pipe: Any) -> None:
-            pipe.pexpire(self._hold, _DAY)
+            pipe.pexpire(self._hold.key, DAY)
             if asked:
                 pipe.xclaim(self._stream, self._group, self._me, 0, asked, justid=True)
 
-        answers = self._transact(sort, write)
+        answers = self._hold.transact(sort, write)
         # What somebody has deleted from the stream is nobody's any more.
         kept = {id.decode() for id in answers[-1]} if asked else set()
         for id, message in messages.items():
             if id not in kept:
-                self._taken.discard(id)
+                self._hold.taken.discard(id)
                 self._holder.lost(message)
-
-    def _transact(self, sort: Callable[[bool], None], write: Callable[[Any], None]) -> list[Any]:
-        """Carry out what is said of entries of this head, unless one of them is taken from it meanwhile.
-
-        `sort(full)` decides about what, when `_taken` is up to date; `write(pipe)` says it.
-        """
-        try:
-            with self._server.speaking():
-                try:
-                    return self._guarded(sort, write)
-                except self._server.full as error:
-                    if not self._server.is_full(error):
-                        raise
-                    # A full Redis takes no transactions, but single commands that need no memory. To let it
-                    # become emptier is worth more than the guard, which can't be had.
-                    self._mark_taken()
-                    sort(True)
-                    with self._writer.pipeline(transaction=False) as pipe:
-                        write(pipe)
-                        return list(pipe.execute())
-        except Disconnected:
-            self._in_doubt = True
-            raise
-        except SourceError as error:
-            self._restore(error)
-            raise
-
-    def _guarded(self, sort: Callable[[bool], None], write: Callable[[Any], None]) -> list[Any]:
-        while True:
-            with self._writer.pipeline(transaction=True) as pipe:
-                pipe.watch(self._hold)
-                if not pipe.exists(self._hold):
-                    pipe.unwatch()
-                    # First the key, then the look: whoever takes something after that deletes the key again.
-                    self._take_hold()
-                    pipe.watch(self._hold)
-                    if not pipe.exists(self._hold):
-                        continue
-                    self._mark_taken()
-                sort(False)
-                pipe.multi()
-                write(pipe)
-                with self._server.unless_changed():
-                    return list(pipe.execute())
-
-    def _mark_taken(self) -> None:
-        """Find out what was taken from this head."""
-        held = self._holder.messages()  # first: what is fetched after this was not taken
-        mine = self._mine()
-        self._taken |= {message.uid for message in held if message.uid not in mine}
-
-    def _take_hold(self) -> None:
-        """Make the key that is there as long as nothing is taken from this head."""
-        self._writer.set(self._hold, "1", px=_DAY)
-
-    def _mine(self, client: Any = None) -> dict[str, int]:
-        """Return the entries that this head has, and how often each was delivered."""
-        found: dict[str, int] = {}
-        start, ask = "-", self._writer if client is None else client
-        while True:
-            page = ask.xpending_range(self._stream, self._group, start, "+", 1000, self._me)
-            found.update({entry["message_id"].decode(): entry["times_delivered"] for entry in page})
-            if len(page) < 1000:
-                return found
-            start = "(" + page[-1]["message_id"].decode()
-
-    def _elsewhere(self, id: str) -> bool:
-        """Return whether another head has an entry that is not this one's."""
-        entries = self._writer.xpending_range(self._stream, self._group, id, id, 1)
-        return bool(entries) and entries[0]["consumer"].decode() != _RELEASED
 
     def reconnect(self) -> None:
         """redis-py connects by itself. What is to be seen to is whether it is still the same Redis."""
@@ -411,7 +301,7 @@ class RedisSession(Session):
         """Leave the group, and hang up."""
         try:
             with self._server.speaking():
-                self._writer.delete(self._hold)
+                self._writer.delete(self._hold.key)
                 self._forget(self._me)
         except Exception:  # noqa: BLE001 - what is left behind is found by its age
             pass

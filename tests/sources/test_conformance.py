@@ -313,7 +313,7 @@ def test_cancelled_task_comes_again(broker: Any, stage: Any) -> None:
     broker.source().send("x")
     first = stage.gate()
     worker = Hands(lambda *_: first.hold() if len(worker.seen) == 1 else None)
-    pool = stage.pool([worker] * 2)
+    pool = stage.pool([WorkerSpec(worker, concurrency=2)])
     consumption = stage.start(pool.consume, broker.source(), idle=0.5)
     first.wait_until_reached()
     (task,) = pool.tasks()
