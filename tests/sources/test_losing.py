@@ -47,8 +47,8 @@ def test_replies_that_are_lost_cost_no_message(broker: Any, stage: Any) -> None:
     seen = []
     pool = stage.pool([seen.append] * 2)
     consumption = stage.start(pool.consume, broker.source(url=url, lease=2), idle=1, window=20)
-    # RabbitMQ needs more than ten replies for a connection.
-    proxy.cut_replies(*((30, 7) if broker.kind == "redis" else (5, 40)))
+    # Each broker needs some ten replies until a head is ready.
+    proxy.cut_replies(*((10, 23) if broker.kind == "redis" else (5, 40)))
     for number in range(60):
         sender.send(number)
     stage.until(lambda: set(seen) == set(range(60)))
