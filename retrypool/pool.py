@@ -33,7 +33,7 @@ from retrypool.core.scheduler import Scheduler
 from retrypool.core.schedules import Overlap
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.model.cancel import CancelToken
-from retrypool.model.settings import MapOptions, TaskOptions, TaskSettings
+from retrypool.model.settings import LABELS, MapOptions, TaskOptions, TaskSettings
 from retrypool.model.signature import is_stateful
 from retrypool.model.task import DeadTask, Task
 from retrypool.model.worker import AnyWorker, SpecOptions, WorkerInfo, WorkerSpec, as_spec
@@ -70,8 +70,8 @@ R = TypeVar("R", default=Any)
 
 _DEFAULT_HEALTH = HealthPolicy()
 
-_Settled = tuple[TaskSettings, Callable[[Any], None] | None]
-"""Settings, and what lets tasks with these arrive without a lock, if they may."""
+_Settled = tuple[TaskSettings, Callable[[Any], None] | None, int | None]
+"""Settings; what lets tasks with these arrive without a lock, if they may; for which version of the fleet."""
 
 _pool_number = itertools.count(1).__next__
 
@@ -229,7 +229,7 @@ class Pool(Generic[T, R]):
         self._exit_timeout = optional_seconds("exit_timeout", exit_timeout)
         # What a dispatch needs of the engine, within reach. None of it is ever replaced.
         self._next_id = self._engine.scheduler.backlog.next_seq
-        self._settled: _Settled = (self._settings, self._engine.way_in(self._settings))
+        self._settled: _Settled = self._settle(self._settings)
         # Written by any dispatcher, one atomic step at a time: whatever is lost is found anew.
         self._known: dict[tuple[Any, ...], _Settled] = {}
         self._parked = self._engine.scheduler.fleet.parked
@@ -282,7 +282,7 @@ class Pool(Generic[T, R]):
         lock; options that can be hashed are checked once, and found again the next time.
         """
         engine = self._engine
-        settings, arrive = self._settling(options) if options else self._settled
+        settings, arrive, _ = self._settling(options) if options else self._settled
         if arrive is None or engine.guarded:
             return engine.dispatch(data, settings)
         task: Task[T, R] = Task(self._next_id(), data, settings, engine, self._monotonic())
@@ -301,16 +301,31 @@ class Pool(Generic[T, R]):
         try:
             found = self._known.get(key)
         except TypeError:  # something in it can't be hashed
-            found, key = None, ()
-        if found is None:
-            settings = self._settings.having(options)
-            found = (settings, self._engine.way_in(settings))
-            # What belongs to one task alone will not come again, and must not be kept alive.
-            if key and settings.shareable:
-                if len(self._known) >= 64:
-                    self._known.clear()
-                self._known[key] = found
+            key = tuple(frozenset(part) if part.__class__ is set else part for part in key)
+            try:
+                found = self._known.get(key)
+            except TypeError:
+                found, key = None, ()
+        if found is not None and found[2] in (None, self._engine.scheduler.fleet.version):
+            return found
+        rest = {option: value for option, value in options.items() if option not in LABELS}
+        if len(rest) < len(options):
+            settings, arrive, version = self._settling(rest) if rest else self._settled
+            settings = settings.having({label: options[label] for label in LABELS & options.keys()})
+            found = settings, arrive, version
+        else:
+            found = self._settle(self._settings.having(options))
+        # What belongs to one task alone will not come again, and must not be kept alive.
+        if key and found[0].shareable:
+            if len(self._known) >= 64:
+                self._known.clear()
+            self._known[key] = found
         return found
+
+    def _settle(self, settings: TaskSettings) -> _Settled:
+        # The version is read first: a worker that comes or goes meanwhile makes the answer an old one.
+        version = self._engine.scheduler.fleet.version if settings.picky else None
+        return settings, self._engine.way_in(settings), version
 
     def dispatch_many(self, items: Iterable[T], **options: Unpack[TaskOptions]) -> list[Task[T, R]]:
         """Dispatch each of `items` with the same options, and return the tasks in the same order.

@@ -84,7 +84,16 @@ class Matching:
     def admits(self, slot: Slot, task: AnyTask) -> bool:
         """Return whether `slot` may run `task`, which it has just taken from the injector."""
         record = task._record
-        return record is None or record.tried_waived or slot.group not in record.tried
+        if record is None:
+            return True
+        if not record.plain and not task._settings.constraints.suits(slot):
+            return False
+        return record.tried_waived or slot.group not in record.tried
+
+    def suits_all(self, constraints: Constraints) -> bool:
+        """Return whether there are workers, and each of them could take tasks of these constraints."""
+        present = [slot for slot in self.fleet if self.fleet.present(slot)]
+        return bool(present) and all(map(constraints.suits, present))
 
     # -- workers ---------------------------------------------------------------------------------
 

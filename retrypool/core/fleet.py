@@ -45,6 +45,7 @@ class Fleet:
         # (dict.popitem is atomic), and a slot that wakes takes itself out; all else is under the lock.
         self.parked: dict[Slot, None] = {}
         self.paused = False
+        self.version = 0  # counts who comes and goes; written under the lock, read without it
 
     def __iter__(self) -> Iterator[Slot]:
         return iter(self.slots)
@@ -102,7 +103,8 @@ class Fleet:
             self._former[group.name] = group
 
     def _review(self, group: Group) -> None:
-        """Say anew whether `group` is live."""
+        """Say anew whether `group` is live, of which a slot has come or gone."""
+        self.version += 1
         if any(slot.cordoned_for is None for slot in group.slots):
             self.live = self.live | group.alone
         else:

@@ -30,7 +30,7 @@ from retrypool.model.describe import annotate, is_annotated
 from retrypool.model.drain import Drain
 from retrypool.model.settings import TaskSettings
 from retrypool.model.slots import Slot
-from retrypool.model.task import DeadTask, Task
+from retrypool.model.task import DeadTask, Record, Task
 from retrypool.policy.blame import Judge
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.kept import Kept
@@ -241,27 +241,42 @@ class Engine(Generic[T, R]):
 
     @shielded
     def way_in(self, settings: TaskSettings) -> Callable[[Task[T, R]], None] | None:
-        """Return what lets a task with these settings arrive without a lock, if it may come that way."""
-        if not settings.plain or settings.drain is not None:
+        """Return what lets a task with these settings arrive without a lock, if it may come that way.
+
+        One that asks for certain workers may as long as all that there are will do. A worker that comes
+        later, and may not take it, finds that out and files it.
+        """
+        if not settings.at_once or settings.drain is not None or (settings.picky and self.refusal(settings)):
             return None
         with self.lock:
+            if settings.picky and not self.scheduler.suits_all(settings.constraints):
+                return None
             line = self.injector.open_line(settings.priority)
-        return None if line is None else line.append
+        if line is None or settings.plain:
+            return None if line is None else line.append
+
+        def arrive(task: Task[T, R]) -> None:
+            task._record = Record(task.id, settings.retry_plain)  # so that its worker looks whether it may
+            line.append(task)
+
+        return arrive
 
     def entrance(self, settings: TaskSettings, reporter: Reporter | None = None) -> Callable[[T], Task[T, R]]:
         """Return a function that dispatches with these settings, as quickly as that can be done.
 
         `reporter` hears of the end of each of the tasks.
         """
+        fleet = self.scheduler.fleet
+        version = fleet.version
         arrive = self.way_in(settings)
         if arrive is None:
             return partial(self.dispatch, settings=settings, reporter=reporter)
         next_id, monotonic = self.scheduler.backlog.next_seq, self.monotonic
-        parked = self.parked
+        parked, picky = self.parked, settings.picky
 
         def dispatch(data: T) -> Task[T, R]:
             # The steps of Pool.dispatch, in the same order.
-            if self.guarded:
+            if self.guarded or (picky and fleet.version != version):
                 return self.dispatch(data, settings, reporter)
             task: Task[T, R] = Task(next_id(), data, settings, self, monotonic())
             task._completion = reporter

@@ -200,6 +200,45 @@ def test_task_may_wait_for_a_worker_that_will_come() -> None:
     assert task.result() == "gold"
 
 
+def test_worker_that_comes_later_and_may_not_take_a_task_leaves_it_to_the_others() -> None:
+    """When it was dispatched, all workers would have done: it waits where anybody looks."""
+    pool = tagged({"gold"})
+    first, second = pool.dispatch(1, require={"gold"}), pool.dispatch(2, require=["gold"])
+    pool.add_worker(echo)
+    assert pool.claim(1) is None
+    attempt = claimed(pool, 0)
+    assert attempt.task is first
+    attempt.finish(None)
+    assert pool.claim(1) is None
+    assert claimed(pool, 0).task is second
+
+
+@pytest.mark.parametrize("how", ["cordon", "remove"])
+def test_what_all_workers_could_take_is_refused_once_none_is_left_that_can(how: str) -> None:
+    """What is known of the workers is not remembered longer than it holds."""
+    pool = tagged({"gold"})
+    with pool.group(require={"gold"}) as group:
+        tasks = [pool.dispatch(1, require={"gold"}), group.dispatch(2)]
+        pool.add_worker(echo)
+        while (attempt := pool.claim(0)) is not None:
+            attempt.finish(None)
+        pool.cordon_worker(0, "revoked") if how == "cordon" else pool.remove_worker(0, timeout=0)
+        with pytest.raises(NoWorkers):
+            pool.dispatch(3, require={"gold"})
+        with pytest.raises(NoWorkers):
+            group.dispatch(4)
+    assert [task.state for task in tasks] == [TaskState.SUCCEEDED] * 2
+
+
+def test_retry_of_a_task_that_all_workers_could_take_goes_to_one_that_may() -> None:
+    pool = tagged({"gold"}, {"gold"})
+    pool.dispatch(1, require={"gold"})
+    pool.add_worker(echo)
+    claimed(pool, 0).fail(OSError())
+    assert [pool.claim(2), pool.claim(0)] == [None, None]
+    assert pool.claim(1) is not None
+
+
 def test_pool_that_waits_for_workers_waits_for_any_kind() -> None:
     pool: ManualPool[Any, Any] = ManualPool([], wait_for_workers=True)
     pool.dispatch(1, require={"gold"})

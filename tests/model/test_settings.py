@@ -1,6 +1,7 @@
 """Options of a task: checked where they are passed, with their value in the message."""
 
 import math
+from dataclasses import fields
 from datetime import timedelta
 from typing import Any
 
@@ -112,3 +113,19 @@ def test_attempt_has_what_the_tightest_limit_leaves(
     options: dict[str, Any], running_time: float, age: float, left: tuple[float, str]
 ) -> None:
     assert TaskSettings().having(options).time_left(running_time, age) == left
+
+
+def test_changed_settings_are_what_new_ones_would_be() -> None:
+    """Also what follows from others: `having` copies, and does not make anew."""
+    changes: list[dict[str, Any]] = [
+        {"name": "x", "metadata": {"a": 1}},
+        {"require": {"a"}, "timeout": 3},
+        {"deadline": 5, "name": "y"},
+        {"retry": RetryPolicy(immediate=True)},
+        {"keep_data": False},
+    ]
+    settings = TaskSettings()
+    for change in changes:
+        settings = settings.having(change)
+        given = {field.name: getattr(settings, field.name) for field in fields(TaskSettings) if field.init}
+        assert settings == TaskSettings(**given)
