@@ -301,7 +301,7 @@ class Pool(Generic[T, R]):
         try:
             found = self._known.get(key)
         except TypeError:  # something in it can't be hashed
-            key = tuple(frozenset(part) if part.__class__ is set else part for part in key)
+            key = tuple(frozenset(part) if isinstance(part, set) else part for part in key)
             try:
                 found = self._known.get(key)
             except TypeError:
