@@ -31,6 +31,7 @@ def advice(facts: Facts) -> list[str]:
         _outages,
         _slow_workers,
         _failing_workers,
+        _ejections,
         _throttled_groups,
         _timeouts,
         _long_task,
@@ -96,15 +97,7 @@ def _slow_workers(facts: Facts) -> Iterator[Finding]:
 
 def _failing_workers(facts: Facts) -> Iterator[Finding]:
     """Workers that fail most of what they are given, each of them if they are few."""
-    total = facts.recording.total
-    found = []
-    for worker in facts.recording.workers:
-        tally = worker.tally
-        failed = tally.in_vain - tally.outcomes["throttled"] - tally.outcomes["withdrawn"]
-        others = total.in_vain - tally.in_vain
-        usual = others / max(total.calls - tally.calls, 1)
-        if failed >= 3 and failed >= 0.5 * tally.calls and failed / tally.calls >= 2 * usual:
-            found.append((worker, failed))
+    found = _failing(facts)
     lost = sum(worker.tally.busy - worker.tally.seconds.get("succeeded", 0.0) for worker, _ in found)
     weight = lost / (facts.capacity or 1.0) + 0.05
     if len(found) > 3:
@@ -120,6 +113,40 @@ def _failing_workers(facts: Facts) -> Iterator[Finding]:
     for worker, failed in found:
         text = f"{worker.name} failed {_share(failed, worker.tally.calls)}{_because(worker.tally.errors)}."
         yield Finding(weight, f"{text}{_ejected(facts, worker)} Check it, or leave it out.")
+
+
+def _failing(facts: Facts) -> list[tuple[WorkerSeen, int]]:
+    """Return the workers that fail most of what they are given, and how often they did."""
+    total = facts.recording.total
+    found = []
+    for worker in facts.recording.workers:
+        tally = worker.tally
+        failed = tally.in_vain - tally.outcomes["throttled"] - tally.outcomes["withdrawn"]
+        others = total.in_vain - tally.in_vain
+        usual = others / max(total.calls - tally.calls, 1)
+        if failed >= 3 and failed >= 0.5 * tally.calls and failed / tally.calls >= 2 * usual:
+            found.append((worker, failed))
+    return found
+
+
+def _ejections(facts: Facts) -> Iterator[Finding]:
+    """Groups that were ejected, and are well otherwise."""
+    told = {worker.group for worker, _ in _failing(facts)}
+    seen: set[str] = set()
+    for worker in facts.recording.workers:
+        if worker.group in told | seen or not facts.recording.span_counts.get(("ejected", worker.group)):
+            continue
+        seen.add(worker.group)
+        rested = rest_of(facts.recording, worker, ("ejected",))
+        text = _ejected(facts, worker).strip().replace("It ", f"{worker.group} ", 1)
+        yield Finding(
+            rested / facts.recording.length / 2 + 0.02, f"{text} In all it failed {_failures(worker)}."
+        )
+
+
+def _failures(worker: WorkerSeen) -> str:
+    tally = worker.tally
+    return f"{tally.in_vain} of {_calls(tally.calls)}{_because(tally.errors)}"
 
 
 def _share(failed: int, calls: int) -> str:

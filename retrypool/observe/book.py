@@ -40,6 +40,7 @@ class Book:
         self.workers: dict[int, WorkerSeen] = {}
         self._slowest: list[tuple[float, int, SlowTask]] = []  # a heap, the quickest of them first
         self._due: dict[int, float] = {}  # until when tasks wait out the delay before a retry
+        self._stuck: set[int] = set()  # workers that have not come back
         self._texts: dict[str, str] = {}  # one string for all that are equal
 
     # -- workers ---------------------------------------------------------------------------------
@@ -58,23 +59,41 @@ class Book:
         worker = self.workers.get(worker_id)
         if worker is not None:
             worker.removed, worker.error = at, error
+            self._stuck.discard(worker_id)
             for kind in ("paused", "cordoned", "stuck"):
                 self.spans.finish(kind, worker_id, at)
+
+    def stuck(self, worker_id: int, stuck: bool, at: float) -> None:
+        """Enter that a worker has not come back from an attempt that is over, or that it has."""
+        if stuck:
+            self._stuck.add(worker_id)
+            self.spans.begin("stuck", worker_id, at)
+        else:
+            self._stuck.discard(worker_id)
+            self.spans.finish("stuck", worker_id, at)
 
     # -- attempts and tasks ----------------------------------------------------------------------
 
     def attempt(
-        self, worker_id: int, bar: Bar, error: Error | None, ready: float, moved: bool, cost: float
+        self,
+        worker_id: int,
+        bar: Bar,
+        error: Error | None,
+        ready: float,
+        moved: bool,
+        cost: float,
+        in_all: float | None,
     ) -> None:
-        """Enter an attempt that has ended. Its task has waited for it since `ready`."""
-        bar = self._shared(bar)
-        if worker_id not in self.workers and len(self.workers) >= WORKERS:
-            worker_id = OTHERS
-            self.workers.setdefault(OTHERS, WorkerSeen(OTHERS, "others", "", 0, added=bar.start))
-        elif worker_id not in self.workers:
-            self.add_worker(worker_id, f"worker-{worker_id}", "", 1, bar.start)
-        self.spans.finish("stuck", worker_id, bar.start)
-        self.workers[worker_id].tally.add(bar.outcome, bar.end - bar.start, error, cost)
+        """Enter an attempt that has ended. Its task has waited for it since `ready`.
+
+        `in_all`: seconds that a task ran, this attempt included, if it has succeeded with it.
+        """
+        if bar.error:
+            bar = self._shared(bar)
+        worker = self.workers.get(worker_id) or self._unknown_worker(worker_id, bar.start)
+        if self._stuck:
+            self.stuck(worker_id, False, bar.start)
+        worker.tally.add(bar.outcome, bar.end - bar.start, error, cost)
         self.lanes.add(worker_id, bar)
         self.last = max(self.last, bar.end)
         self._waited(bar.task_id, ready, bar.start)
@@ -87,24 +106,22 @@ class Book:
             counts.changes += moved
         else:
             counts.released = max(counts.released, ready)
+        if in_all is not None:
+            counts.succeeded += 1
+            self._consider(in_all, bar.task_id, bar.label, bar.number, worker_id)
 
     def retrying(self, task_id: int, due: float) -> None:
         """Enter that a task waits out a delay until `due`."""
         self._due[task_id] = due
 
-    def task_succeeded(self, task: SlowTask) -> None:
-        """Enter that a task has succeeded."""
-        self.counts.succeeded += 1
-        self._consider(task)
-
     def task_dead(
-        self, task: SlowTask, reason: DeadReason, error: Error | None, ready: float, at: float
+        self, dead: SlowTask, reason: DeadReason, error: Error | None, ready: float, at: float
     ) -> None:
         """Enter that a task is dead, which has waited since `ready` if it was not running."""
         self.counts.dead += 1
         count_error(self.counts.reasons, (reason.value, ": ".join(filter(None, error or ()))))
-        self._waited(task.task_id, ready, at)
-        self._consider(task)
+        self._waited(dead.task_id, ready, at)
+        self._consider(dead.seconds, dead.task_id, dead.label, dead.attempts, dead.worker_id)
 
     def task_cancelled(self, task_id: int, ready: float, at: float) -> None:
         """Enter that a task was cancelled, which has waited since `ready` if it was not running."""
@@ -163,17 +180,26 @@ class Book:
         self.counts.delayed += due - ready
         self.counts.queued += max(until - due, 0.0)
 
-    def _consider(self, task: SlowTask) -> None:
-        entry = (task.seconds, -self.counts.ended, task)  # the first of those that took equally long
-        if len(self._slowest) < SLOWEST:
-            heapq.heappush(self._slowest, entry)
-        elif entry > self._slowest[0]:
+    def _consider(self, seconds: float, task_id: int, label: str, attempts: int, worker_id: int) -> None:
+        """Remember a task if it is one of the slowest; of those that took equally long, the first."""
+        full = len(self._slowest) >= SLOWEST
+        if full and seconds <= self._slowest[0][0]:
+            return
+        entry = (seconds, -self.counts.ended, SlowTask(seconds, task_id, label, attempts, worker_id))
+        if full:
             heapq.heapreplace(self._slowest, entry)
+        else:
+            heapq.heappush(self._slowest, entry)
+
+    def _unknown_worker(self, worker_id: int, at: float) -> WorkerSeen:
+        """Return what is to be counted for a worker that nobody has told of, or one too many."""
+        if len(self.workers) < WORKERS:
+            self.add_worker(worker_id, f"worker-{worker_id}", "", 1, at)
+            return self.workers[worker_id]
+        return self.workers.setdefault(OTHERS, WorkerSeen(OTHERS, "others", "", 0, added=at))
 
     def _shared(self, bar: Bar) -> Bar:
-        """Return the bar with texts that others have already, where there are any."""
-        if not bar.error:
-            return bar
+        """Return the bar with the text of an error that others have already."""
         if len(self._texts) >= 1000:
             self._texts.clear()
         return bar._replace(error=self._texts.setdefault(bar.error, bar.error))

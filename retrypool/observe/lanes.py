@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
+from math import inf
 from typing import NamedTuple
 
 __all__ = ["Bar", "Lane", "Lanes"]
@@ -78,27 +78,27 @@ class Lane:
 def _bundled(bars: list[Bar]) -> Bar:
     if len(bars) == 1:
         return bars[0]
-    outcomes: Counter[str] = Counter()
+    outcomes: dict[str, int] = {}
+    busy, error = 0.0, ""
     for bar in bars:
-        outcomes.update(dict(bar.outcomes) or {bar.outcome: 1})
-    return Bar(
-        start=bars[0].start,
-        end=bars[-1].end,
-        outcome=outcomes.most_common(1)[0][0],
-        number=0,
-        task_id=0,
-        label="",
-        error=next((bar.error for bar in reversed(bars) if bar.error), ""),
-        outcomes=tuple(sorted(outcomes.items())),
-        busy=sum(bar.seconds for bar in bars),
-    )
+        if bar.outcomes:
+            busy += bar.busy
+            for outcome, count in bar.outcomes:
+                outcomes[outcome] = outcomes.get(outcome, 0) + count
+        else:
+            busy += bar.end - bar.start
+            outcomes[bar.outcome] = outcomes.get(bar.outcome, 0) + 1
+        error = bar.error or error
+    most = max(outcomes, key=outcomes.__getitem__)
+    return Bar(bars[0].start, bars[-1].end, most, 0, 0, "", error, tuple(sorted(outcomes.items())), busy)
 
 
 class Lanes:
-    """All lanes of a run, with about `limit` bars between them at the most.
+    """All lanes of a run, with `limit` bars between them, or a few for each if that is more.
 
-    When there are more, the shortest are bundled, until half as many are left: long attempts stay as they
-    are. Workers beyond the first `lane_limit` threads get no lane.
+    When there are more, the shortest are bundled: long attempts stay as they are. One lane after the other,
+    so that whoever adds one too many is not held up for long; then with a coarser grain. Workers beyond the
+    first `lane_limit` threads get no lane.
     """
 
     def __init__(self, limit: int, lane_limit: int = 1000) -> None:
@@ -107,6 +107,7 @@ class Lanes:
         self._limit = limit
         self._lane_limit = lane_limit
         self._bars = 0
+        self._turn = 0  # which lane is to be coarsened next
         self._lanes: list[Lane] = []
         self._of_worker: dict[int, list[Lane]] = {}
 
@@ -125,18 +126,17 @@ class Lanes:
         if not rows:
             self.left_out += 1
             return
-        free = [lane for lane in rows if not lane.bars or lane.bars[-1].end <= bar.start]
-        if free:
-            lane = max(free, key=lambda lane: lane.bars[-1].end if lane.bars else float("-inf"))
-        elif len(self._lanes) < self._lane_limit:
-            lane = self._add_row(worker_id, rows[0].name, rows[0].group)
-        else:
-            self.left_out += 1
-            return
+        lane = rows[0]
+        if len(rows) > 1 or (lane.bars and lane.bars[-1].end > bar.start):
+            found = self._free_row(rows, bar.start)
+            if found is None:
+                self.left_out += 1
+                return
+            lane = found
         lane.bars.append(bar)
         self._bars += 1
-        if self._bars > self._room():
-            self._coarsen()
+        if self._bars > self._limit:
+            self._make_room()
 
     def copy(self) -> list[Lane]:
         """Return all lanes, those of one worker together, for a look at them as they are now."""
@@ -149,24 +149,31 @@ class Lanes:
         self._lanes.append(lane)
         return lane
 
-    def _room(self) -> int:
-        # However coarse the grid is, each lane can have a bar on both sides of a line.
-        return max(self._limit, 8 * len(self._lanes))
+    def _free_row(self, rows: list[Lane], start: float) -> Lane | None:
+        """Return the thread of a worker that has been idle for the shortest time, or a new one."""
+        free = [lane for lane in rows if not lane.bars or lane.bars[-1].end <= start]
+        if free:
+            return max(free, key=lambda lane: lane.bars[-1].end if lane.bars else -inf)
+        if len(self._lanes) < self._lane_limit:
+            return self._add_row(rows[0].worker_id, rows[0].name, rows[0].group)
+        return None
 
-    def _coarsen(self) -> None:
-        goal = self._room() // 2
-        grain = self.grain * 2 or self._first_grain()
-        while True:
-            for lane in self._lanes:
-                lane.coarsen(grain)
-            self.grain = grain
-            self._bars = sum(len(lane.bars) for lane in self._lanes)
-            if self._bars <= goal:
-                return
-            grain *= 2
+    def _make_room(self) -> None:
+        # However coarse the grain is, each lane can have a bar on both sides of a line of its grid.
+        limit = max(self._limit, 8 * len(self._lanes))
+        while self._bars > limit:
+            if self._turn >= len(self._lanes):
+                self._turn = 0
+                self.grain *= 2
+            lane = self._lanes[self._turn]
+            self._turn += 1
+            self.grain = self.grain or self._first_grain()
+            before = len(lane.bars)
+            lane.coarsen(self.grain)
+            self._bars += len(lane.bars) - before
 
     def _first_grain(self) -> float:
-        """Return a guess that saves a few rounds: attempts this long, without a pause, would just fit."""
+        """Return how long the cells are if there are half as many of them as bars may be kept."""
         spans = [(lane.bars[0].start, lane.bars[-1].end) for lane in self._lanes if lane.bars]
-        length = max(end for _, end in spans) - min(start for start, _ in spans)
-        return max(length * len(self._lanes) / self._limit / 8, 1e-6)
+        length = sum(end - start for start, end in spans)
+        return max(2 * length / self._limit, 1e-6)

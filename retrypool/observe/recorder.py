@@ -72,14 +72,14 @@ class Recorder:
     `report()` and `save()` may be called at any time, from any thread, also while it records.
 
     Memory is bounded however long the run is. Counts are exact. Of `attempts` attempts (default: 100,000,
-    about 250 bytes each) everything is kept; when there are more, the shortest of those that follow each
+    about 300 bytes each) everything is kept; when there are more, the shortest of those that follow each
     other on a worker are bundled, so that long ones stay as they are, and a picture of the whole run looks
     the same. Neither data nor results nor errors of tasks are kept alive, only texts of them.
 
     - `label`: a function of a task that returns the text by which it is shown; default: its name, or the
-      beginning of what its data looks like.
+      beginning of what its data looks like. Give one if the data must not be seen in what is saved.
 
-    Costs some microseconds for each attempt while it records. Raises `InvalidType` or `InvalidValue`.
+    Costs about five microseconds for each attempt while it records. Raises `InvalidType` or `InvalidValue`.
     """
 
     listens_to = (
@@ -134,7 +134,7 @@ class Recorder:
         """Begin to record. Raises `InvalidValue` if that was done before: a run has a recorder of its own."""
         now = self._engine.monotonic()
         with self._lock:
-            if self._book is not None:
+            if self._book is not None or self._final is not None:
                 raise InvalidValue("the recorder", self, "one that was not used before")
             self._book = Book(now, self._limit)
             self._wall = self._engine.clock.time() - now
@@ -149,6 +149,8 @@ class Recorder:
         final = self._look()
         with self._lock:
             self._final = self._final or final
+            self._book = None
+            self._inbox.clear()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -166,7 +168,7 @@ class Recorder:
             self.stop()
 
     def __repr__(self) -> str:
-        state = "not started" if self._book is None else "recording" if self._final is None else "stopped"
+        state = "stopped" if self._final is not None else "not started" if self._book is None else "recording"
         return f"<Recorder of {self._engine.name}: {state}>"
 
     # -- telling ---------------------------------------------------------------------------------
@@ -194,11 +196,11 @@ class Recorder:
     def _look(self) -> Recording:
         waiting, running = self._look_at_tasks()
         with self._lock:
+            if self._final is not None:
+                return self._final
             book = self._book
             if book is None:
                 raise InvalidValue("the recorder", self, "started: with Recorder(pool) as run: ...")
-            if self._final is not None:
-                return self._final
             self._enter()
             return book.recording(
                 pool=self._engine.name,
@@ -244,16 +246,13 @@ class Recorder:
         match event:
             case AttemptEnded():
                 self._inbox.append(self._attempt_entry(book, event))
-                if event.attempt.outcome is Outcome.SUCCEEDED:
-                    task = event.task
-                    slow = self._slow_task(task, task.duration, task.attempts, event.attempt.worker_id)
-                    self._inbox.append((book.task_succeeded, (slow,)))
             case TaskRetrying(delay=delay) if delay > 0:
                 self._inbox.append((book.retrying, (event.task.id, event.at + delay)))
             case TaskDead(dead=dead):
                 error = None if dead.error is None else error_of(dead.error)
                 last = dead.history[-1].worker_id if dead.history else 0
-                slow = self._slow_task(event.task, dead.duration, dead.attempts, last)
+                label = self._label(event.task)
+                slow = SlowTask(dead.duration, dead.id, label, dead.attempts, last)
                 ready = _ready(event.task, self._wall)
                 self._inbox.append((book.task_dead, (slow, dead.reason, error, ready, event.at)))
             case TaskCancelled():
@@ -270,13 +269,18 @@ class Recorder:
     def _attempt_entry(self, book: Book, event: AttemptEnded) -> Entry:
         task, attempt = event.task, event.attempt
         record = task._record
-        # Its attempts before this one: a success is not among those of its record.
-        before = 0 if record is None else len(record.history) - (attempt.outcome is not Outcome.SUCCEEDED)
-        ready, moved = _released(task, self._wall), False
-        if record is not None and before > 0:
-            previous = record.history[before - 1]
-            ready = max(ready, previous.ended)
-            moved = previous.worker_id != attempt.worker_id
+        succeeded = attempt.outcome is Outcome.SUCCEEDED
+        ready, moved, cost = _released(task, self._wall), False, 1.0
+        in_all = attempt.ended - attempt.started if succeeded else None
+        if record is not None:
+            cost = record.cost
+            # Its attempts before this one: a success is not among those of its record.
+            before = len(record.history) - (not succeeded)
+            if before > 0:
+                previous = record.history[before - 1]
+                ready = max(ready, previous.ended)
+                moved = previous.worker_id != attempt.worker_id
+                in_all = task.duration if succeeded else None
         error = None if attempt.error is None else error_of(attempt.error)
         bar = Bar(
             attempt.started,
@@ -287,11 +291,7 @@ class Recorder:
             self._label(task),
             "" if error is None else ": ".join(filter(None, error)),
         )
-        cost = 1.0 if record is None else record.cost
-        return book.attempt, (attempt.worker_id, bar, error, ready, moved, cost)
-
-    def _slow_task(self, task: Task[Any, Any], seconds: float, attempts: int, worker_id: int) -> SlowTask:
-        return SlowTask(seconds, task.id, self._label(task), attempts, worker_id)
+        return book.attempt, (attempt.worker_id, bar, error, ready, moved, cost, in_all)
 
     def _other_entries(self, book: Book, event: Event) -> list[Entry]:
         begin, finish, at = book.spans.begin, book.spans.finish, event.at
@@ -320,9 +320,9 @@ class Recorder:
             case WorkerCordoned(reason=reason):
                 return [(begin, ("cordoned", event.worker_id, at, float("inf"), reason))]
             case WorkerStuck():
-                return [(begin, ("stuck", event.worker_id, at))]
+                return [(book.stuck, (event.worker_id, True, at))]
             case WorkerReplaced():
-                return [(finish, ("stuck", event.worker_id, at))]
+                return [(book.stuck, (event.worker_id, False, at))]
         return []
 
     def _enter(self) -> None:

@@ -32,18 +32,26 @@ class Series:
 
     def add_span(self, name: str, start: float, end: float) -> None:
         """Raise the level of `name` by 1 between two moments. What lies before the origin is left out."""
-        start, end = max(start, self.origin), max(end, self.origin)
+        # Written out: this is most of what it costs to record an attempt.
+        origin = self.origin
+        start = max(start, origin)
         if end <= start:
             return
-        last = self._place(end)  # the later one first, as it may widen the buckets
+        last = self._place(end)  # first of all: it may widen the buckets
+        first = (start - origin) / self.width
         changes = self._changes[name]
-        for (index, fraction), change in ((self._place(start), 1.0), (last, -1.0)):
-            changes[index] += change * (1.0 - fraction)
-            changes[index + 1] += change * fraction
+        index = int(first)
+        fraction = first - index
+        changes[index] += 1.0 - fraction
+        changes[index + 1] += fraction
+        index = int(last)
+        fraction = last - index
+        changes[index] -= 1.0 - fraction
+        changes[index + 1] -= fraction
 
     def add_point(self, name: str, moment: float) -> None:
         """Count one that happened at `moment`."""
-        index, _ = self._place(max(moment, self.origin))
+        index = int(self._place(max(moment, self.origin)))
         changes = self._changes[name]
         changes[index] += 1.0
         changes[index + 1] -= 1.0
@@ -65,14 +73,15 @@ class Series:
         other._changes = {name: changes.copy() for name, changes in self._changes.items()}
         return other
 
-    def _place(self, moment: float) -> tuple[int, float]:
-        position = (moment - self.origin) / self.width
-        while position >= self._limit:
+    def _place(self, moment: float) -> float:
+        """Return in which bucket a moment lies, and how far into it, as one number."""
+        place = (moment - self.origin) / self.width
+        while place >= self._limit:
             self._widen()
-            position = (moment - self.origin) / self.width
-        index = int(position)
-        self._used = max(self._used, index + 1)
-        return index, position - index
+            place = (moment - self.origin) / self.width
+        if place >= self._used:
+            self._used = int(place) + 1
+        return place
 
     def _widen(self) -> None:
         self.width *= 2

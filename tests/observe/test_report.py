@@ -230,3 +230,15 @@ def test_unrecoverable_tasks_count_as_done() -> None:
     )
     assert report.dead in (0, 1)
     assert report.optimum == pytest.approx(5.0)
+
+
+def test_group_that_was_ejected_and_is_well_otherwise_is_told_of() -> None:
+    _, recording = recorded({"a": takes(1.0), "b": takes(1.0)}, range(40))
+    ill = replace(
+        recording,
+        spans=[Span(3.0, 5.0, "ejected", "b"), Span(9.0, 12.0, "ejected", "b")],
+        span_counts={("ejected", "b"): 2},
+    )
+    text = advice(report_of(ill), "ejected")
+    assert text.startswith("b was ejected 2 times, first 3.0 s after the start, for 5.0 s together.")
+    assert text.endswith("In all it failed 0 of 20 calls.")
