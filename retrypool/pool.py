@@ -49,8 +49,11 @@ from retrypool.policy.rates import RateOption, as_pace
 from retrypool.policy.retry import FailureAction, RetryPolicy
 from retrypool.threads import lifecycle
 from retrypool.threads.engine import Engine
+from retrypool.threads.journal import open_journal
 from retrypool.threads.kept import Kept
+from retrypool.threads.keys import checked_key
 from retrypool.threads.lifecycle import Cancelled
+from retrypool.threads.many import pull_dead, restore_all
 from retrypool.threads.observers import Listening, Observers
 from retrypool.threads.outcome import Fate
 from retrypool.threads.workers import Then, Workers
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
     from retrypool.executor import PoolView
     from retrypool.observe.live import Live
     from retrypool.sources.base import Consumed, Source
+    from retrypool.storage.base import Storage
     from retrypool.threads.signals import SignalDrain
 
 __all__ = ["Pool"]
@@ -107,6 +111,8 @@ class Pool(Generic[T, R]):
     - `keep_results`: whether tasks that have ended are kept, with their data and results, for `results()` and
       `task(id)`: all of them, or so many, the oldest being dropped; default: none. `keep_for`: for how long
       after their end; default: as long as the pool.
+    - `storage`: where tasks are kept so that they outlive the process, such as `SQLiteStorage(path)`. What it
+      holds goes on at once; a `dispatch` that has returned is not lost. Default: nowhere.
     - `wait_for_workers`: whether tasks are accepted while there is no worker; default: no.
     - `grace`: how long the thread of an attempt that is over may take to come back, before it counts as
       stuck; default: 5 s. A stuck worker that has a factory is replaced, as long as fewer than
@@ -152,6 +158,7 @@ class Pool(Generic[T, R]):
         on_full: Literal["block", "raise"] = "block",
         keep_results: bool | int = False,
         keep_for: Duration | None = None,
+        storage: Storage | None = None,
         wait_for_workers: bool = False,
         grace: Duration = 5.0,
         max_abandoned: int = 16,
@@ -196,37 +203,48 @@ class Pool(Generic[T, R]):
         self._settings = TaskSettings().having(given)
         specs = [as_spec(worker) for worker in _each(workers)]
         _warn_of_shared(spec.worker for spec in specs)
+        named = name or f"pool-{_pool_number()}"
+        observers: Observers[T, R] = Observers(
+            on_success=on_success,
+            on_failure=on_failure,
+            on_retry=on_retry,
+            on_dead=on_dead,
+            listeners=listeners,
+        )
+        scheduler = Scheduler(
+            affinity_wait=seconds("affinity_wait", affinity_wait),
+            dead_limit=dead_limit,
+            history_limit=history_limit,
+            health=health,
+            pace=as_pace(rate),
+            budget=retry_budget,
+        )
+        judge, patience, kept = (
+            as_judge(blame),
+            seconds("grace", grace),
+            Kept.make(keep_results, keep_for, time.monotonic),
+        )
+        self._exit_timeout = optional_seconds("exit_timeout", exit_timeout)
+        # Last of all that may refuse: it takes possession of a file.
+        journal = None if storage is None else open_journal(storage, named, time, self._settings, scheduler)
         self._engine: Engine[T, R] = Engine(
-            name=name or f"pool-{_pool_number()}",
+            name=named,
             clock=time,
-            observers=Observers(
-                on_success=on_success,
-                on_failure=on_failure,
-                on_retry=on_retry,
-                on_dead=on_dead,
-                listeners=listeners,
-            ),
-            scheduler=Scheduler(
-                affinity_wait=seconds("affinity_wait", affinity_wait),
-                dead_limit=dead_limit,
-                history_limit=history_limit,
-                health=health,
-                pace=as_pace(rate),
-                budget=retry_budget,
-            ),
-            judge=as_judge(blame),
+            observers=observers,
+            scheduler=scheduler,
+            judge=judge,
             wait_for_workers=wait_for_workers,
-            grace=seconds("grace", grace),
+            grace=patience,
             max_queue=max_queue,
             patient=on_full == "block",
-            kept=Kept.make(keep_results, keep_for, time.monotonic),
+            kept=kept,
             threaded=self._threaded,
             careful=not self._settings.plain,
+            journal=journal,
         )
         self._workers: Workers[T, R] = Workers(self._engine, max_abandoned=max_abandoned)
         self._lookup = Lookup(self._engine, self._workers)
         self._engine.listen(EventLog(self._engine, tasks=self._logs_tasks))
-        self._exit_timeout = optional_seconds("exit_timeout", exit_timeout)
         # What a dispatch needs of the engine, within reach. None of it is ever replaced.
         self._next_id = self._engine.scheduler.backlog.next_seq
         self._settled: _Settled = self._settle(self._settings)
@@ -239,6 +257,8 @@ class Pool(Generic[T, R]):
         try:
             for spec in specs:
                 self._workers.add(spec)
+            if journal is not None:
+                restore_all(self._engine, journal)
         except BaseException:
             self.force_close()
             raise
@@ -275,13 +295,21 @@ class Pool(Generic[T, R]):
         - `drain`: a `Drain` for what `run` gives to `ctx.send`.
         - `keep_data`: False to let go of the data when the task ends: `task.data` is None then. A dead
           task has it still.
+        - `key`: by which the pool's storage knows the task. While it knows one of that key, that is what is
+          returned: waiting, running, or ended, with its stored result.
         - `block_timeout`: seconds to wait for room in a bounded queue; default: as `on_full` says.
+
+        In a pool with a storage, it returns when the task is stored. Raises `StorageError` if that fails,
+        and `NotStorable` or `InvalidValue` for data and options that can't be stored.
 
         Raises `PoolClosed`, `NoWorkers`, `QueueFull`, and `InvalidType` or `InvalidValue` for an option
         that makes no sense; the task is not accepted then. A task that any worker may take at once takes no
         lock; options that can be hashed are checked once, and found again the next time.
         """
         engine = self._engine
+        if "key" in options:
+            key = checked_key("key", options.pop("key"))
+            return engine.dispatch(data, self._settling(options)[0], key=key)
         settings, arrive, _ = self._settling(options) if options else self._settled
         if arrive is None or engine.guarded:
             return engine.dispatch(data, settings)
@@ -335,8 +363,8 @@ class Pool(Generic[T, R]):
         """
         if not isinstance(items, Iterable):
             raise InvalidType("items", items, "an iterable of data")
-        dispatch = self._engine.entrance(self._settings.having(options) if options else self._settings)
-        return [dispatch(data) for data in items]
+        settings = self._settings.having(options) if options else self._settings
+        return self._engine.dispatch_all(items, settings)
 
     def cancel_task(self, task: AnyTask, *, interrupt: bool = False) -> bool:
         """Cancel a task, also one that runs, given as such or by its id; return whether it is cancelled.
@@ -418,6 +446,12 @@ class Pool(Generic[T, R]):
         return self._lookup.find(task_id)
 
     @property
+    def storage(self) -> Storage | None:
+        """Where its tasks are kept; None: nowhere."""
+        journal = self._engine.journal
+        return None if journal is None else journal.storage
+
+    @property
     def name(self) -> str:
         """What it is called in thread names, errors, logs and metrics."""
         return self._engine.name
@@ -457,8 +491,7 @@ class Pool(Generic[T, R]):
     def pull_dead_task(self, task: AnyTask) -> DeadTask[T]:
         """Take a dead task, given as such or by its id, out of the pool. Raises `TaskNotFound`."""
         task_id = id_of(task)
-        with self._engine.lock:
-            return self._engine.scheduler.pull_dead(task_id)
+        return pull_dead(self._engine, task_id)
 
     def requeue_dead_task(self, task: AnyTask) -> Task[T, R]:
         """Give a dead task fresh attempts, and return it as a new task: same id, its history kept.
@@ -480,6 +513,7 @@ class Pool(Generic[T, R]):
         timeout: Duration | None = None,
         return_exceptions: Literal[False] = False,
         progress: bool | int = False,
+        key: Callable[[T], str] | None = None,
         **options: Unpack[MapOptions],
     ) -> Generator[R, None, None]: ...
     @overload
@@ -492,6 +526,7 @@ class Pool(Generic[T, R]):
         timeout: Duration | None = None,
         return_exceptions: bool,
         progress: bool | int = False,
+        key: Callable[[T], str] | None = None,
         **options: Unpack[MapOptions],
     ) -> Generator[R | BaseException, None, None]: ...
     def map(
@@ -503,6 +538,7 @@ class Pool(Generic[T, R]):
         timeout: Duration | None = None,
         return_exceptions: bool = False,
         progress: bool | int = False,
+        key: Callable[[T], str] | None = None,
         **options: Unpack[MapOptions],
     ) -> Generator[Any, None, None]:
         """Iterate over the results of running each item of `iterable`, which may be infinite.
@@ -519,6 +555,9 @@ class Pool(Generic[T, R]):
         - `progress`: show on stderr how many have ended, the rate, the time left, and how many run, were
           tried again, and are dead: a bar by tqdm, else rich, in a terminal or a notebook; else a line every
           10 s. Where the iterable has no length, the number of its items in place of True gives it an end.
+        - `key`: a function of the item that returns its key, in a pool with a storage. What has ended there
+          is not run again, and its stored result is yielded: so the same script, started again, goes on where
+          it stopped. Items of the same key are one task.
         - Options as in `dispatch`, checked once. In a bounded queue, items wait for room.
 
         What the iterable raises, or the pool that is closed meanwhile, is raised after the results of
@@ -541,6 +580,7 @@ class Pool(Generic[T, R]):
             ordered=ordered,
             timeout=timeout,
             return_exceptions=return_exceptions,
+            key=key,
         )
         if progress is False:
             return results()

@@ -47,6 +47,7 @@ class DeadReason(StrEnum):
     DEADLINE = "deadline"  # it could not end before its deadline
     CALLBACK = "callback"  # `on_failure`, or an operator, said so
     POLICY_ERROR = "policy_error"  # `retry_if` or a delay function raised
+    LOST = "lost"  # its process ended while it ran, more often than the storage allows
 
 
 # A tuple: it is searched by identity, where a set would call the slow hash of an enum member.

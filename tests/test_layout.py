@@ -69,7 +69,7 @@ IMPURE = {
 }
 
 # The aim is 400. What passes this is asking to be two.
-LINES_AT_MOST = 520
+LINES_AT_MOST = 600
 
 
 def package_folder() -> Path:

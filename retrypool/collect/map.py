@@ -42,6 +42,7 @@ def map_items(
     ordered: bool,
     timeout: Duration | None,
     return_exceptions: bool,
+    key: Callable[[T], str] | None = None,
     on_end: Callable[[Task[T, R]], object] | None = None,
 ) -> Generator[Any, None, None]:
     """Check what `Pool.map` was given, and return the generator that does it.
@@ -50,6 +51,8 @@ def map_items(
     """
     until = _until(timeout)
     flag("ordered", ordered)
+    if key is not None and not callable(key):
+        raise InvalidType("key", key, "a function of the item that returns its key")
     flag("return_exceptions", return_exceptions)
     width = max(128, 32 * workers) if window is None else count("window", window, least=1)
     try:
@@ -58,7 +61,7 @@ def map_items(
         raise InvalidType("iterable", iterable, "something to iterate over") from None
     engine.check_open("map()")
     mapped = in_order if ordered else as_they_come
-    return mapped(engine, settings, items, width, until, return_exceptions, on_end)
+    return mapped(engine, settings, items, width, until, return_exceptions, on_end, key)
 
 
 # Both functions below are generators of the same build. Each round pulls items until there is a result
@@ -78,9 +81,10 @@ def in_order(
     until: float | None,
     errors: bool,
     on_end: Callable[[Task[T, R]], object] | None = None,
+    key: Callable[[T], str] | None = None,
 ) -> Generator[R | BaseException | None, None, None]:
     """Yield results in the order of the items."""
-    dispatch = _way_in(engine, settings, until, None if on_end is None else Reporter(on_end))
+    dispatch = _way_in(engine, settings, until, None if on_end is None else Reporter(on_end), key)
     tasks: deque[Task[T, R]] = deque()
     more, trouble = True, None
     try:
@@ -128,11 +132,12 @@ def as_they_come(
     until: float | None,
     errors: bool,
     on_end: Callable[[Task[T, R]], object] | None = None,
+    key: Callable[[T], str] | None = None,
 ) -> Generator[R | BaseException | None, None, None]:
     """Yield results in the order in which the tasks end."""
     inbox: _Inbox[T, R] = _Inbox(on_end)
     reporter = Reporter(inbox.put)
-    dispatch = _way_in(engine, settings, until, reporter)
+    dispatch = _way_in(engine, settings, until, reporter, key)
     ended = inbox.tasks
     pending: set[Task[T, R]] = set()
     more, trouble = True, None
@@ -173,17 +178,32 @@ def as_they_come(
 
 
 def _way_in(
-    engine: Engine[T, R], settings: TaskSettings, until: float | None, reporter: Reporter | None = None
+    engine: Engine[T, R],
+    settings: TaskSettings,
+    until: float | None,
+    reporter: Reporter | None = None,
+    key: Callable[[T], str] | None = None,
 ) -> Callable[[T], Task[T, R]]:
     """Return what dispatches an item. If there must be room for it, that is waited for until `until`."""
-    if settings.block_timeout is not None or engine.queue_limit is None:
-        return engine.entrance(settings, reporter)
-    if until is None:
-        return engine.entrance(replace(settings, block_timeout=inf), reporter)
+    if settings.block_timeout is None and engine.queue_limit is not None:
+        if until is not None:
+            return _until_there_is_room(engine, settings, until, reporter, key)
+        settings = replace(settings, block_timeout=inf)
+    # Stored soon will do: whoever runs this again gives the item again.
+    return engine.entrance(settings, reporter, key=key, later=True)
 
+
+def _until_there_is_room(
+    engine: Engine[T, R],
+    settings: TaskSettings,
+    until: float,
+    reporter: Reporter | None,
+    key: Callable[[T], str] | None,
+) -> Callable[[T], Task[T, R]]:
     def dispatch(item: T) -> Task[T, R]:
+        patient = replace(settings, block_timeout=_left(until))
         try:
-            return engine.dispatch(item, replace(settings, block_timeout=_left(until)), reporter)
+            return engine.entrance(patient, reporter, key=key, later=True)(item)
         except QueueFull:
             raise TimeoutError("there was no room in the queue for the next item in time") from None
 

@@ -18,6 +18,7 @@ from retrypool.states import TaskState
 if TYPE_CHECKING:
     from retrypool.model.settings import TaskOptions, TaskSettings
     from retrypool.threads.engine import Engine
+from retrypool.threads.keys import checked_key
 
 __all__ = ["OnError", "TaskGroup"]
 
@@ -61,7 +62,8 @@ class TaskGroup(Generic[T, R]):
             self._stop = CancelledError("a task of the group has failed")
             raise self._stop
         if options:
-            task = self._engine.dispatch(data, self._settings.having(options), self._reporter)
+            key = checked_key("key", options.pop("key")) if "key" in options else None
+            task = self._engine.dispatch(data, self._settings.having(options), self._reporter, key=key)
         else:
             task = self._enter(data)
         self._tasks.append(task)

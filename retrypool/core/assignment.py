@@ -139,7 +139,8 @@ class Matching:
     def _file(self, task: AnyTask, record: Record, now: float) -> None:
         """Put a task into the subqueue that it belongs to."""
         constraints = task._settings.constraints
-        if record.tried and record.tried >= self._live_for(constraints):
+        # While there is no group at all, nothing can be said: those that are to come may be new to it.
+        if record.tried and (live := self._live_for(constraints)) and record.tried >= live:
             record.tried = NO_GROUPS
         if record.tried and not record.tried_waived:
             constraints = Constraints(record.tried, *constraints[1:])

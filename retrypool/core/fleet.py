@@ -14,7 +14,7 @@ from retrypool.events import Event, GroupCooling, GroupEjected, GroupOpened
 from retrypool.model.slots import Group, Slot
 from retrypool.policy.blame import Scope
 from retrypool.policy.health import HealthPolicy
-from retrypool.policy.rates import Pace, RateOption
+from retrypool.policy.rates import Pace, RateOption, as_pace
 
 __all__ = ["Fleet"]
 
@@ -38,6 +38,7 @@ class Fleet:
         self.slots: dict[Slot, None] = {}  # in the order in which they came
         self.groups: dict[str, Group] = {}
         self._former: dict[str, Group] = {}  # those without workers that were told to wait
+        self._expected: dict[str, Group] = {}  # those that a storage knows, and that have no worker yet
         # Groups that could be given something, now or later. Replaced, never changed: read without the
         # lock.
         self.live: frozenset[Group] = frozenset()
@@ -65,6 +66,10 @@ class Fleet:
         return group
 
     def _make_group(self, name: str, rate: RateOption) -> Group:
+        expected = self._expected.get(name)
+        if expected is not None:
+            expected.rate, expected.pace = rate, as_pace(rate)
+            return expected
         group, former = Group(name, rate), self._former.get(name)
         if former is not None:
             # Others have a part in it, who know nothing of our workers: what they were told still holds.
@@ -77,10 +82,33 @@ class Fleet:
         slot.group.join(slot)
         self.groups[slot.group.name] = slot.group
         self._former.pop(slot.group.name, None)
+        self._expected.pop(slot.group.name, None)
         if slot.group.until is not None:
             self._bench(slot)
             self._timers.add(slot.group.until, self._reopen, slot.group)
         self._review(slot.group)
+
+    def expected(self, name: str) -> Group:
+        """Return the group of this name, also if it is still to come."""
+        group = self.groups.get(name) or self._expected.get(name)
+        if group is None:
+            group = self._expected[name] = Group(name)
+        return group
+
+    def recall(
+        self, name: str, *, until: float | None, ejected: bool, ejections: int, throttles: int
+    ) -> None:
+        """Let a group be as it was told in another process: shut until a moment, as throttled or ill."""
+        group = self.expected(name)
+        group.ejections, group.throttles = ejections, throttles
+        if until is not None:
+            group.until = until
+            group.ejected = ejected
+            if not ejected:
+                group.cools_until = until
+            if group.slots:
+                self._shut(group)
+                self._spare_the_last()
 
     def retire(self, slot: Slot, now: float) -> None:
         """Give `slot` nothing any more. Its thread is not woken for that: the caller sees to it."""

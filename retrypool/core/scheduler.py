@@ -65,6 +65,7 @@ class Scheduler(Matching):
         super().__init__(timers, fleet, affinity_wait=affinity_wait)
         self.dead_limit = dead_limit
         self.over = False  # closed by force: what is put back is cancelled
+        self.journaled = False  # whether a storage is told of each task; set before there is any
         self.undecided = 0  # attempts that were taken over, and whose task's fate is being decided
         self.delayed = 0  # tasks in the timers, waiting for their moment
         self.dead: dict[int, DeadTask[Any]] = {}  # oldest first
@@ -85,7 +86,7 @@ class Scheduler(Matching):
 
         Without the lock: it calls the user's cost function, and raises what that raises.
         """
-        if not task._settings.plain:
+        if self.journaled or not task._settings.plain:
             task._record = self._record(task)
 
     def submit(self, task: AnyTask, now: float, wall: float = 0.0) -> None:
@@ -230,6 +231,17 @@ class Scheduler(Matching):
         record.history = list(dead.history)
         record.inherited = len(record.history)
         self.submit(task, now, wall)
+
+    def restore(self, task: AnyTask, delay: float, now: float) -> None:
+        """Take a prepared task up again that was accepted in another process, due in `delay` seconds."""
+        record, deadline = task._record, task._settings.deadline
+        if deadline is not None:
+            self.timers.add(task._dispatched + deadline, self._deadline, ref(task))
+        if delay > 0:
+            again = record is not None and record.entries
+            self._defer(task, TaskState.RETRYING if again else TaskState.SCHEDULED, now + delay)
+        else:
+            self._enqueue(task, now)
 
     # -- time ------------------------------------------------------------------------------------
 
@@ -383,7 +395,7 @@ class Scheduler(Matching):
             record.cost = settings.cost_of(task.data)
         if settings.copy_context:
             record.context = contextvars.copy_context()
-        if settings.copy_context or settings.wraps_up:
+        if self.journaled or settings.copy_context or settings.wraps_up:
             record.wrapped = True
         return record
 

@@ -16,7 +16,7 @@ from retrypool.model.cancel import CancelToken
 if TYPE_CHECKING:
     from retrypool.model.settings import TaskSettings
     from retrypool.model.slots import Slot
-    from retrypool.model.task import Task
+    from retrypool.model.task import Task, TaskOwner
 
 __all__ = ["Context", "current_context"]
 
@@ -77,6 +77,16 @@ class Context:
     def name(self) -> str | None:
         """The name of the task."""
         return self._task.name
+
+    @property
+    def idempotency_key(self) -> str:
+        """A text that no other task has, and that is the same in all attempts of this one.
+
+        With a storage it is the same in other processes, too. For interfaces that take one, so that a
+        request that is made again is carried out once.
+        """
+        task = self._task
+        return f"{task._owner.identity}-{task.id}"
 
     @property
     def options(self) -> Mapping[str, object]:
@@ -180,7 +190,7 @@ class Context:
         task = self._task
         if self._cost is None and task._record is not None:
             self._cost = task._record.cost
-        self._task = cast(Any, _Past(task.id, task._settings))
+        self._task = cast(Any, _Past(task.id, task._settings, task._owner))
 
     def _cancel(self, reason: object) -> None:
         """Say that the attempt is over, and why."""
@@ -197,11 +207,12 @@ class Context:
 class _Past:
     """What a context still knows of its task when its attempt is over."""
 
-    __slots__ = ("_settings", "id")
+    __slots__ = ("_owner", "_settings", "id")
     _record = None
 
-    def __init__(self, id: int, settings: TaskSettings) -> None:
+    def __init__(self, id: int, settings: TaskSettings, owner: TaskOwner) -> None:
         self.id = id
+        self._owner = owner
         self._settings = settings
 
     @property

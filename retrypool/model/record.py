@@ -95,9 +95,11 @@ class Record:
         "entries",
         "history",
         "inherited",
+        "key",
         "plain",
         "running_time",
         "seq",
+        "stored",
         "suspects",
         "tried",
         "tried_waived",
@@ -127,6 +129,8 @@ class Record:
         self.context: contextvars.Context | None = None  # what run() is to be called in
         self.tried_waived = False  # whether it may run on a group that has tried it, having waited enough
         self.wrapped = False  # whether its runs take more than the hot loop does for a plain task
+        self.key: str | None = None  # by which the pool's storage knows it
+        self.stored = 0  # how many attempts of the history are in the pool's storage
 
     def errors(self) -> list[BaseException]:
         """Return what has been raised since it was dispatched or requeued, oldest first."""

@@ -60,6 +60,7 @@ class TaskOptions(MapOptions, total=False):
     """The keyword arguments of `dispatch`. What is left out comes from the pool."""
 
     timeout: Duration | None  # for one attempt
+    key: str  # by which the pool's storage knows it: what has ended is not run again
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +174,8 @@ class TaskSettings:
         """
         checked = dict(options)
         for option, value in options.items():
+            if option == "key":
+                raise InvalidValue(option, value, "given to dispatch(), or, as a function, to map()")
             check = _CHECKS.get(option)
             if check is None:
                 raise unknown_option(option, _CHECKS)

@@ -63,6 +63,8 @@ class TaskOwner(Protocol):
 
     @property
     def clock(self) -> Clock: ...
+    @property
+    def identity(self) -> str: ...
     def cancel_waiting(self, task: Task[Any, Any]) -> bool: ...
     def settle(self, slot: Slot, ctx: Any, actual: float) -> None: ...
 
@@ -166,10 +168,10 @@ class Task(Future[R], Generic[T, R]):
         if self._phase is _SUCCEEDED:
             number = 1 if record is None else record.entries + 1
             slot = self._slot
-            assert slot is not None
-            attempts.append(
-                Attempt(number, slot.id, slot.group.name, self._started, self._ended, Outcome.SUCCEEDED)
-            )
+            if slot is not None:  # else it ended in another process, which has kept its result alone
+                attempts.append(
+                    Attempt(number, slot.id, slot.group.name, self._started, self._ended, Outcome.SUCCEEDED)
+                )
         return attempts
 
     @property
@@ -198,6 +200,12 @@ class Task(Future[R], Generic[T, R]):
     def __repr__(self) -> str:
         name = "" if self.name is None else f" {self.name!r}"
         return f"<Task {self.id}{name} {self._phase.value}>"
+
+    def _end_as_stored(self, ended: float, result: Any, error: BaseException | None) -> None:
+        """Be ended, as a storage tells it. Called by whoever has just made it."""
+        self._started = self._ended = ended
+        self._outcome = result if error is None else error
+        self._phase = _SUCCEEDED if error is None else _DEAD
 
     # -- the future ------------------------------------------------------------------------------
 

@@ -54,8 +54,8 @@ class RemoteContext(Context):
         return self._order.options
 
     @property
-    def idempotency_key(self) -> str | None:
-        """A text that is the same in all attempts of the task, if the pool has a storage."""
+    def idempotency_key(self) -> str:
+        """A text that no other task has, and that is the same in all attempts of this one."""
         return self._order.idempotency_key
 
     @property

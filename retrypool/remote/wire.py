@@ -36,7 +36,7 @@ class Order(NamedTuple):
     seconds: float | None  # that the attempt may take; None: no limit
     remaining: float | None  # of these, when the order was written
     options: dict[str, object]
-    idempotency_key: str | None
+    idempotency_key: str
     has_drain: bool
     data: Any
 

@@ -168,7 +168,7 @@ class RemoteWorker(Generic[T, R]):
             seconds=None if deadline is None else deadline - ctx._started,
             remaining=ctx.remaining,
             options=dict(ctx.options),
-            idempotency_key=getattr(ctx, "idempotency_key", None),
+            idempotency_key=ctx.idempotency_key,
             has_drain=ctx._task._settings.drain is not None,
             data=data,
         )

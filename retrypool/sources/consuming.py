@@ -197,7 +197,7 @@ class Consumption:
             why = f"delivered {message.deliveries - 1} times, and never brought to an end"
             self._end(entry, Verdict.BURY, letter("deliveries", why))
             return
-        options = options_of(message)
+        options = options_of(message, keys=self._pool.storage is not None)
         if options.get("deadline", 1) <= 0:
             self._end(
                 entry, Verdict.BURY, letter("deadline", "its deadline had passed when it was delivered")

@@ -20,28 +20,28 @@ from retrypool.states import TaskState
 
 __all__ = ["options_of", "verdict_on"]
 
-_KNOWS_KEYS = "key" in TaskOptions.__annotations__
-
 
 class Head(Protocol):
     """What it needs of a pool: nothing that a user could not call."""
 
     @property
     def closed(self) -> bool: ...
+    @property
+    def storage(self) -> object: ...
     def dispatch(self, data: Any, **options: Unpack[TaskOptions]) -> Task[Any, Any]: ...
     def cancel_task(self, task: Task[Any, Any]) -> bool: ...
     def pull_dead_task(self, task: int, /) -> DeadTask[Any]: ...
     def workers(self) -> list[Any]: ...
 
 
-def options_of(message: Message) -> dict[str, Any]:
-    """Return what `dispatch` is given of a message's options."""
+def options_of(message: Message, *, keys: bool) -> dict[str, Any]:
+    """Return what `dispatch` is given of a message's options. Only a pool with a storage takes a key."""
     options = dict(message.options)
     left = time_left(options)
     options.pop("sent", None)
     if left is not None:
         options["deadline"] = left
-    if not _KNOWS_KEYS and "key" in options:
+    if not keys and "key" in options:
         metadata = options.get("metadata")
         options["metadata"] = {**(metadata if isinstance(metadata, dict) else {}), "key": options.pop("key")}
     return options

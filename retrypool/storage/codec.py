@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import builtins
 import json
 import pickle
+import sys
 from typing import Any, Literal, Protocol
 
-from retrypool import errors
 from retrypool.errors import InvalidValue, NotStorable, StoredError
 
 __all__ = ["Codec", "CodecName", "JsonCodec", "PickleCodec", "codec_for"]
@@ -17,6 +16,8 @@ CodecName = Literal["json", "pickle"]
 
 # What is the same after it was written as JSON and read again, by its type alone.
 _SCALARS = (str, int, bool, type(None))
+# Modules whose errors can be made again: to make one runs nothing that is not Python's or our own.
+_KNOWN = ("builtins", "retrypool.errors")
 _dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _loads = json.JSONDecoder().decode
 
@@ -183,7 +184,7 @@ def _facts(error: BaseException) -> dict[str, Any]:
 
 def _made_from(facts: dict[str, Any]) -> BaseException:
     module, _, name = str(facts["type"]).rpartition(".")
-    home = {"builtins": builtins, "retrypool.errors": errors}.get(module)
+    home = sys.modules.get(module) if module in _KNOWN else None
     kind = getattr(home, name, None)
     if isinstance(kind, type) and issubclass(kind, BaseException) and "args" in facts:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import threading
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -33,7 +34,10 @@ from retrypool.model.slots import Slot
 from retrypool.model.task import DeadTask, Record, Task
 from retrypool.policy.blame import Judge
 from retrypool.threads.interrupt import shielded
+from retrypool.threads.journal import Journal
 from retrypool.threads.kept import Kept
+from retrypool.threads.keys import checked_key, without_storage
+from retrypool.threads.many import dispatch_batches
 from retrypool.threads.observers import Listening, Observers
 from retrypool.threads.outcome import Attempts
 from retrypool.threads.parker import Parker
@@ -84,6 +88,7 @@ class Engine(Generic[T, R]):
         kept: Kept | None = None,
         threaded: bool = True,
         careful: bool = False,
+        journal: Journal | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
@@ -121,6 +126,9 @@ class Engine(Generic[T, R]):
         self.watchdog = Watchdog(self)
         self.attempts = Attempts(self)
         self.monotonic = clock.monotonic
+        self.journal = journal  # what is told of every task, if the pool has a storage
+        self._identity = None if journal is None else journal.identity
+        scheduler.journaled = journal is not None
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
@@ -130,6 +138,14 @@ class Engine(Generic[T, R]):
         """Whether the calling thread is one of the workers'."""
         slot = slot_here()
         return slot is not None and slot in self.scheduler.fleet.slots
+
+    @property
+    def identity(self) -> str:
+        """A text that no other pool has, or no other storage, if it has one."""
+        if self._identity is None:
+            with self.lock:
+                self._identity = self._identity or uuid.uuid4().hex[:12]
+        return self._identity
 
     # -- deciding and acting ---------------------------------------------------------------------
 
@@ -145,6 +161,9 @@ class Engine(Generic[T, R]):
 
     def act(self, happened: list[Event]) -> None:
         """Tell whom it concerns. Called outside the lock."""
+        if self.journal is not None:
+            for event in happened:
+                self.journal.heard(event)
         for event in happened:  # those who wait for a task first: listeners may take their time
             if isinstance(event, TaskEvent) and event.task.done():
                 error = event.dead.error if isinstance(event, TaskDead) else None
@@ -178,6 +197,7 @@ class Engine(Generic[T, R]):
         """Say anew whether dispatchers have to take the careful way. Called under the lock."""
         self.guarded = (
             self.careful
+            or self.journal is not None
             or self.closed
             or self.forked
             or self.observers.wants_dispatched
@@ -261,11 +281,26 @@ class Engine(Generic[T, R]):
 
         return arrive
 
-    def entrance(self, settings: TaskSettings, reporter: Reporter | None = None) -> Callable[[T], Task[T, R]]:
+    def entrance(
+        self,
+        settings: TaskSettings,
+        reporter: Reporter | None = None,
+        *,
+        key: Callable[[T], str] | None = None,
+        later: bool = False,
+    ) -> Callable[[T], Task[T, R]]:
         """Return a function that dispatches with these settings, as quickly as that can be done.
 
-        `reporter` hears of the end of each of the tasks.
+        `reporter` hears of the end of each of the tasks. With `later`, a task may be stored after it was
+        accepted, soon: for those who give it again if the process ends before.
         """
+        if self.journal is not None or key is not None:
+
+            def store(data: T) -> Task[T, R]:
+                name = None if key is None else checked_key("key", key(data))
+                return self.dispatch(data, settings, reporter, key=name, later=later)
+
+            return store
         fleet = self.scheduler.fleet
         version = fleet.version
         arrive = self.way_in(settings)
@@ -290,8 +325,31 @@ class Engine(Generic[T, R]):
         return dispatch
 
     @shielded
-    def dispatch(self, data: T, settings: TaskSettings, reporter: Reporter | None = None) -> Task[T, R]:
-        """Accept a task, the careful way."""
+    def dispatch(
+        self,
+        data: T,
+        settings: TaskSettings,
+        reporter: Reporter | None = None,
+        *,
+        key: str | None = None,
+        later: bool = False,
+    ) -> Task[T, R]:
+        """Accept a task, the careful way. If the storage knows one of this key, return that."""
+        if key is None:
+            return self._dispatch(data, settings, reporter, None, later=later)
+        if self.journal is None:
+            raise without_storage(key)
+        if refusal := self.closing_refusal():
+            raise refusal
+        make = partial(self._dispatch, data, settings, reporter, key, later=later)
+        task, made = self.journal.keys.find_or_make(key, data, settings, self, make)
+        if reporter is not None and not made:
+            task.add_done_callback(reporter.report)
+        return task
+
+    def _dispatch(
+        self, data: T, settings: TaskSettings, reporter: Reporter | None, key: str | None, *, later: bool
+    ) -> Task[T, R]:
         if refusal := self.refusal(settings):
             raise refusal
         queue_limit = self.queue_limit
@@ -303,9 +361,11 @@ class Engine(Generic[T, R]):
         task._completion = reporter if self.kept is None else self.kept.reporter(reporter)
         try:
             self.scheduler.prepare(task)
+            if self.journal is not None:
+                self.journal.accept(task, key, later=later)
             if self.observers.wants_dispatched:
                 self.observers.tell(TaskDispatched(now, task))
-        except BaseException:  # a cost function that raises, a Ctrl-C
+        except BaseException:  # a cost function that raises, a Ctrl-C, a full disk
             if queue_limit is not None:
                 queue_limit.give_back()
             raise
@@ -323,10 +383,19 @@ class Engine(Generic[T, R]):
             happened = self.decided()
         self.act(happened)
         if refusal is not None:
+            if self.journal is not None:
+                self.journal.take_back((task,))
             raise refusal
         if settings.cancel is not None:
             self.attempts.obey(settings.cancel, task)
         return task
+
+    def dispatch_all(self, items: Iterable[T], settings: TaskSettings) -> list[Task[T, R]]:
+        """Accept many tasks of the same settings."""
+        if self.journal is None or self.queue_limit is not None:
+            dispatch = self.entrance(settings)
+            return [dispatch(data) for data in items]
+        return dispatch_batches(self, self.journal, items, settings)
 
     def _lead_to(self, drain: Drain[Any]) -> None:
         """Take notice that `drain` gets values from this pool. Called under the lock."""
@@ -369,6 +438,8 @@ class Engine(Generic[T, R]):
         task: Task[T, R] = Task(dead.id, dead.data, dead.settings, self, now)
         try:
             self.scheduler.prepare(task)
+            if self.journal is not None:
+                self.journal.requeued(task)
             if self.observers.wants_dispatched:
                 self.observers.tell(TaskDispatched(now, task))
             with self.lock:

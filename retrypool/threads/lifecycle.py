@@ -14,7 +14,7 @@ from weakref import ref
 
 from retrypool.core.scheduler import CLOSED_BY_FORCE
 from retrypool.ctrl_c import join, wait_in_stretches
-from retrypool.errors import CloseTimeout, WrongThread
+from retrypool.errors import CloseTimeout, StorageError, WrongThread
 from retrypool.events import PoolClosing, PoolStopped
 from retrypool.model.cancel import CancelToken, reason_of
 from retrypool.model.context import Context
@@ -108,6 +108,8 @@ def close(pool: Pool[Any, Any], timeout: float | None, *, cancel_delayed: bool =
         _over(pool)
         pool._engine.end_drains()
         pool._engine.watchdog.join(_left(until))
+        if pool._engine.journal is not None:
+            pool._engine.journal.close()
         _tell_end(pool)
     except KeyboardInterrupt:
         # One Ctrl-C ends the script: what still waits is not begun any more.
@@ -206,6 +208,8 @@ def force_close(pool: Pool[T, R], reason: str = CLOSED_BY_FORCE) -> Cancelled[T,
     if engine.forked:
         return Cancelled((), ())
     shut(pool)
+    if engine.journal is not None:
+        engine.journal.freeze()
     # First of all, so that ending the attempts starts no watchdog only to stop it again.
     _over(pool)
     attempts = engine.attempts
@@ -225,6 +229,11 @@ def force_close(pool: Pool[T, R], reason: str = CLOSED_BY_FORCE) -> Cancelled[T,
         attempts.end(slot, ctx, "drop", reason)
     _dismiss(pool)
     engine.end_drains()
+    if engine.journal is not None:
+        try:
+            engine.journal.close()
+        except StorageError as error:
+            log.error("what had ended could not be stored, and is run again: %s", error)
     _tell_end(pool)
     return Cancelled(queued, running)
 

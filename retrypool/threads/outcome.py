@@ -112,6 +112,8 @@ class Attempts:
                     raise
                 log_broken("what becomes of %r could not be decided: it is dead", task)
                 decision = GiveUp(DeadReason.POLICY_ERROR, broken)
+            if self._engine.journal is not None and isinstance(decision, RetryIn):
+                self._engine.journal.failed(slot, task, decision.delay)
             try:
                 self._carry_out(task, decision, error, None if slot.stuck is ctx else slot)
             except BaseException as broken:
@@ -379,6 +381,8 @@ class Attempts:
             self._forget_probe(slot)
         match fate:
             case "retry":
+                if self._engine.journal is not None:
+                    self._engine.journal.failed(slot, task, 0.0)
                 self.put_back(task, 0.0)
             case "drop":
                 self.cancel(task, reason)
@@ -492,6 +496,8 @@ class Attempts:
         But for the first one: what is left to do before anybody can know of the success.
         """
         task = ctx._task
+        if self._engine.journal is not None:
+            self._engine.journal.succeeded(slot, task, result)
         if task._settings.wraps_up:
             _wrap_up(task, ctx)
         task._started = ctx._started

@@ -260,6 +260,9 @@ class Runner(Generic[T, R]):
         wraps_up = task._settings.wraps_up
         if wraps_up:
             ctx._withheld = []
+        journal = self.engine.journal
+        if journal is not None:
+            journal.begin(ctx, self.slot, task)
         run, takes_context = run_of(self.worker)
         data, context = task.data, record.context
         # The frame of `run` holds this one, and an error's traceback that: so nothing here may lead back
@@ -274,7 +277,7 @@ class Runner(Generic[T, R]):
         else:
             # In a copy: an attempt that is over may still be running in the context itself.
             result = context.copy().run(run, *arguments)
-        if wraps_up:
+        if wraps_up or journal is not None:
             self._finish(ctx, result)
         return result
 

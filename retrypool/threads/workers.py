@@ -134,6 +134,8 @@ class Workers(Generic[T, R]):
             engine.review_guard()
             happened = engine.decided()
         engine.act(happened)
+        if engine.journal is not None:
+            engine.journal.worker(crew[0].slot, there=True)
         self._tell(WorkerAdded, crew[0].slot)
         for runner in crew:
             runner.start()
@@ -204,6 +206,8 @@ class Workers(Generic[T, R]):
             self._crews[worker_id] = others
         else:
             del self._crews[worker_id]
+            if self._engine.journal is not None:
+                self._engine.journal.worker(runner.slot, there=False)
         self._engine.scheduler.remove(runner.slot)
         self.departed += Tally.of(runner.slot)
         if not runner.gone and runner.thread.ident is not None:

@@ -1,0 +1,128 @@
+"""Tasks by the thousand, and what else takes a storage and the engine: dead tasks, reopening."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from retrypool.errors import RetryPoolError
+from retrypool.events import Event, TaskDispatched
+from retrypool.model.task import DeadTask, Task
+from retrypool.threads.interrupt import shielded
+from retrypool.threads.restoring import restore
+
+if TYPE_CHECKING:
+    import threading
+
+    from retrypool.clock import Clock
+    from retrypool.core.scheduler import Scheduler
+    from retrypool.model.settings import TaskSettings
+    from retrypool.threads.journal import Journal
+    from retrypool.threads.kept import Kept
+    from retrypool.threads.observers import Observers
+
+__all__ = ["dispatch_batches", "pull_dead", "restore_all"]
+
+log = logging.getLogger("retrypool")
+
+AT_ONCE = 2000
+"""How many tasks go into the storage in one commit; the workers begin with them then."""
+
+
+class Works(Protocol):
+    """What is needed of an engine."""
+
+    # As properties: what is only read.
+    @property
+    def name(self) -> str: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def identity(self) -> str: ...
+    @property
+    def lock(self) -> threading.Lock: ...
+    @property
+    def scheduler(self) -> Scheduler: ...
+    @property
+    def observers(self) -> Observers[Any, Any]: ...
+    @property
+    def kept(self) -> Kept | None: ...
+    @property
+    def journal(self) -> Journal | None: ...
+    def refusal(self, settings: TaskSettings | None = None) -> RetryPoolError | None: ...
+    def decided(self) -> list[Event]: ...
+    def act(self, happened: list[Event]) -> None: ...
+    def cancel_waiting(self, task: Task[Any, Any], reason: str = ...) -> bool: ...
+    def settle(self, slot: Any, ctx: Any, actual: float) -> None: ...
+
+
+def dispatch_batches(
+    works: Works, journal: Journal, items: Iterable[Any], settings: TaskSettings
+) -> list[Task[Any, Any]]:
+    """Accept many tasks, so many at a time: each batch is stored whole, and then the workers have it."""
+    tasks: list[Task[Any, Any]] = []
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, AT_ONCE)):
+        tasks += _dispatch_batch(works, journal, batch, settings)
+    return tasks
+
+
+@shielded
+def _dispatch_batch(
+    works: Works, journal: Journal, batch: list[Any], settings: TaskSettings
+) -> list[Task[Any, Any]]:
+    if refusal := works.refusal(settings):
+        raise refusal
+    scheduler, kept = works.scheduler, works.kept
+    now, wall = works.clock.monotonic(), works.clock.time()
+    next_id = scheduler.backlog.next_seq
+    tasks: list[Task[Any, Any]] = [Task(next_id(), data, settings, works, now) for data in batch]
+    for task in tasks:
+        scheduler.prepare(task)
+        if kept is not None:
+            task._completion = kept.reporter(None)
+    journal.accept_all(tasks, settings)
+    if works.observers.wants_dispatched:
+        for task in tasks:
+            works.observers.tell(TaskDispatched(now, task))
+    with works.lock:
+        refusal = works.refusal(settings)
+        if refusal is None:
+            for task in tasks:
+                if kept is not None:
+                    kept.add(task)
+                scheduler.submit(task, now, wall)
+        happened = works.decided()
+    works.act(happened)
+    if refusal is not None:
+        journal.take_back(tasks)
+        raise refusal
+    return tasks
+
+
+@shielded
+def pull_dead(works: Works, task_id: int) -> DeadTask[Any]:
+    """Take a dead task out of the pool, and out of its storage."""
+    with works.lock:
+        dead: DeadTask[Any] = works.scheduler.pull_dead(task_id)
+    if works.journal is not None:
+        try:
+            works.journal.pulled(task_id)
+        except BaseException:
+            with works.lock:
+                works.scheduler.dead[task_id] = dead
+            raise
+    return dead
+
+
+@shielded
+def restore_all(works: Works, journal: Journal) -> None:
+    """Go on with what the storage holds."""
+    with works.lock:
+        number = restore(journal, works.scheduler, works)
+        happened = works.decided()
+    works.act(happened)
+    if number:
+        log.info("%s goes on with %s tasks of %s", works.name, number, journal.storage.where)
