@@ -135,10 +135,9 @@ function fillLegend() {
     $("legend").append(button);
   }
   for (const kind of new Set(run.spans.map((span) => span.kind))) {
-    const shade = element("button", undefined, "shade"), dot = element("i");
+    const shade = element("span", undefined, "shade"), dot = element("i");
     dot.style.backgroundColor = `var(${SHADES[kind] || "--paused"})`;
     shade.append(dot, words(kind));
-    shade.tabIndex = -1;
     $("legend").append(shade);
   }
 }

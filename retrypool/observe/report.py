@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from retrypool.observe.facts import Facts, rest_of
 from retrypool.observe.recording import Recording, SlowTask, WorkerSeen
 from retrypool.observe.spans import Span
 from retrypool.observe.texts import duration, first_line
+from retrypool.states import Outcome
 
 __all__ = ["Report", "WorkerReport", "report_of"]
 
@@ -114,38 +116,23 @@ class Report:
         ]
 
     def _table(self) -> list[str]:
-        kinds = [
-            kind
-            for kind in (
-                "failed",
-                "timed_out",
-                "throttled",
-                "worker_fault",
-                "excused",
-                "cancelled",
-                "withdrawn",
-            )
-            if any(worker.outcomes.get(kind) for worker in self.workers)
-        ]
-        head = ["worker", "calls", "ok", *(kind.replace("_", " ") for kind in kinds)]
-        head += ["median", "p95", "busy", "resting"]
         shown = self.workers[:TABLE_AT_MOST]
-        rows = [self._row(worker, kinds) for worker in shown]
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        lines = [_line(cells, widths) for cells in (head, ["-" * width for width in widths], *rows)]
+        seen = Counter[str]()
+        for worker in self.workers:
+            seen.update(worker.outcomes)
+        kinds = [outcome.value for outcome in Outcome if seen[outcome.value]]
+        rest: list[str] = []
+        while True:
+            table = _lined_up([_head(kinds, rest), *(_row(worker, kinds, rest) for worker in shown)])
+            told = [kind for kind in kinds if kind != Outcome.SUCCEEDED.value]
+            if len(table[0]) <= WIDTH or not told:
+                break
+            # The rarest go into one column.
+            rest.append(min(told, key=seen.__getitem__))
+            kinds.remove(rest[-1])
         if more := len(self.workers) - len(shown):
-            lines.append(f"and {more} more")
-        return lines
-
-    def _row(self, worker: WorkerReport, kinds: list[str]) -> list[str]:
-        counts = [worker.calls, worker.succeeded, *(worker.outcomes.get(kind, 0) for kind in kinds)]
-        lengths = [worker.median, worker.p95] if worker.succeeded else [0.0, 0.0]
-        return [
-            first_line(worker.name, 24),
-            *(str(count or "-") for count in counts),
-            *(duration(length) if length else "-" for length in lengths),
-            *(duration(length) if length else "-" for length in (worker.busy, worker.resting)),
-        ]
+            table.append(f"and {more} more")
+        return table
 
     def _slow_tasks(self) -> list[str]:
         names = {worker.id: worker.name for worker in self.workers}
@@ -226,9 +213,31 @@ def _worker_report(recording: Recording, worker: WorkerSeen) -> WorkerReport:
     )
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = zip(cells, widths, strict=True)
-    return "  ".join([first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)])
+def _head(kinds: Sequence[str], rest: Sequence[str]) -> list[str]:
+    names = ["ok" if kind == Outcome.SUCCEEDED.value else kind.replace("_", " ") for kind in kinds]
+    return ["worker", "calls", *names, *(["other"] if rest else []), "median", "p95", "busy", "resting"]
+
+
+def _row(worker: WorkerReport, kinds: Sequence[str], rest: Sequence[str]) -> list[str]:
+    counts = [worker.calls, *(worker.outcomes.get(kind, 0) for kind in kinds)]
+    if rest:
+        counts.append(sum(worker.outcomes.get(kind, 0) for kind in rest))
+    usual = [worker.median, worker.p95] if worker.succeeded else [0.0, 0.0]
+    lengths = [*usual, worker.busy, worker.resting]
+    return [
+        first_line(worker.name, 24),
+        *(str(count or "-") for count in counts),
+        *(duration(length) if length else "-" for length in lengths),
+    ]
+
+
+def _lined_up(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table with a rule below its head; the first column to the left, all others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    head, *others = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+    return [head, "  ".join("-" * width for width in widths), *others]
 
 
 def _bullet(text: str) -> list[str]:

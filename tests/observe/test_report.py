@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from retrypool import HealthPolicy, Rate, Recorder, RetryPolicy, Throttled, Unrecoverable, WorkerSpec
+from retrypool import HealthPolicy, Outcome, Rate, Recorder, RetryPolicy, Throttled, Unrecoverable, WorkerSpec
 from retrypool.observe.facts import Facts
 from retrypool.observe.recording import Recording
 from retrypool.observe.report import Report, report_of
@@ -199,6 +199,18 @@ def test_text_stays_within_a_hundred_columns() -> None:
     lines = str(report).splitlines()
     assert max(map(len, lines)) <= 100
     assert "and 10 more" in lines
+
+
+def test_kinds_that_have_no_room_in_the_table_share_a_column() -> None:
+    _, recording = recorded({"token-a": takes(1.0), "token-b": takes(1.0)}, range(4))
+    worker = recording.workers[0]
+    worker.name = "a name that takes room, all of it"
+    for number, outcome in enumerate(Outcome, 1):
+        worker.tally.outcomes[outcome.value] = 10_000 * number
+    lines = str(report_of(recording)).splitlines()
+    (head,) = [line for line in lines if line.startswith("worker  ")]
+    assert "other" in head.split()
+    assert max(map(len, lines)) <= 100
 
 
 def test_bundled_attempts_are_mentioned() -> None:
