@@ -12,34 +12,98 @@ if TYPE_CHECKING:
     from retrypool.storage.memory import MemoryStorage as MemoryStorage
     from retrypool.storage.sqlite import SQLiteStorage as SQLiteStorage
 
-# Public names of parts that few programs use: each is imported when it is asked for.
-_PARTS = {
+# Where the public names are at home: each is imported when it is asked for.
+_HOMES = {
+    "Attempt": "retrypool.model.task",
+    "AttemptTimeout": "retrypool.errors",
+    "Budget": "retrypool.policy.budget",
+    "CancelToken": "retrypool.model.cancel",
+    "CloseTimeout": "retrypool.errors",
+    "Context": "retrypool.model.context",
+    "DeadReason": "retrypool.states",
+    "DeadTask": "retrypool.model.task",
+    "Drain": "retrypool.model.drain",
+    "Failure": "retrypool.policy.retry",
+    "FailureAction": "retrypool.policy.retry",
+    "GiveUp": "retrypool.policy.retry",
+    "HealthPolicy": "retrypool.policy.health",
+    "Interrupted": "retrypool.errors",
+    "InvalidType": "retrypool.errors",
+    "InvalidValue": "retrypool.errors",
+    "Listener": "retrypool.events",
     "MemoryStorage": "retrypool.storage.memory",
+    "MissingExtra": "retrypool.errors",
+    "NoContext": "retrypool.errors",
+    "NoWorkers": "retrypool.errors",
+    "NotStorable": "retrypool.errors",
+    "Outcome": "retrypool.states",
+    "Pool": "retrypool.pool",
+    "PoolClosed": "retrypool.errors",
+    "PoolExecutor": "retrypool.executor",
+    "QueueFull": "retrypool.errors",
+    "Rate": "retrypool.policy.rates",
+    "Recorder": "retrypool.observe.recorder",
+    "RemoteError": "retrypool.errors",
+    "RetryIn": "retrypool.policy.retry",
+    "RetryPolicy": "retrypool.policy.retry",
+    "RetryPoolError": "retrypool.errors",
     "SQLiteStorage": "retrypool.storage.sqlite",
+    "Schedule": "retrypool.collect.schedule",
+    "Scope": "retrypool.policy.blame",
+    "SourceError": "retrypool.errors",
+    "Stats": "retrypool.observe.stats",
     "Storage": "retrypool.storage.base",
+    "StorageError": "retrypool.errors",
+    "StoredError": "retrypool.errors",
+    "Task": "retrypool.model.task",
+    "TaskGroup": "retrypool.collect.task_group",
+    "TaskLost": "retrypool.errors",
+    "TaskNotFound": "retrypool.errors",
+    "TaskResult": "retrypool.collect.results",
+    "TaskState": "retrypool.states",
+    "TaskStatus": "retrypool.observe.status",
+    "Throttled": "retrypool.errors",
+    "UNLIMITED": "retrypool.policy.retry",
+    "Unrecoverable": "retrypool.errors",
+    "Worker": "retrypool.model.worker",
+    "WorkerFault": "retrypool.errors",
+    "WorkerInfo": "retrypool.model.worker",
+    "WorkerLost": "retrypool.errors",
+    "WorkerNotFound": "retrypool.errors",
+    "WorkerSpec": "retrypool.model.worker",
+    "WrongThread": "retrypool.errors",
+    "combine": "retrypool.policy.delays",
+    "current_context": "retrypool.model.context",
+    "exponential": "retrypool.policy.delays",
+    "fixed": "retrypool.policy.delays",
+    "linear": "retrypool.policy.delays",
+    "parse_retry_after": "retrypool.policy.retry_after",
+    "random_between": "retrypool.policy.delays",
 }
 
 
 def __getattr__(name: str) -> object:
-    if name in _PARTS:
+    if name in _HOMES:
         from importlib import import_module
 
-        found: object = getattr(import_module(_PARTS[name]), name)
+        found: object = getattr(import_module(_HOMES[name]), name)
         globals()[name] = found
         return found
-    # All other public names are imported when the first of them is asked for.
-    if not name.startswith("_") or name == "__all__":
-        import retrypool._public as public
+    if name == "__all__":
+        import retrypool._public as public  # tools that follow imports find all of them here
 
-        names = globals()
-        names.update({each: getattr(public, each) for each in ("__all__", *public.__all__)})
-        if name in names:
-            return names[name]
+        return public.__all__
+    if not name.startswith("_"):
+        from importlib import import_module
+        from importlib.util import find_spec
+
+        if find_spec(f"{__name__}.{name}") is not None:  # `import retrypool; retrypool.events`
+            return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PARTS, *__getattr__("__all__")})  # type: ignore[misc]
+    return sorted({*globals(), *_HOMES, *__getattr__("__all__")})  # type: ignore[misc]
 
 
 def _close_open_pools() -> None:

@@ -4,78 +4,38 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping
-from datetime import datetime, tzinfo
+from collections.abc import Iterable
 from functools import partial
 from threading import TIMEOUT_MAX
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Never, Self, get_args, overload
 from weakref import ref
 
 from typing_extensions import TypeVar, Unpack
 
-from retrypool.checks import (
-    Duration,
-    count,
-    flag,
-    optional_count,
-    optional_seconds,
-    patience,
-    seconds,
-    unknown_option,
-)
-from retrypool.clock import Clock, SystemClock
-from retrypool.collect.map import as_completed, map_items
-from retrypool.collect.results import TaskResult
-from retrypool.collect.schedule import Schedule, make_schedule
-from retrypool.collect.task_group import OnError, TaskGroup
-from retrypool.core.scheduler import Scheduler
-from retrypool.core.schedules import Overlap
-from retrypool.errors import InvalidType, InvalidValue
-from retrypool.model.cancel import CancelToken
-from retrypool.model.settings import LABELS, MapOptions, TaskOptions, TaskSettings
-from retrypool.model.signature import is_stateful
-from retrypool.model.task import DeadTask, Task
-from retrypool.model.worker import AnyWorker, SpecOptions, WorkerInfo, WorkerSpec, as_spec
-from retrypool.observe.log import EventLog
-from retrypool.observe.lookup import AnyTask, Lookup, Whole, id_of
-from retrypool.observe.stats import Stats
-from retrypool.observe.stats import count as count_all
-from retrypool.observe.status import TaskStatus
-from retrypool.policy.blame import BlameOption, as_judge
-from retrypool.policy.budget import Budget
-from retrypool.policy.health import HealthPolicy
-from retrypool.policy.rates import RateOption, as_pace
-from retrypool.policy.retry import FailureAction, RetryPolicy
-from retrypool.threads import lifecycle
-from retrypool.threads.engine import Engine
-from retrypool.threads.journal import open_journal
-from retrypool.threads.kept import Kept
-from retrypool.threads.keys import checked_key
-from retrypool.threads.lifecycle import Cancelled
-from retrypool.threads.many import pull_dead, restore_all
-from retrypool.threads.observers import Listening, Observers
-from retrypool.threads.outcome import Fate
-from retrypool.threads.workers import Then, Workers
-
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from datetime import datetime, tzinfo
+    from types import TracebackType
+
     from rich.console import Console
 
     from retrypool.executor import PoolView
     from retrypool.observe.live import Live
+    from retrypool.parts import *  # noqa: F403 - at run time: see _import_parts
     from retrypool.sources.base import Consumed, Source
     from retrypool.storage.base import Storage
     from retrypool.threads.signals import SignalDrain
+
+    _Settled = tuple[TaskSettings, Callable[[Any], None] | None, int | None]
+    """Settings; what lets tasks with these arrive without a lock, if they may; the fleet's version then."""
 
 __all__ = ["Pool"]
 
 T = TypeVar("T", default=Any)
 R = TypeVar("R", default=Any)
 
-_DEFAULT_HEALTH = HealthPolicy()
-
-_Settled = tuple[TaskSettings, Callable[[Any], None] | None, int | None]
-"""Settings; what lets tasks with these arrive without a lock, if they may; for which version of the fleet."""
+_USUAL: Any = object()
+"""Stands for a default that is made when it is needed."""
 
 _pool_number = itertools.count(1).__next__
 
@@ -148,7 +108,7 @@ class Pool(Generic[T, R]):
         on_dead: Callable[[DeadTask[T]], object] | None = None,
         listeners: Iterable[Listening] = (),
         blame: BlameOption = None,
-        health: HealthPolicy | None = _DEFAULT_HEALTH,
+        health: HealthPolicy | None = _USUAL,
         rate: RateOption = None,
         retry_budget: Budget | None = None,
         affinity_wait: Duration = 5.0,
@@ -167,6 +127,8 @@ class Pool(Generic[T, R]):
         clock: Clock | None = None,
         **unknown: Never,
     ) -> None:
+        if "Engine" not in globals():
+            _import_parts()
         for option in unknown:
             raise unknown_option(option, Pool.__init__.__kwdefaults__ or ())
         given: dict[str, Any] = {
@@ -189,6 +151,8 @@ class Pool(Generic[T, R]):
         flag("wait_for_workers", wait_for_workers)
         if cancel is not None and not isinstance(cancel, CancelToken):
             raise InvalidType("cancel", cancel, "a CancelToken")
+        if health is _USUAL:
+            health = HealthPolicy()
         if health is not None and not isinstance(health, HealthPolicy):
             raise InvalidType("health", health, "a HealthPolicy, or None for no ejections")
         if retry_budget is not None and not isinstance(retry_budget, Budget):
@@ -421,7 +385,7 @@ class Pool(Generic[T, R]):
         """
         return self._lookup.status(task)
 
-    def explain(self, task: AnyTask | Whole = Whole.POOL) -> str:
+    def explain(self, task: AnyTask = _USUAL) -> str:
         """Return one sentence on why a task waits, for whom and until when; or what else it does.
 
         Takes a task or its id, and costs what `status` does. Without one: some sentences on what the whole
@@ -436,7 +400,7 @@ class Pool(Generic[T, R]):
         >>> pool.explain()
         '1 task waits, no task runs. The pool is paused, until it is resumed.'
         """
-        return self._lookup.explain(task)
+        return self._lookup.explain(Whole.POOL if task is _USUAL else task)
 
     def task(self, task_id: int) -> Task[T, R]:
         """Return the task of this id: one that has not ended, or one that is kept (`keep_results=`).
@@ -982,6 +946,13 @@ class Pool(Generic[T, R]):
             f"<Pool {self._engine.name} {state}: {stats.workers} workers, "
             f"{stats.running} running, {stats.waiting} waiting, {stats.dead} dead>"
         )
+
+
+def _import_parts() -> None:
+    """Import what a pool is made of, when the first one is made: see `retrypool.parts`."""
+    from retrypool import parts  # not `from`: that asks the package for the name first
+
+    globals().update({name: getattr(parts, name) for name in parts.__all__})
 
 
 def _each(workers: Iterable[Any]) -> Iterable[Any]:

@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("storage",),
     ("threads",),
     ("collect", "observe", "remote", "sources"),
+    ("parts",),
     ("pool",),
     ("executor", "testing", "metrics", "tracing", "dask", "ray"),
     ("demo",),

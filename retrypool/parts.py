@@ -1,0 +1,115 @@
+"""What a pool is made of. `retrypool.pool` imports this when the first pool is made.
+
+Importing all of it costs several times what `concurrent.futures.thread` does. A program that imports `Pool`
+and makes none, as a command line does to show its help, need not wait for that.
+"""
+
+from retrypool.checks import (
+    Duration,
+    count,
+    flag,
+    optional_count,
+    optional_seconds,
+    patience,
+    seconds,
+    unknown_option,
+)
+from retrypool.clock import Clock, SystemClock
+from retrypool.collect.map import as_completed, map_items
+from retrypool.collect.results import TaskResult
+from retrypool.collect.schedule import Schedule, make_schedule
+from retrypool.collect.task_group import OnError, TaskGroup
+from retrypool.core.scheduler import Scheduler
+from retrypool.core.schedules import Overlap
+from retrypool.errors import InvalidType, InvalidValue
+from retrypool.model.cancel import CancelToken
+from retrypool.model.settings import LABELS, MapOptions, TaskOptions, TaskSettings
+from retrypool.model.signature import is_stateful
+from retrypool.model.task import DeadTask, Task
+from retrypool.model.worker import AnyWorker, SpecOptions, WorkerInfo, WorkerSpec, as_spec
+from retrypool.observe.log import EventLog
+from retrypool.observe.lookup import AnyTask, Lookup, Whole, id_of
+from retrypool.observe.stats import Stats
+from retrypool.observe.stats import count as count_all
+from retrypool.observe.status import TaskStatus
+from retrypool.policy.blame import BlameOption, as_judge
+from retrypool.policy.budget import Budget
+from retrypool.policy.health import HealthPolicy
+from retrypool.policy.rates import RateOption, as_pace
+from retrypool.policy.retry import FailureAction, RetryPolicy
+from retrypool.threads import lifecycle
+from retrypool.threads.engine import Engine
+from retrypool.threads.journal import open_journal
+from retrypool.threads.kept import Kept
+from retrypool.threads.keys import checked_key
+from retrypool.threads.lifecycle import Cancelled
+from retrypool.threads.many import pull_dead, restore_all
+from retrypool.threads.observers import Listening, Observers
+from retrypool.threads.outcome import Fate
+from retrypool.threads.workers import Then, Workers
+
+__all__ = [
+    "LABELS",
+    "AnyTask",
+    "AnyWorker",
+    "BlameOption",
+    "Budget",
+    "CancelToken",
+    "Cancelled",
+    "Clock",
+    "DeadTask",
+    "Duration",
+    "Engine",
+    "EventLog",
+    "FailureAction",
+    "Fate",
+    "HealthPolicy",
+    "InvalidType",
+    "InvalidValue",
+    "Kept",
+    "Listening",
+    "Lookup",
+    "MapOptions",
+    "Observers",
+    "OnError",
+    "Overlap",
+    "RateOption",
+    "RetryPolicy",
+    "Schedule",
+    "Scheduler",
+    "SpecOptions",
+    "Stats",
+    "SystemClock",
+    "Task",
+    "TaskGroup",
+    "TaskOptions",
+    "TaskResult",
+    "TaskSettings",
+    "TaskStatus",
+    "Then",
+    "Whole",
+    "WorkerInfo",
+    "WorkerSpec",
+    "Workers",
+    "as_completed",
+    "as_judge",
+    "as_pace",
+    "as_spec",
+    "checked_key",
+    "count",
+    "count_all",
+    "flag",
+    "id_of",
+    "is_stateful",
+    "lifecycle",
+    "make_schedule",
+    "map_items",
+    "open_journal",
+    "optional_count",
+    "optional_seconds",
+    "patience",
+    "pull_dead",
+    "restore_all",
+    "seconds",
+    "unknown_option",
+]
