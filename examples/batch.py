@@ -1,6 +1,6 @@
-"""A batch that can be interrupted at any moment: run it again, and it goes on where it was.
+"""A batch that can be interrupted, or killed, at any moment: run it again, and it goes on where it was.
 
-python batch.py RESULTS: each line of that file is a page and what came of it, written as it is done.
+python batch.py JOURNAL: the file knows each page by its key, what came of it, and what was tried so far.
 """
 
 import json
@@ -8,44 +8,37 @@ import sys
 import urllib.error
 import urllib.request
 from functools import partial
-from pathlib import Path
 
 from _server import running
 
-from retrypool import Pool, RetryPolicy
+from retrypool import Pool, RetryPolicy, SQLiteStorage
 
 PAGES = range(1, 301)
 
 
-def fetch(site: str, page: int) -> dict[str, object]:
-    """Return what is to be written of a page. A page that is not there has been done, too."""
+def fetch(site: str, page: int) -> str | None:
+    """Return what a page says, None if there is no such page."""
     request = urllib.request.Request(f"{site}/pages/{page}", headers={"X-Proxy": "proxy-1"})
     try:
         with urllib.request.urlopen(request, timeout=5) as response:
-            return {"page": page, "text": response.read().decode()}
+            return str(response.read().decode())
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 404:
-            return {"page": page, "missing": True}
+            return None
         raise
 
 
-def main(results: Path) -> None:
-    known = results.read_text(encoding="utf-8") if results.exists() else ""
-    whole = known[: known.rfind("\n") + 1]  # without a line that was just being written
-    results.write_text(whole, encoding="utf-8")
-    done = {json.loads(line)["page"] for line in whole.splitlines()}
-    todo = [page for page in PAGES if page not in done]
-    print(f"{len(done)} pages done, {len(todo)} to do", flush=True)
+def main(journal: str) -> None:
     retry = RetryPolicy(attempts=5, delay=0)
-    with running() as site, results.open("a", encoding="utf-8") as file:
-        with Pool([partial(fetch, site)] * 4, retry=retry) as pool:
-            # Few at a time: what is lost with the program is what is in hand, and no more.
-            for line in pool.map(todo, window=16, ordered=False, progress=True):
-                file.write(json.dumps(line) + "\n")
-                file.flush()
-    print(f"all {len(PAGES)} pages are in {results.name}")
+    with running() as site:
+        with Pool([partial(fetch, site)] * 4, retry=retry, storage=SQLiteStorage(journal)) as pool:
+            # What has ended is not fetched again: its result comes from the journal.
+            texts = list(pool.map(PAGES, key=lambda page: f"page-{page}", progress=True))
+            fetched = pool.stats().succeeded
+    print(f"{fetched} pages fetched now, {len(PAGES) - fetched} known from before")
+    print(f"{sum(text is None for text in texts)} are not there; the last one says {json.dumps(texts[-2])}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "results.jsonl"))
+    main(sys.argv[1] if len(sys.argv) > 1 else "batch.db")
