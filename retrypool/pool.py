@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from retrypool.executor import PoolView
+    from retrypool.collect.view import PoolView
     from retrypool.observe.live import Live
     from retrypool.parts import *  # noqa: F403 - at run time: see _import_parts
     from retrypool.sources.base import Consumed, Source
@@ -662,7 +662,7 @@ class Pool(Generic[T, R]):
         ...     pool.as_executor().submit(pow, 2, 5).result()
         32
         """
-        from retrypool.executor import PoolView
+        from retrypool.collect.view import PoolView
 
         return PoolView(self._engine, self._settings)
 

@@ -38,11 +38,10 @@ MAY_IMPORT_PUBLIC_NAMES = {"demo", "__main__"}
 
 # Arrows the other way that are meant: imports inside of a function, on first use. A method that makes
 # what stands above its own layer is for its caller's convenience; nothing in the layer needs it.
-ON_FIRST_USE = {("retrypool.pool", "retrypool.executor")}  # Pool.as_executor
+ON_FIRST_USE: set[tuple[str, str]] = set()
 
 # Pairs that still import each other. None may be added.
 CIRCLES = {
-    frozenset(("retrypool.pool", "retrypool.executor")),
     frozenset(("retrypool.pool", "retrypool.threads.lifecycle")),
     frozenset(("retrypool.threads.engine", "retrypool.threads.outcome")),
     frozenset(("retrypool.threads.engine", "retrypool.threads.queue_limit")),
