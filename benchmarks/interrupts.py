@@ -193,6 +193,7 @@ class Storm:
                 pool: Any = Pool(
                     workers,
                     retry=RetryPolicy(attempts=3, delay=0),
+                    health=None,  # that nearly everything fails is what is wanted here
                     interrupt_on_timeout=True,
                     grace=1,
                     listeners=[hear],

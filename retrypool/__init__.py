@@ -72,6 +72,7 @@ _HOMES = {
     "WorkerNotFound": "retrypool.errors",
     "WorkerSpec": "retrypool.model.worker",
     "WrongThread": "retrypool.errors",
+    "between_rounds": "retrypool.policy.delays",
     "combine": "retrypool.policy.delays",
     "current_context": "retrypool.model.context",
     "exponential": "retrypool.policy.delays",

@@ -41,7 +41,7 @@ from retrypool.observe.stats import Stats
 from retrypool.observe.status import TaskStatus
 from retrypool.policy.blame import Scope
 from retrypool.policy.budget import Budget
-from retrypool.policy.delays import combine, exponential, fixed, linear, random_between
+from retrypool.policy.delays import between_rounds, combine, exponential, fixed, linear, random_between
 from retrypool.policy.health import HealthPolicy
 from retrypool.policy.rates import Rate
 from retrypool.policy.retry import (
@@ -112,6 +112,7 @@ __all__ = [
     "WorkerNotFound",
     "WorkerSpec",
     "WrongThread",
+    "between_rounds",
     "combine",
     "current_context",
     "exponential",

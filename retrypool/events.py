@@ -20,7 +20,10 @@ __all__ = [
     "GroupEjected",
     "GroupEvent",
     "GroupOpened",
+    "GroupSuspected",
     "Listener",
+    "OutageBegan",
+    "OutageEnded",
     "PoolClosing",
     "PoolStopped",
     "TaskCancelled",
@@ -187,6 +190,35 @@ class GroupEjected(GroupEvent):
     """A group counts as ill, and is given nothing until `until`."""
 
     until: float
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSuspected(Event):
+    """A group failed a few different tasks in a row: it is given nothing until one was tried elsewhere.
+
+    It ends with `GroupEjected`, or `GroupOpened`.
+    """
+
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutageBegan(Event):
+    """All groups fail, although things had worked: the pool holds, until `until` at the latest.
+
+    `error` is the one that showed it.
+    """
+
+    until: float
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class OutageEnded(Event):
+    """The pool goes on after an outage that took so many seconds, and that is over if it has `recovered`."""
+
+    lasted: float
+    recovered: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,16 @@ Pure, and under the pool's lock, except for `admits`.
 from __future__ import annotations
 
 from contextlib import suppress
-from heapq import heappop
+from heapq import heapify
 from typing import Any
 
 from retrypool.core.fleet import Fleet
-from retrypool.core.queue import Backlog, Subqueue, rank_of
+from retrypool.core.queue import Backlog, Place, Subqueue, rank_of
 from retrypool.core.timers import Timers
 from retrypool.model.constraints import Constraints
 from retrypool.model.record import NO_GROUPS
 from retrypool.model.slots import Group, Slot
 from retrypool.model.task import Record, Task
-from retrypool.policy.blame import Scope
 from retrypool.states import TaskState
 
 __all__ = ["AnyTask", "Matching"]
@@ -24,6 +23,9 @@ __all__ = ["AnyTask", "Matching"]
 AnyTask = Task[Any, Any]
 
 _ANYBODY = Constraints()
+
+EARLY = 0.01
+"""The share of `affinity_wait` by which a wait for an untried worker may end early."""
 
 
 class Matching:
@@ -45,13 +47,35 @@ class Matching:
         if record is not None:
             record.seq = self.backlog.next_seq()
         line = self.backlog.injector.open_line(task._settings.priority)
-        if line is not None and (record is None or record.plain):
+        if line is not None and (record is None or (record.plain and not record.tried)):
             line.append(task)
         else:
             if record is None:
                 task._record = record = Record(task.id)
             self._file(task, record, now)
         self._rouse()
+
+    def put_in_place(self, task: AnyTask, now: float) -> None:
+        """Let a task be claimed again from now on, before all that came into the queue after it."""
+        record = task._record
+        assert record is not None
+        self._file(task, record, now)
+        self._rouse()
+
+    def refile(self, task: AnyTask, now: float) -> None:
+        """Give a task that waits in a subqueue the place that it has by now."""
+        for subqueue in self.backlog.subqueues.values():
+            since = take_out(subqueue.tasks, task)
+            if since is not None:
+                if not subqueue.tasks:
+                    self.backlog.close(subqueue)
+                assert task._record is not None
+                self._file(task, task._record, now)
+                return
+
+    def waiting_for_time(self) -> int:
+        """Return how many tasks wait for their moment."""
+        return 0
 
     def claim(self, slot: Slot, now: float, handed: AnyTask | None = None) -> AnyTask | None:
         """Return the task that `slot` is to run now, or park it and return None.
@@ -63,7 +87,12 @@ class Matching:
         self.fleet.unpark(slot)
         if handed is not None:
             self._take_back(handed, slot, now)
-        task = None if self.fleet.barred(slot, now) else self._next_for(slot, now)
+        if self.fleet.barred(slot, now):
+            task = None
+        elif self.fleet.quarantine.outage is not None:
+            task = self._next_to_probe(slot, now)
+        else:
+            task = self._next_for(slot, now)
         if task is None:
             self._park(slot, now)
         else:
@@ -77,7 +106,7 @@ class Matching:
         record = task._record
         self.firsts -= record is None or not record.entries
         self.fleet.settle(slot, -1.0 if record is None else -record.cost, now)
-        self.fleet.probe_not_made(slot, now)
+        self.fleet.quarantine.probe_not_made(slot, now)
         self._take_back(task, slot, now)
         self._rouse()
 
@@ -88,7 +117,9 @@ class Matching:
             return True
         if not record.plain and not task._settings.constraints.suits(slot):
             return False
-        return record.tried_waived or slot.group not in record.tried
+        if record.tried_waived:
+            return True
+        return slot.group not in record.tried and slot.id != record.avoid
 
     def suits_all(self, constraints: Constraints) -> bool:
         """Return whether there are workers, and each of them could take tasks of these constraints."""
@@ -108,19 +139,14 @@ class Matching:
         self.fleet.retire(slot, now)
         self._review_live(before)
 
-    def attempt_over(self, slot: Slot, scope: Scope | None, now: float) -> None:
-        """Let the group of `slot` answer for an attempt; see `Fleet.attempt_over`."""
-        self.fleet.attempt_over(slot, scope, now)
-        self._rouse()
-
     def probe_not_made(self, slot: Slot, now: float) -> None:
-        """Let another worker of the group make the probe; see `Fleet.probe_not_made`."""
-        self.fleet.probe_not_made(slot, now)
+        """Let another worker make the probe; see `Quarantine.probe_not_made`."""
+        self.fleet.quarantine.probe_not_made(slot, now)
         self._rouse()
 
     def forgive(self, group: Group, now: float) -> None:
         """Open a group, whatever is known against it."""
-        self.fleet.forgive(group, now)
+        self.fleet.quarantine.forgive(group, now)
         self._rouse()
 
     def bar(self, slot: Slot, reason: str) -> None:
@@ -140,13 +166,59 @@ class Matching:
         """Put a task into the subqueue that it belongs to."""
         constraints = task._settings.constraints
         # While there is no group at all, nothing can be said: those that are to come may be new to it.
-        if record.tried and (live := self._live_for(constraints)) and record.tried >= live:
-            record.tried = NO_GROUPS
-        if record.tried and not record.tried_waived:
-            constraints = Constraints(record.tried, *constraints[1:])
+        tried, avoid = record.tried, record.avoid
+        if tried and (live := self._live_for(constraints)) and tried >= live:
+            record.tried = tried = NO_GROUPS
+        if (tried or avoid is not None) and not record.tried_waived:
+            if self._is_in_vain(constraints, tried, avoid, now):
+                record.tried_waived = True
+            else:
+                exclude = constraints.exclude if avoid is None else constraints.exclude | {avoid}
+                constraints = Constraints(tried, constraints.require, constraints.worker, exclude)
         subqueue = self.backlog.file(task, record.seq, rank_of(task), constraints, now)
         self.backlog.show(subqueue, self.fleet)
-        self._time(subqueue)
+        self._time(subqueue, waits=not record.tried_waived and bool(tried or avoid is not None))
+
+    def within_reach(self, constraints: Constraints, now: float) -> frozenset[Group]:
+        """Return the groups that may take such a task and can be back in time: those of a round.
+
+        If none can, it is all that are live.
+        """
+        live = self._live_for(constraints)
+        near = [group for group in live if self._is_near(group, now)]
+        return live if not near or len(near) == len(live) else frozenset(near)
+
+    def _is_near(self, group: Group, now: float) -> bool:
+        return group.until is None or group.until <= now + self.affinity_wait
+
+    def _is_in_vain(
+        self, constraints: Constraints, tried: frozenset[Group], avoid: int | None, now: float
+    ) -> bool:
+        """Return whether no untried worker can be back in time, so that it is no use to wait for one."""
+        if not self.fleet.live:
+            return False
+        if avoid is None and constraints == _ANYBODY:
+            return not any(group not in tried and self._is_near(group, now) for group in self.fleet.live)
+        return not any(
+            slot.group not in tried
+            and slot.id != avoid
+            and self.fleet.present(slot)
+            and constraints.suits(slot)
+            and self._is_near(slot.group, now)
+            for slot in self.fleet
+        )
+
+    def review_tried(self, now: float) -> None:
+        """Let tasks wait no more for untried workers that can't be back in time, as things stand."""
+        for subqueue in list(self.backlog.subqueues.values()):
+            tried = subqueue.constraints.tried
+            if tried and self._is_in_vain(subqueue.constraints, tried, None, now):
+                tasks = list(subqueue.tasks)
+                subqueue.tasks.clear()
+                self.backlog.close(subqueue)
+                for _, since, task in tasks:
+                    self._refile(task, since, waive_tried=True)
+        self._rouse()
 
     def _live_for(self, constraints: Constraints) -> frozenset[Group]:
         """Return the live groups that a task with these requirements could go to."""
@@ -156,20 +228,28 @@ class Matching:
         fit = (slot for slot in self.fleet if self.fleet.present(slot) and constraints.suits(slot))
         return frozenset(slot.group for slot in fit)
 
-    def _time(self, subqueue: Subqueue) -> None:
+    def _time(self, subqueue: Subqueue, *, waits: bool) -> None:
         """See to it that no task of `subqueue` waits longer than `affinity_wait` for an untried worker."""
-        if subqueue.constraints.tried and subqueue.tasks and not subqueue.timed:
+        if waits and subqueue.tasks and not subqueue.timed:
             subqueue.timed = True
-            self.timers.add(subqueue.tasks[0][1] + self.affinity_wait, self._waive_tried, subqueue)
+            first = min(entry[1] for entry in subqueue.tasks)
+            self.timers.add(first + self.affinity_wait, self._waive_tried, subqueue)
 
     def _waive_tried(self, subqueue: Subqueue, now: float) -> None:
-        """Let any worker take the tasks of `subqueue` that have waited long enough for an untried one."""
+        """Let any worker take the tasks of `subqueue` that have waited long enough for an untried one.
+
+        A little early, so that it need not be looked through for each of them.
+        """
         subqueue.timed = False
-        tasks = subqueue.tasks
-        while tasks and tasks[0][1] + self.affinity_wait <= now:
-            self._refile(heappop(tasks)[2], now, waive_tried=True)
-        if tasks:
-            self._time(subqueue)
+        soon = now + EARLY * self.affinity_wait - self.affinity_wait
+        due = [entry for entry in subqueue.tasks if entry[1] <= soon]
+        if due:
+            subqueue.tasks = [entry for entry in subqueue.tasks if entry[1] > soon]
+            heapify(subqueue.tasks)
+            for _, _, task in sorted(due, key=lambda entry: entry[0]):
+                self._refile(task, now, waive_tried=True)
+        if subqueue.tasks:
+            self._time(subqueue, waits=True)
         else:
             self.backlog.close(subqueue)
 
@@ -214,6 +294,24 @@ class Matching:
             assert record is not None
             self._file(task, record, now)
 
+    def _next_to_probe(self, slot: Slot, now: float) -> AnyTask | None:
+        """Take a task that shows whether an outage is over: one that nobody has failed, if possible."""
+        backlog = self.backlog
+        while (task := backlog.injector.popleft_before(None)) is not None:
+            if task._withdrawn:
+                backlog.tombstones -= 1
+            elif task._record is None or task._settings.constraints.suits(slot):
+                return task
+            else:
+                self._file(task, task._record, now)
+        found: tuple[bool, Place, Subqueue] | None = None
+        for subqueue in list(backlog.subqueues.values()):
+            if subqueue.constraints.suits(slot) and (place := backlog.head(subqueue)) is not None:
+                entry = (bool(subqueue.constraints.tried), place, subqueue)
+                if found is None or entry[:2] < found[:2]:
+                    found = entry
+        return None if found is None else backlog.take(found[2])
+
     def _next_for(self, slot: Slot, now: float) -> AnyTask | None:
         """Take the task that is first in order among those that `slot` may run."""
         while (task := self._first(slot)) is not None:
@@ -241,8 +339,8 @@ class Matching:
         task._slot = slot
         slot.go = True
         fleet = self.fleet
-        if slot.group.until is not None:
-            fleet.start_probe(slot)
+        if slot.group.until is not None or fleet.quarantine.outage is not None:
+            fleet.quarantine.start_probe(slot)
         slot.direct = self._may_be_direct(slot)
         record = task._record
         self.firsts += record is None or not record.entries
@@ -271,8 +369,9 @@ class Matching:
         if not parked:
             return
         if self.backlog.subqueues:
-            for slot in list(parked):
-                if self.backlog.best(slot) is not None:
+            holds = self.fleet.quarantine.outage is not None
+            for slot in reversed(list(parked)) if holds else list(parked):
+                if self._has_probe_for(slot) if holds else self.backlog.best(slot) is not None:
                     parked.pop(slot, None)
                     slot.wake()
                     return
@@ -280,3 +379,17 @@ class Matching:
             with suppress(KeyError):  # dispatchers may be quicker
                 slot, _ = parked.popitem()
                 slot.wake()
+
+    def _has_probe_for(self, slot: Slot) -> bool:
+        return any(q.tasks and q.constraints.suits(slot) for q in self.backlog.subqueues.values())
+
+
+def take_out(tasks: list[Any], task: AnyTask) -> float | None:
+    """Take a task out of a heap of (number, since when, task); return since when it waited there."""
+    for index, entry in enumerate(tasks):
+        if entry[2] is task:
+            tasks[index] = tasks[-1]
+            tasks.pop()
+            heapify(tasks)
+            return float(entry[1])
+    return None

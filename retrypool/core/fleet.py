@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 
+from retrypool.core.quarantine import Quarantine
 from retrypool.core.timers import Timers
 from retrypool.errors import InvalidValue
-from retrypool.events import Event, GroupCooling, GroupEjected, GroupOpened
+from retrypool.events import Event
 from retrypool.model.slots import Group, Slot
-from retrypool.policy.blame import Scope
 from retrypool.policy.health import HealthPolicy
 from retrypool.policy.rates import Pace, RateOption, as_pace
 
@@ -31,7 +31,6 @@ class Fleet:
         pace: Pace | None = None,
     ) -> None:
         self._timers = timers
-        self._report = report
         self.health = health
         self.pace = pace  # of the whole pool
         self._alarm: float | None = None  # when the pool's pace allows the next call that waits for it
@@ -47,6 +46,7 @@ class Fleet:
         self.parked: dict[Slot, None] = {}
         self.paused = False
         self.version = 0  # counts who comes and goes; written under the lock, read without it
+        self.quarantine = Quarantine(self, timers, report, health)
 
     def __iter__(self) -> Iterator[Slot]:
         return iter(self.slots)
@@ -79,13 +79,14 @@ class Fleet:
     def add(self, slot: Slot) -> None:
         """Add a worker."""
         self.slots[slot] = None
-        slot.group.join(slot)
+        slot.group.slots.append(slot)
+        self.quarantine.joined(slot)
         self.groups[slot.group.name] = slot.group
         self._former.pop(slot.group.name, None)
         self._expected.pop(slot.group.name, None)
         if slot.group.until is not None:
-            self._bench(slot)
-            self._timers.add(slot.group.until, self._reopen, slot.group)
+            self.bench(slot)
+            self._timers.add(slot.group.until, self.quarantine.reopen, slot.group)
         self._review(slot.group)
 
     def expected(self, name: str) -> Group:
@@ -107,21 +108,22 @@ class Fleet:
             if not ejected:
                 group.cools_until = until
             if group.slots:
-                self._shut(group)
-                self._spare_the_last()
+                self.quarantine.shut(group)
+                self.quarantine.spare_the_last()
 
     def retire(self, slot: Slot, now: float) -> None:
         """Give `slot` nothing any more. Its thread is not woken for that: the caller sees to it."""
         if slot.retired:
             return
         slot.retired = True
-        self._bench(slot)
+        self.bench(slot)
         group = slot.group
-        group.leave(slot)
+        group.slots.remove(slot)
+        self.quarantine.left(slot)
         if not group.slots:
             del self.groups[group.name]
             self._remember(group, now)
-        self.probe_not_made(slot, now)
+        self.quarantine.probe_not_made(slot, now)
         self._review(group)
 
     def _remember(self, group: Group, now: float) -> None:
@@ -137,14 +139,14 @@ class Fleet:
             self.live = self.live | group.alone
         else:
             self.live = self.live - group.alone
-            self._spare_the_last()
+            self.quarantine.spare_the_last()
 
     # -- barring ---------------------------------------------------------------------------------
 
     def pause(self, slot: Slot) -> None:
         """Give `slot` nothing for now."""
         slot.paused = True
-        self._bench(slot)
+        self.bench(slot)
         slot.wake()
 
     def resume(self, slot: Slot) -> None:
@@ -157,20 +159,20 @@ class Fleet:
     def bar(self, slot: Slot, reason: str) -> None:
         """Give `slot` nothing for good."""
         slot.cordoned_for = reason
-        self._bench(slot)
+        self.bench(slot)
         self._review(slot.group)
 
     def make_unfit(self, slot: Slot) -> None:
         """Give `slot` nothing until its worker has been made anew."""
         slot.unfit = True
-        self._bench(slot)
+        self.bench(slot)
         slot.wake()
 
     def pause_all(self) -> None:
         """Give no worker anything for now."""
         self.paused = True
         for slot in self:
-            self._bench(slot)
+            self.bench(slot)
             slot.wake()
 
     def has_paused(self, slot: Slot) -> bool:
@@ -193,7 +195,9 @@ class Fleet:
             or self.paused
             or slot.unfit
             or slot.cordoned_for is not None
+            or slot.group.suspected is not None
             or slot.group.refuses(slot, now)
+            or self.quarantine.holds
             or not self._may_call(slot, now)
         )
 
@@ -208,33 +212,30 @@ class Fleet:
     def may_help_itself(self, slot: Slot) -> bool:
         """Return whether `slot` may take from the injector without asking, as far as it is concerned."""
         group = slot.group
-        return group.until is None and group.pace is None and self.pace is None
+        return group.until is None and group.pace is None and self.pace is None and not self.quarantine.outage
 
     # -- sleeping --------------------------------------------------------------------------------
 
     def park(self, slot: Slot, now: float) -> None:
         """Let `slot` wait: among the parked, if it may be given something, else to be called later."""
         slot.idle = True
-        group = slot.group
-        if group.suspected is not None and not group.ejected and group.is_ill_at_rest():
-            self._eject(group, now)
         if not self.barred(slot, now):
             self.parked[slot] = None
         else:
             slot.direct = False
-            self._set_alarms(slot.group, now)
+            self.set_alarms(slot.group, now)
 
     def unpark(self, slot: Slot) -> bool:
         """Take `slot` from among the parked; return whether it was there. Needs no lock."""
         return self.parked.pop(slot, slot) is None
 
-    def _bench(self, slot: Slot) -> None:
+    def bench(self, slot: Slot) -> None:
         """Keep `slot` from taking anything without asking, and from beginning what it has just taken."""
         slot.direct = False
         slot.go = False
         self.parked.pop(slot, None)
 
-    def _let_sleepers_in(self, slots: Iterable[Slot], now: float) -> None:
+    def let_sleepers_in(self, slots: Iterable[Slot], now: float) -> None:
         """Let those of `slots` that sleep, and may be given something again, be called for it."""
         for slot in slots:
             if slot.idle and not self.barred(slot, now):
@@ -258,8 +259,8 @@ class Fleet:
         if group.pace is not None or self.pace is not None:
             for other in list(self.parked) if self.pace is not None else group.slots:
                 if other in self.parked and not self._may_call(other, now):
-                    self._bench(other)
-            self._set_alarms(group, now)
+                    self.bench(other)
+            self.set_alarms(group, now)
 
     def settle(self, slot: Slot, difference: float, now: float) -> None:
         """Take notice that a call cost so much more than was charged, or less."""
@@ -273,7 +274,7 @@ class Fleet:
             if self.pace is not None:
                 self._timers.add(max(self.pace.ready_at(now), now), self._ring, None)
 
-    def _set_alarms(self, group: Group, now: float) -> None:
+    def set_alarms(self, group: Group, now: float) -> None:
         """See to it that who sleeps for a pace is let in again when that allows a call.
 
         A group that is shut needs no alarm for its own pace: they are set when it may be tried again.
@@ -291,120 +292,14 @@ class Fleet:
 
     def _ring_group(self, group: Group, now: float) -> None:
         group.alarm = None
-        self._let_sleepers_in(group.slots, now)
-        self._set_alarms(group, now)
+        self.let_sleepers_in(group.slots, now)
+        self.set_alarms(group, now)
 
     def _ring(self, _: None, now: float) -> None:
         self._alarm = None
-        self._let_sleepers_in(self, now)
+        self.let_sleepers_in(self, now)
         for group in self.groups.values():
-            self._set_alarms(group, now)
-
-    # -- health ----------------------------------------------------------------------------------
-
-    def probe_not_made(self, slot: Slot, now: float) -> None:
-        """Take notice that `slot` does not make its attempt: if that was the probe, let another try."""
-        slot.attentive = False
-        if slot.group.probe is slot:
-            slot.group.probe = None
-            self._reopen(slot.group, now)
-
-    def start_probe(self, slot: Slot) -> None:
-        """Let the attempt that `slot` is about to make show whether its group has recovered."""
-        slot.group.probe = slot
-        slot.attentive = True
-
-    def attempt_over(self, slot: Slot, scope: Scope | None, now: float) -> None:
-        """Take notice of an attempt that was the group's probe, or failed by the group's own fault.
-
-        `scope` is None for a success. A group that was throttled is open again if it is not throttled
-        now; one that was ill has to succeed.
-        """
-        group = slot.group
-        probe = group.probe is slot
-        slot.attentive = False
-        if probe:
-            group.probe = None
-        if group.ejected:
-            if probe:  # what was under way when it was ejected tells nothing new
-                self._try_over(group, scope, now)
-        else:
-            if scope is Scope.GROUP and self.health is not None and group.blame(self.health):
-                self._eject(group, now)
-            if probe and not group.shut(now):
-                group.open()
-                self._opened(group, now)
-
-    def _try_over(self, group: Group, scope: Scope | None, now: float) -> None:
-        """An ill group has been given one task: say whether it is ill still."""
-        if scope in (Scope.GROUP, Scope.TASK):
-            self._shut_out(group, now)
-        elif scope in (None, Scope.UNRECOVERABLE):
-            group.recover()
-            self._opened(group, now)
-        else:
-            self._reopen(group, now)  # it has told nothing: let another one try
-
-    def _opened(self, group: Group, now: float) -> None:
-        self._report(GroupOpened(now, group.name))
-        self._let_sleepers_in(group.slots, now)
-        self._set_alarms(group, now)
-
-    def cool(self, group: Group, retry_after: float | None, now: float) -> float:
-        """Give `group` nothing for a time (None: as `Group.cool` finds); return when it ends."""
-        until = group.cool(now, retry_after)
-        if self.pace is not None:
-            self.pace.refused(now, until)
-        self._shut(group)
-        self._report(GroupCooling(now, group.name, until))
-        return until
-
-    def forgive(self, group: Group, now: float) -> None:
-        """Open a group, whatever is known against it: it has a new resource."""
-        was_shut = group.until is not None
-        group.recover()
-        if was_shut:
-            self._opened(group, now)
-
-    def witness(self, group: Group, began: float, now: float) -> None:
-        """Take notice of a task that `group` failed, begun at `began`, and that another group did not."""
-        if self.health is not None and not group.ejected and group.witness(self.health, began, now):
-            self._eject(group, now)
-
-    def _eject(self, group: Group, now: float) -> None:
-        """Give an ill group nothing for a time, unless too many are ill already."""
-        assert self.health is not None
-        ill = {other for other in self.live if other.ejected} | group.alone
-        many = len(ill) > self.health.ejected_share * len(self.live) or len(ill) == len(self.live)
-        if group in self.live and not many:
-            self._shut_out(group, now)
-
-    def _shut_out(self, group: Group, now: float) -> None:
-        assert self.health is not None
-        until = group.eject(now, self.health)
-        self._shut(group)
-        self._report(GroupEjected(now, group.name, until))
-        self._spare_the_last()
-
-    def _spare_the_last(self) -> None:
-        """If no group but ill ones is left, because others have gone, let the first of them try at once."""
-        if self.live and all(group.ejected for group in self.live):
-            group = min(self.live, key=lambda group: group.until or 0.0)
-            group.reprieve()
-            self._timers.add(group.cools_until, self._reopen, group)
-
-    def _shut(self, group: Group) -> None:
-        assert group.until is not None
-        for slot in group.slots:
-            slot.attentive = False
-            self._bench(slot)
-        self._timers.add(group.until, self._reopen, group)
-
-    def _reopen(self, group: Group, now: float) -> None:
-        """A group has been shut for long enough, unless that was prolonged: let one worker try."""
-        if not group.shut(now):
-            self._let_sleepers_in(group.slots, now)
-            self._set_alarms(group, now)
+            self.set_alarms(group, now)
 
     # -- outlook ---------------------------------------------------------------------------------
 

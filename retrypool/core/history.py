@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from retrypool.callbacks import described
@@ -10,6 +12,12 @@ from retrypool.model.task import Attempt, Record, Task
 from retrypool.states import Outcome, TaskState
 
 __all__ = ["Ended", "History", "LastError", "last_error", "tried_by"]
+
+LATEST = 8
+"""How many entries are looked at for what has happened last."""
+
+AT_ONCE = 4
+"""The length of an entry of a task that has succeeded at once."""
 
 _SUCCEEDED = TaskState.SUCCEEDED
 _WAS_TRIED = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.WORKER_FAULT)
@@ -59,7 +67,9 @@ class History:
     """
 
     def __init__(self, limit: int) -> None:
-        self.entries: deque[tuple[Any, ...]] = deque(maxlen=limit)
+        self._limit = limit
+        # Some are kept in any case, for what the pool itself wants to know.
+        self.entries: deque[tuple[Any, ...]] = deque(maxlen=max(limit, LATEST))
         # Appended under the lock; whoever has left it takes them out, see `describe`.
         self.undescribed: deque[LastError] = deque()
 
@@ -100,10 +110,31 @@ class History:
 
     def find(self, task_id: object) -> Ended | None:
         """Return how the task of this id has ended, the last time if it was requeued."""
-        for entry in reversed(self.entries.copy()):  # deque.copy is atomic
+        entries = self.entries.copy()  # which is atomic
+        for entry in itertools.islice(reversed(entries), self._limit):
             if entry[0] == task_id:
                 return Ended(*entry)
         return None
+
+    def has_success_since(self, moment: float) -> bool:
+        """Return whether something has succeeded since then, as the latest entries tell. Needs no lock."""
+        return any(entry[3] >= moment for entry in self._latest_successes())
+
+    def usual_duration(self) -> float:
+        """Return how many seconds an attempt that succeeds takes, as far as the latest entries tell."""
+        spans = [entry[3] - entry[2] for entry in self._latest_successes()]
+        return sum(spans) / len(spans) if spans else 0.0
+
+    def _latest_successes(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the successes among the latest entries, the last one first."""
+        entries = self.entries
+        for number in range(1, LATEST + 1):
+            try:
+                entry = entries[-number]  # others may append meanwhile
+            except IndexError:
+                return
+            if len(entry) == AT_ONCE or entry[4] is _SUCCEEDED:
+                yield entry
 
 
 def tried_by(history: list[Attempt]) -> tuple[str, ...]:

@@ -28,7 +28,10 @@ __all__ = ["Backlog", "InjectorQueue", "Subqueue", "SubqueueEntry", "rank_of", "
 
 
 Rank = tuple[int, int]
-"""Where a subqueue stands among the others: (-priority, 0 for immediate retries and 1 for the rest)."""
+"""Where a subqueue stands among the others: (-priority, 0 or 1).
+
+0 is for immediate retries and for those that bring the verdict on a suspect, 1 for the rest.
+"""
 
 Place = tuple[int, int, int]
 """Where a task stands among all: its subqueue's rank, and its sequence number. Smaller goes first."""
@@ -48,8 +51,8 @@ def seq_of(task: Task[Any, Any]) -> int:
 def rank_of(task: Task[Any, Any]) -> Rank:
     """Return the rank of a task."""
     record, settings = task._record, task._settings
-    again = record is not None and record.entries
-    return (-settings.priority, 0 if again and settings.retry.immediate else 1)
+    first = record is not None and record.entries and (settings.retry.immediate or record.urgent)
+    return (-settings.priority, 0 if first else 1)
 
 
 class Subqueue:
@@ -200,7 +203,7 @@ class Backlog:
         back, the entry is too early, and is put right when it surfaces; when its head moves forward, the
         subqueue is listed a second time, which does no harm.
         """
-        place = self._head(subqueue)
+        place = self.head(subqueue)
         if place is None:
             return
         for slot in slots:
@@ -225,7 +228,7 @@ class Backlog:
         while subqueues:
             subqueue: Subqueue
             place, number, subqueue = subqueues[0]
-            head = self._head(subqueue)
+            head = self.head(subqueue)
             if head == place:
                 return subqueue
             if head is None:
@@ -261,7 +264,7 @@ class Backlog:
             self.close(subqueue)
         return task
 
-    def _head(self, subqueue: Subqueue) -> Place | None:
+    def head(self, subqueue: Subqueue) -> Place | None:
         """Return the place of the first task of `subqueue`, having dropped those that were withdrawn."""
         tasks = subqueue.tasks
         while tasks and tasks[0][2]._withdrawn:

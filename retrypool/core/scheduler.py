@@ -16,6 +16,7 @@ from typing import Any
 from weakref import ref
 
 from retrypool.core.assignment import AnyTask, Matching
+from retrypool.core.failures import Failures
 from retrypool.core.fleet import Fleet
 from retrypool.core.history import History
 from retrypool.core.schedules import Schedules
@@ -26,10 +27,10 @@ from retrypool.events import (
     TaskCancelled,
     TaskDead,
 )
-from retrypool.model.record import NO_GROUPS
 from retrypool.model.settings import TaskSettings
-from retrypool.model.slots import Group, Slot
+from retrypool.model.slots import Slot
 from retrypool.model.task import Attempt, DeadTask, Record
+from retrypool.policy.blame import Scope
 from retrypool.policy.budget import Budget, RetryBudget
 from retrypool.policy.health import HealthPolicy
 from retrypool.policy.rates import Pace
@@ -41,10 +42,7 @@ CLOSED_BY_FORCE = "the pool was closed by force"
 
 # Bound once: looking a member up in its enum costs more than what is done with it.
 _QUEUED = TaskState.QUEUED
-# After these the task may go back to the group: it has not really been tried there. A tuple, because it
-# is searched by identity first.
-_BLAMES_NOBODY = (Outcome.THROTTLED, Outcome.WITHDRAWN, Outcome.CANCELLED)
-_THROTTLED, _WORKER_FAULT, _EXCUSED = Outcome.THROTTLED, Outcome.WORKER_FAULT, Outcome.EXCUSED
+_THROTTLED = Scope.THROTTLED
 
 
 class Scheduler(Matching):
@@ -78,6 +76,7 @@ class Scheduler(Matching):
         self.history = History(history_limit)
         self.retry_budget = None if budget is None else RetryBudget(budget)
         self.counts_firsts = budget is not None
+        self.failures = Failures(self, self.history, self._owned, self._pull_forward)
 
     # -- tasks -----------------------------------------------------------------------------------
 
@@ -130,9 +129,23 @@ class Scheduler(Matching):
                 return
         if delay > 0:
             self._defer(task, TaskState.RETRYING, now + delay)
-        else:
-            task._phase = _QUEUED
+            return
+        task._phase = _QUEUED
+        if not record.keeps_place:
             self._enqueue(task, now)
+        elif self._is_too_late(task, now):
+            self._expire(task, now)
+        else:
+            self.put_in_place(task, now)
+
+    def _pull_forward(self, task: AnyTask, now: float) -> None:
+        """Let a task be claimed at once that waits out a delay within its round."""
+        if task._withdrawn or self._is_too_late(task, now):
+            return
+        self.timers.drop(self._due, task)
+        self.delayed -= 1
+        task._phase = _QUEUED
+        self.put_in_place(task, now)
 
     def bury(self, task: AnyTask, reason: DeadReason, error: BaseException | None, now: float) -> None:
         """End a task for good, and keep it."""
@@ -147,6 +160,7 @@ class Scheduler(Matching):
             task._settings,
         )
         task._slot = None
+        self.failures.ended(task, now)
         self.died += 1
         self.dead[task.id] = dead
         if self.dead_limit is not None and len(self.dead) > self.dead_limit:
@@ -162,6 +176,7 @@ class Scheduler(Matching):
     def cancel(self, task: AnyTask, reason: str | None, now: float) -> None:
         """End a task without result or failure."""
         task._slot = None
+        self.failures.ended(task, now)
         self.cancelled += 1
         if not task._settings.keep_data:
             task.data = None
@@ -267,18 +282,34 @@ class Scheduler(Matching):
 
     # -- workers ---------------------------------------------------------------------------------
 
-    def cool(self, group: Group, retry_after: float | None, now: float) -> None:
-        """Give `group` nothing for a time. Tasks that can't be begun before their deadline now are dead."""
-        self.fleet.cool(group, retry_after, now)
-        self.expire_the_late(now)
+    def failed(
+        self,
+        slot: Slot,
+        task: AnyTask,
+        error: BaseException,
+        scope: Scope,
+        span: tuple[int, float, float],
+        now: float,
+        pause: float | None = None,
+    ) -> tuple[Attempt, Scope]:
+        """Enter a failed attempt, and do what it calls for; see `Failures.enter`.
 
-    def cleared(self, task: AnyTask, now: float) -> None:
-        """Take notice that a task has succeeded that groups failed which have done nothing right since."""
-        record = task._record
-        assert record is not None
-        for group, successes, began in record.suspects:
-            if group in self.fleet.live and group.is_news(successes, began):
-                self.fleet.witness(group, began, now)
+        Tasks that can't be begun before their deadline then are dead.
+        """
+        entered = self.failures.enter(slot, task, error, scope, span, now, pause)
+        if scope is _THROTTLED:
+            self.expire_the_late(now)
+        self._rouse()
+        return entered
+
+    def succeeded(self, slot: Slot, task: AnyTask, now: float) -> None:
+        """Let a success speak for its group, and against others; see `Failures.succeeded`."""
+        self.failures.succeeded(slot, task, now)
+        self._rouse()
+
+    def waiting_for_time(self) -> int:
+        """Return how many tasks wait for their moment."""
+        return self.delayed
 
     # -- counting --------------------------------------------------------------------------------
 
@@ -322,69 +353,22 @@ class Scheduler(Matching):
         record.deciding = True
         return record
 
-    def tried(self, task: AnyTask, attempt: Attempt, group: Group) -> Record:
-        """Enter a failed attempt into the task's record. Called by the one who owns the task."""
-        record = task._record
-        if record is None or not record.deciding:
-            record = self.take_in_hand(task)
+    def ended_early(self, task: AnyTask, attempt: Attempt) -> Record:
+        """Enter an attempt that was ended from outside. Called by the one who owns the task."""
+        record = self._owned(task)
         record.history.append(attempt)
         record.entries += 1
         record.running_time += attempt.ended - attempt.started
-        record.tried_waived = False
-        outcome = attempt.outcome
-        if outcome in _BLAMES_NOBODY:
-            record.uncharged += outcome is _THROTTLED
-            return record
-        if outcome is _WORKER_FAULT and self.fleet.live - group.alone:
-            record.uncharged += 1
-            if group.seems_well():  # one that is ill is no witness
-                record.victims = record.victims | group.alone
-        elif outcome is _EXCUSED:
-            record.uncharged += 1
-        else:
-            record.charged += 1
-            if self.fleet.health is not None:
-                others = record.suspects and tuple(s for s in record.suspects if s[0] is not group)
-                record.suspects = (*others, (group, group.successes_at_failure(), attempt.started))
-        record.tried = self._and_tried(record, group)
+        record.tried_waived = record.urgent = False
+        record.keeps_place = True
+        # It goes to another worker, if there is one.
+        record.avoid = attempt.worker_id if attempt.outcome is Outcome.WITHDRAWN else None
         return record
 
-    def is_culprit(self, task: AnyTask) -> bool:
-        """Return whether so many groups have taken the blame for `task` that it must be its own."""
-        record, health = task._record, self.fleet.health
-        return record is not None and health is not None and len(record.victims) >= health.witnesses
-
-    def is_suspicious(self, task: AnyTask) -> bool:
-        """Return whether `cleared` has anything to say of a task that has succeeded."""
+    def _owned(self, task: AnyTask) -> Record:
+        """Return the record of a task whose attempt is over."""
         record = task._record
-        if record is not None:
-            for group, successes, began in record.suspects:
-                if group.is_news(successes, began):
-                    return True
-        return False
-
-    def retry_at_once(self, task: AnyTask) -> bool:
-        """Put a plain task back without the lock, if it may go that way.
-
-        One with a deadline may not: whether it still can be begun in time is known under the lock.
-        The caller owns the task. Once it is in the injector it owns it no more, so the append comes
-        last. A withdrawal can't come in between: it finds `_slot` set, or the phase `RUNNING`, until
-        the task is as good as queued, and from then on whoever takes the task sees it.
-        """
-        record = task._record
-        assert record is not None
-        settings = task._settings
-        line = self.backlog.injector.line(settings.priority)
-        if not record.plain or settings.deadline is not None or line is None:
-            return False
-        if self.retry_budget is not None or self.over:
-            return False
-        record.seq = self.backlog.next_seq()
-        record.deciding = False
-        task._slot = None
-        task._phase = _QUEUED
-        line.append(task)
-        return True
+        return record if record is not None and record.deciding else self.take_in_hand(task)
 
     # -- steps -----------------------------------------------------------------------------------
 
@@ -398,12 +382,6 @@ class Scheduler(Matching):
         if self.journaled or settings.copy_context or settings.wraps_up:
             record.wrapped = True
         return record
-
-    def _and_tried(self, record: Record, group: Group) -> frozenset[Group]:
-        """Return the tried set with `group` in it, or nothing at all once every live group is in it."""
-        tried = record.tried
-        union = tried | group.alone if tried else group.alone
-        return NO_GROUPS if union >= self.fleet.live else union
 
     def _defer(self, task: AnyTask, phase: TaskState, when: float) -> None:
         task._phase = phase

@@ -74,6 +74,16 @@ class Timers:
         in_order = [*sorted(self._timed.entries), *sorted(self._dated.entries)]
         return [entry[3] for entry in in_order if entry[2] == action]
 
+    def drop(self, action: Action, subject: Any) -> None:
+        """Forget an appointment at a time, if there is one. Costs a look at all that is held."""
+        entries = self._timed.entries
+        for index, entry in enumerate(entries):
+            if entry[3] is subject and entry[2] == action:
+                entries[index] = entries[-1]
+                entries.pop()
+                heapify(entries)
+                return
+
     def tasks(self) -> list[Task[Any, Any]]:
         """Return the tasks that there is an appointment for, in no order."""
         entries = itertools.chain(self._timed.entries, self._dated.entries)

@@ -87,23 +87,28 @@ class Record:
     """
 
     __slots__ = (
+        "accused",
+        "avoid",
         "cancelled",
         "charged",
         "context",
         "cost",
         "deciding",
+        "elsewhere",
         "entries",
         "history",
         "inherited",
+        "keeps_place",
         "key",
         "plain",
+        "round",
         "running_time",
         "seq",
         "stored",
-        "suspects",
         "tried",
         "tried_waived",
         "uncharged",
+        "urgent",
         "victims",
         "wrapped",
     )
@@ -118,9 +123,14 @@ class Record:
         self.charged = 0  # of these, how many count against `attempts`
         self.uncharged = 0  # and how many don't
         self.cost = 1.0  # how many calls it counts as, where calls are paced
-        # Groups that failed it, each once, with how many successes it had then and when it had begun: who
-        # has had none since when the task succeeds elsewhere, is suspect.
-        self.suspects: tuple[tuple[Group, int, float], ...] = ()
+        self.round = 1  # a new one begins when all groups that may take it have failed it
+        # What follows is found with each failure, for the decision and the retry after it.
+        self.elsewhere = False  # its next attempt goes on in its round, while the fleet works
+        self.keeps_place = False  # it goes before what was dispatched after it
+        self.urgent = False  # it is to go first: it will bring the verdict on a suspect
+        self.avoid: int | None = None  # the worker that it was taken away from, by its id
+        # Groups that failed it in this round, if that says something of them: should it succeed elsewhere.
+        self.accused: frozenset[Group] = NO_GROUPS
         self.victims: frozenset[Group] = NO_GROUPS  # groups that took the blame for it
         self.running_time = 0.0
         # Its attempt is over, and its owner finds out what becomes of it; set and cleared by the owner.

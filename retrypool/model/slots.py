@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from retrypool.checks import seconds
 from retrypool.policy.health import HealthPolicy
 from retrypool.policy.rates import RateOption, as_pace
 
@@ -17,8 +16,6 @@ __all__ = ["Group", "Slot", "cool_down"]
 FIRST_COOL_DOWN = 1.0
 
 LONGEST_COOL_DOWN = 60.0
-
-MERE_CHANCE = 1e-4  # how seldom a group may be taken for ill that was only unlucky
 
 
 def _nobody() -> None:
@@ -104,6 +101,10 @@ class Slot:
         self.timed_out = 0
         self.where: str | None = None  # the process that its worker lives in, if it is another one
 
+    def attempts(self) -> int:
+        """Return how many attempts have ended here."""
+        return self.succeeded + self.failed + self.timed_out
+
     def __repr__(self) -> str:
         return f"<Slot {self.id} of {self.group.name}>"
 
@@ -124,19 +125,11 @@ class Group:
         "cools_until",
         "ejected",
         "ejections",
-        "evidence",
-        "evidence_mark",
-        "failures_before",
-        "faults",
-        "faults_in_a_row",
         "name",
         "pace",
         "probe",
         "rate",
-        "sample_mark",
         "slots",
-        "streak_mark",
-        "success_mark",
         "suspected",
         "throttles",
         "until",
@@ -155,16 +148,7 @@ class Group:
         self.probe: Slot | None = None  # the slot whose attempt is the probe
         self.throttles = 0  # in a row
         self.ejections = 0  # in a row
-        self.faults = 0  # its own, in the present sample
-        self.faults_in_a_row = 0
-        self.success_mark = 0  # its successes when faults_in_a_row was last counted
-        self.sample_mark = 0  # its attempts when the sample was begun
-        self.evidence = 0  # tasks that it failed and others did not, in a row
-        self.evidence_mark = 0  # its successes when that was last counted
-        self.suspected: float | None = None  # since when there is evidence enough
-        # Written without the lock, by each slot that fails: of two at once, either will do.
-        self.streak_mark = 0  # its successes when it last failed
-        self.failures_before = 0  # its failures when it last failed after a success
+        self.suspected: float | None = None  # since when it is given nothing because its failures look bad
 
     # -- shut and open ---------------------------------------------------------------------------
 
@@ -202,12 +186,10 @@ class Group:
     def eject(self, now: float, policy: HealthPolicy) -> float:
         """Give the group nothing until it has had time to recover. Returns until when."""
         self.ejections += 1
-        length = seconds("ejection", policy.ejection) * self.ejections
-        until = now + min(length, seconds("longest_ejection", policy.longest_ejection))
+        until = now + policy.length_of_ejection(self.ejections)
         self.until = until if self.until is None else max(self.until, until)
         self.ejected = True
         self.probe = None
-        self._forget_faults()
         return self.until
 
     def reprieve(self) -> None:
@@ -227,7 +209,6 @@ class Group:
         self.cools_until = -math.inf
         self.ejected = False
         self.ejections = 0
-        self._forget_faults()
 
     def owes(self, now: float) -> bool:
         """Return whether it has been told to wait, and the time for that is not over."""
@@ -241,114 +222,18 @@ class Group:
         if self.rate == former.rate:
             self.pace = former.pace
 
-    # -- slots -----------------------------------------------------------------------------------
-
-    def join(self, slot: Slot) -> None:
-        """Take a slot in. What it has done before is no news."""
-        self.slots.append(slot)
-        self._shift_marks(slot, 1)
-
-    def leave(self, slot: Slot) -> None:
-        """Let a slot go, and what it has done with it."""
-        self.slots.remove(slot)
-        self._shift_marks(slot, -1)
-
-    def _shift_marks(self, slot: Slot, sign: int) -> None:
-        self.success_mark += sign * slot.succeeded
-        self.evidence_mark += sign * slot.succeeded
-        self.sample_mark += sign * (slot.succeeded + slot.failed + slot.timed_out)
-
-    # -- faults ----------------------------------------------------------------------------------
+    # -- counts ----------------------------------------------------------------------------------
 
     def successes(self) -> int:
         """Return how many attempts have succeeded on its workers. Needs no lock."""
         slots = self.slots
         if len(slots) == 1:  # nearly always, and this is asked for each failure
             return slots[0].succeeded
-        return sum(slot.succeeded for slot in slots)
+        return sum([slot.succeeded for slot in slots])
 
-    def successes_at_failure(self) -> int:
-        """Return how many attempts have succeeded on its workers, now that one has failed. Needs no lock."""
-        successes = self.successes()
-        if successes != self.streak_mark:
-            self.streak_mark = successes
-            # That of a worker which has left is not among them.
-            self.failures_before = max(0, self._attempts() - successes - 1)
-        return successes
-
-    def seems_well(self) -> bool:
-        """Return whether nothing that it has done last was its own fault. Needs no lock."""
-        return not self.ejected and (not self.faults_in_a_row or self.successes() != self.success_mark)
-
-    def blame(self, policy: HealthPolicy) -> bool:
-        """Count an attempt that failed by the group's own fault; return whether it is ill now."""
-        successes = self.successes()
-        if successes != self.success_mark:
-            self.success_mark = successes
-            self.faults_in_a_row = 0
-        self.faults_in_a_row += 1
-        self.faults += 1
-        sample = self._attempts() - self.sample_mark
-        if self.faults_in_a_row >= policy.faults_in_a_row:
-            return True
-        if sample >= policy.sample:
-            if self.faults >= policy.fault_share * sample:
-                return True
-            self.sample_mark += sample
-            self.faults = 0
-        return False
-
-    def is_news(self, successes: int, began: float) -> bool:
-        """Return whether it says anything of the group that a task has succeeded which it failed.
-
-        It began that task at `began`, and had so many successes when it failed it. Once there is
-        evidence enough, only what it began later adds to it. Needs no lock.
-        """
-        if self.successes() != successes:
-            return False
-        since = self.suspected
-        return since is None or self.evidence_mark != successes or began >= since
-
-    def witness(self, policy: HealthPolicy, began: float, now: float) -> bool:
-        """Count a task that it failed, begun at `began`, and another group did not; return whether it is ill.
-
-        It may be in the middle of such work, and be about to succeed with it just as the others do. So it
-        is only ill if it is at rest, or fails yet another one in the same way.
-        """
-        successes = self.successes()
-        if successes != self.evidence_mark:
-            self.evidence_mark = successes
-            self.evidence = 0
-            self.suspected = None
-        self.evidence += 1
-        if self.suspected is None and self.evidence >= self._evidence_wanted(policy):
-            self.suspected = now
-        return self.is_ill_at_rest() or (self.suspected is not None and began >= self.suspected)
-
-    def _evidence_wanted(self, policy: HealthPolicy) -> int:
-        """Return how many such tasks in a row say that it is ill, and not as unlucky as it always was."""
-        failures = self.failures_before
-        attempts = self.streak_mark + failures
-        if failures == 0 or attempts < policy.sample:
-            return policy.witnesses
-        share = min(failures / attempts, 0.5)
-        return max(policy.witnesses, math.ceil(math.log(MERE_CHANCE) / math.log(share)))
-
-    def is_ill_at_rest(self) -> bool:
-        """Return whether there is evidence enough against it, and it does nothing that could refute it."""
-        return (
-            self.suspected is not None
-            and self.successes() == self.evidence_mark
-            and all(slot.idle or slot.stuck is not None for slot in self.slots)
-        )
-
-    def _attempts(self) -> int:
-        return sum(slot.succeeded + slot.failed + slot.timed_out for slot in self.slots)
-
-    def _forget_faults(self) -> None:
-        self.faults = self.faults_in_a_row = self.evidence = 0
-        self.suspected = None
-        self.sample_mark = self._attempts()
+    def attempts(self) -> int:
+        """Return how many attempts have ended on its workers."""
+        return sum([slot.attempts() for slot in self.slots])
 
     def __repr__(self) -> str:
         return f"<Group {self.name}: {len(self.slots)} slots>"

@@ -146,6 +146,8 @@ def obstacle(slot: Slot, now: float) -> Obstacle | None:
         return Obstacle("being made anew")
     if slot.stuck is not None:
         return Obstacle("stuck in an attempt that is over")
+    if group.suspected is not None:
+        return Obstacle("suspect, because of failures that others have yet to confirm")
     if group.shut(now):
         return Obstacle("ejected" if group.ejected else "cooling", group.until)
     if running := slot.running[-1:]:
@@ -200,6 +202,11 @@ def _for_whom(scheduler: Scheduler, task: Task[Any, Any], slots: list[Slot], now
         return [f"waits for a worker that has {task._settings.wants}: the pool has none"]
     if (pace := scheduler.fleet.pace) is not None and (ready := pace.ready_at(now)) > now:
         return ["waits for the rate of the pool to allow a call, at ", (ready, False)]
+    if (outage := scheduler.fleet.quarantine.outage) is not None:
+        return [
+            "waits for the end of an outage: all workers fail, and one task at a time is tried until ",
+            (outage.until, False),
+        ]
     picky, slots = len(suited) < len(slots), suited
     eligible = [slot for slot in slots if scheduler.admits(slot, task)]
     choosy = len(eligible) < len(slots)

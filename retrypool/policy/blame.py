@@ -17,6 +17,7 @@ class Scope(StrEnum):
     TASK = "task"  # the task is tried elsewhere, and the attempt is charged to it
     GROUP = "group"  # the worker's group is ill: not charged while another group is live
     NOBODY = "nobody"  # tried again, not charged
+    OUTAGE = "outage"  # as for the task, but it speaks of trouble behind all groups: see `HealthPolicy`
     THROTTLED = "throttled"  # the group was told to slow down: it cools, not charged
     UNRECOVERABLE = "unrecoverable"  # the task itself is wrong: it is dead
 

@@ -14,7 +14,16 @@ from retrypool.errors import InvalidType, InvalidValue
 if TYPE_CHECKING:
     from retrypool.policy.retry import Failure
 
-__all__ = ["Delay", "as_delay", "combine", "exponential", "fixed", "linear", "random_between"]
+__all__ = [
+    "Delay",
+    "as_delay",
+    "between_rounds",
+    "combine",
+    "exponential",
+    "fixed",
+    "linear",
+    "random_between",
+]
 
 Delay = Callable[["Failure"], float]
 """What a policy asks for its delay. Any function of a `Failure` that returns seconds will do."""
@@ -32,8 +41,8 @@ class Fixed:
 
 
 def _turn(failure: Failure) -> int:
-    """Return the number of the attempt among those that are charged: others don't make a delay longer."""
-    return max(failure.charged, 1)
+    """Return the number that a growing delay grows by: of the attempts that are charged, or of rounds."""
+    return failure.turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,26 @@ class _Sum:
         return f"combine({', '.join(map(repr, self.parts))})"
 
 
+@dataclass(frozen=True, slots=True)
+class BetweenRounds:
+    """`delay`, but for a retry that goes on within a round while the fleet works."""
+
+    delay: Delay
+
+    def __call__(self, failure: Failure) -> float:
+        if failure.elsewhere:
+            return 0.0
+        turn = failure.turn
+        failure.turn = failure.round  # a round is one try, however many groups it takes
+        try:
+            return self.delay(failure)
+        finally:
+            failure.turn = turn
+
+    def __repr__(self) -> str:
+        return f"between_rounds({self.delay!r})"
+
+
 def fixed(delay: Duration) -> Delay:
     """Return a delay that is always the same."""
     return Fixed(seconds("delay", delay))
@@ -131,6 +160,19 @@ def combine(*delays: Delay | Duration) -> Delay:
     if not delays:
         raise InvalidValue("delays", delays, "at least one delay")
     return _Sum(tuple(as_delay(delay) for delay in delays))
+
+
+def between_rounds(delay: Delay | Duration) -> Delay:
+    """Return `delay` before a new round, and none within one as long as the fleet works.
+
+    A round is one try on each group that may take the task. Within it a retry goes to another resource,
+    which needs no rest; if nothing has succeeded since the failed attempt began, that may be the same
+    trouble everywhere, and the delay is waited out. A delay that grows does so with each round.
+
+    >>> between_rounds(exponential(0.1))
+    between_rounds(exponential(0.1, factor=2))
+    """
+    return BetweenRounds(as_delay(delay))
 
 
 def as_delay(delay: Delay | Duration) -> Delay:

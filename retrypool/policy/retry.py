@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from retrypool.checks import Duration, optional_seconds
 from retrypool.errors import AttemptTimeout, InvalidType, InvalidValue
 from retrypool.policy.blame import Scope, scope_of
-from retrypool.policy.delays import Delay, Exponential, Fixed, as_delay, exponential
+from retrypool.policy.delays import (
+    BetweenRounds,
+    Delay,
+    Exponential,
+    Fixed,
+    as_delay,
+    between_rounds,
+    exponential,
+)
 from retrypool.states import DeadReason
 
 if TYPE_CHECKING:
@@ -58,8 +66,10 @@ class Failure:
     """One failed attempt, as a policy and a delay function see it.
 
     `error` is what the worker raised and `attempt` the number of the attempt, 1 for the first. The
-    rest is there when a pool asks: `task`; `scope`, whose fault it is; `charged` and `uncharged`, how
-    many attempts count against the policy, and how many don't;
+    rest is there when a pool asks: `task`; `round`, 1 for the first: how often all groups that may take
+    the task have failed it, and once more; `elsewhere`, whether the next attempt goes on in the same
+    round, on a group that has not tried the task, while others succeed; `scope`, whose fault it is;
+    `charged` and `uncharged`, how many attempts count against the policy, and how many don't;
     `errors`, those of all attempts; `running_time`, seconds over all attempts; `time_limit` and
     `deadline` (a moment on the pool's clock); `random()`, a number from 0 up to 1.
     """
@@ -70,13 +80,16 @@ class Failure:
         "cancelled",
         "charged",
         "deadline",
+        "elsewhere",
         "error",
         "errors",
         "random",
+        "round",
         "running_time",
         "scope",
         "task",
         "time_limit",
+        "turn",
         "uncharged",
     )
 
@@ -89,6 +102,8 @@ class Failure:
         scope: Scope | None = None,
         charged: int | None = None,
         uncharged: int = 0,
+        round: int | None = None,  # noqa: A002 - the word for it
+        elsewhere: bool = False,
         errors: Sequence[BaseException] | None = None,
         running_time: float = 0.0,
         time_limit: float | None = None,
@@ -103,6 +118,9 @@ class Failure:
         self.scope = scope_of(error) if scope is None else scope
         self.charged = attempt if charged is None else charged
         self.uncharged = uncharged
+        self.round = max(self.charged, 1) if round is None else round
+        self.elsewhere = elsewhere
+        self.turn = max(self.charged, 1)
         self.errors = (error,) if errors is None else errors
         self.running_time = running_time
         self.time_limit = time_limit
@@ -148,7 +166,10 @@ class Cancel:
 Decision = RetryIn | GiveUp | Cancel
 
 RetryIf = Callable[[BaseException], bool] | type[BaseException] | tuple[type[BaseException], ...] | None
-Jitter = Literal["full", "equal", "none"]
+Jitter = Literal["auto", "full", "equal", "none"]
+
+DEFAULT_DELAY: Final = between_rounds(exponential(0.1))
+DEFAULT_CAP: Final = 30.0
 
 _AT_ONCE = RetryIn(0.0)
 _CAUSE = BaseException.__dict__["__cause__"]  # set past what an error may have in its place
@@ -160,12 +181,15 @@ class RetryPolicy:
     """When a failed task is tried again, and when it is given up. Delays are in seconds.
 
     - `attempts`: entries into `run`, the first one included; `UNLIMITED` never runs out.
-    - `delay`: a number, a `timedelta`, or a function of the `Failure`.
-    - `max_delay`: the cap on it; None for none.
+    - `delay`: a number, a `timedelta`, or a function of the `Failure`, waited out before every retry.
+      Default: `between_rounds(exponential(0.1))`, which lets a task go on at once to a group that has not
+      tried it, while the fleet works.
+    - `max_delay`: the cap on it; None for none. Default: 30 s for the default delay, none for a delay
+      that you have written down.
     - `jitter`: `"full"` takes a random time between 0 and the delay, `"equal"` one between half of it
-      and all of it, `"none"` the delay itself. Default: full for exponential delays (which is the
-      default delay), none for the others. Full and equal jitter are those of M. Brooker, "Exponential
-      Backoff And Jitter", AWS Architecture Blog, 2015.
+      and all of it, `"none"` or None the delay itself. Default: full for exponential delays (which is
+      the default delay), none for the others. Full and equal jitter are those of M. Brooker,
+      "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     - `retry_if`: an exception type, a tuple of types, or a predicate on the error; what it does not
       match is not retried.
     - `attempts_for`: attempts for some types of error: as soon as a task has failed that often by it.
@@ -182,18 +206,22 @@ class RetryPolicy:
     """
 
     attempts: float = 3
-    delay: Delay | Duration = field(default_factory=lambda: exponential(0.1))
-    max_delay: Duration | None = 30.0
-    jitter: Jitter | None = None
+    delay: Delay | Duration = DEFAULT_DELAY
+    max_delay: Duration | Literal["auto"] | None = "auto"
+    jitter: Jitter | None = "auto"
     retry_if: RetryIf = None
     attempts_for: Mapping[type[BaseException], int] = field(default_factory=dict)
     immediate: bool = False
+    # Whether a retry within a round waits only for want of evidence that the fleet works.
+    waits_between_rounds: bool = field(init=False, repr=False, compare=False)
     # The same, in the form in which it is used.
     _delay: Delay = field(init=False, repr=False, compare=False)
     _cap: float = field(init=False, repr=False, compare=False)
     _jitter: Jitter = field(init=False, repr=False, compare=False)
     _matches: Callable[[BaseException], bool] = field(init=False, repr=False, compare=False)
     _constant: RetryIn | None = field(init=False, repr=False, compare=False)
+    # Whether it takes nothing but to count to say that a task goes on at once within its round.
+    _simple: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_attempts("attempts", self.attempts)
@@ -203,22 +231,31 @@ class RetryPolicy:
             if not _is_error_type(kind):
                 raise InvalidType("a key of attempts_for", kind, "an exception type")
             _check_attempts(f"attempts_for[{kind.__name__}]", count)
-        if self.jitter not in (None, "full", "equal", "none"):
+        if self.jitter not in (None, "auto", "full", "equal", "none"):
             raise InvalidValue("jitter", self.jitter, "'full', 'equal', 'none' or None")
         if not isinstance(self.immediate, bool):
             raise InvalidType("immediate", self.immediate, "True or False")
-        cap = optional_seconds("max_delay", self.max_delay)
         delay = as_delay(self.delay)
+        cap: float | None
+        if self.max_delay == "auto":
+            cap = DEFAULT_CAP if delay is DEFAULT_DELAY else None
+        else:
+            cap = optional_seconds("max_delay", self.max_delay)
         keep = object.__setattr__
         keep(self, "delay", delay)
-        keep(self, "max_delay", cap)
+        if self.max_delay != "auto":
+            keep(self, "max_delay", cap)
         keep(self, "attempts_for", dict(self.attempts_for))
         keep(self, "_delay", delay)
         keep(self, "_cap", sys.float_info.max if cap is None else cap)
         keep(self, "_matches", _matcher(self.retry_if))
-        usual = "full" if isinstance(delay, Exponential) else "none"
-        keep(self, "_jitter", self.jitter or usual)
+        grows = delay.delay if isinstance(delay, BetweenRounds) else delay
+        usual = "full" if isinstance(grows, Exponential) else "none"
+        keep(self, "_jitter", usual if self.jitter == "auto" else self.jitter or "none")
+        keep(self, "waits_between_rounds", isinstance(delay, BetweenRounds) and not self.immediate)
         keep(self, "_constant", self._find_constant())
+        counts_only = self.retry_if is None and not self.attempts_for
+        keep(self, "_simple", counts_only and self.waits_between_rounds)
 
     def _find_constant(self) -> RetryIn | None:
         """Return the decision for whatever a task has failed of, if there is but one until it gives up."""
@@ -235,10 +272,12 @@ class RetryPolicy:
             (self.attempts, self.max_delay, self.jitter, self.immediate)
         )  # the others can't be hashed
 
-    def decide_by_count(self, scope: Scope, charged: int, uncharged: int) -> RetryIn | None:
+    def decide_by_count(
+        self, scope: Scope, charged: int, uncharged: int, *, elsewhere: bool
+    ) -> RetryIn | None:
         """Say the same as `decide` of a task without limits, if that takes nothing but to count; or None."""
         if scope is _TASK and charged < self.attempts and uncharged < UNCHARGED:
-            return self._constant
+            return _AT_ONCE if elsewhere and self._simple else self._constant
         return None
 
     def decide(self, failure: Failure, now: float) -> Decision:

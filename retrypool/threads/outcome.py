@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
 
 from retrypool.callbacks import log_broken, shown
-from retrypool.core.scheduler import CLOSED_BY_FORCE
 from retrypool.ctrl_c import is_ctrl_c
 from retrypool.errors import AttemptTimeout, RetryPoolError
 from retrypool.events import AttemptEnded, AttemptStarted, TaskRetrying, TaskSucceeded
@@ -23,7 +22,7 @@ from retrypool.model.describe import annotate
 from retrypool.model.settings import checked_cost
 from retrypool.model.slots import Slot
 from retrypool.model.task import Attempt, Record, Task
-from retrypool.policy.blame import Scope, outcome_of
+from retrypool.policy.blame import Scope
 from retrypool.policy.retry import Decision, Failure, FailureAction, GiveUp, RetryIn
 from retrypool.policy.retry_after import parse_retry_after
 from retrypool.states import DeadReason, Outcome, TaskState
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
     from retrypool.threads.engine import Engine
 
 __all__ = ["Attempts", "Fate"]
-
-_TASK = Scope.TASK
-_CONCERNS_GROUP = (Scope.THROTTLED, Scope.GROUP)
 
 Fate = Literal["retry", "drop", "dead"]
 """What becomes of a task whose attempt is ended from outside."""
@@ -68,7 +64,8 @@ class Attempts:
 
     def succeeded(self, slot: Slot, task: Task[Any, Any]) -> None:
         """Tell of a success, when somebody wants to know."""
-        if slot.attentive or self._scheduler.is_suspicious(task):
+        record = task._record
+        if slot.attentive or (record is not None and record.accused):
             self._tell_health(slot, task)
         observers = self._observers
         if observers.on_success is not None:
@@ -83,11 +80,7 @@ class Attempts:
         engine = self._engine
         spin_while_held(engine.lock)
         with engine.lock:
-            now = self._monotonic()
-            if slot.attentive:
-                self._scheduler.attempt_over(slot, None, now)
-            if self._scheduler.is_suspicious(task):
-                self._scheduler.cleared(task, now)
+            self._scheduler.succeeded(slot, task, self._monotonic())
             happened = engine.decided()
         engine.act(happened)
 
@@ -115,7 +108,8 @@ class Attempts:
             if self._engine.journal is not None and isinstance(decision, RetryIn):
                 self._engine.journal.failed(slot, task, decision.delay)
             try:
-                self._carry_out(task, decision, error, None if slot.stuck is ctx else slot)
+                if decision is not None:
+                    self._carry_out(task, decision, error)
             except BaseException as broken:
                 if is_ctrl_c(broken):
                     raise
@@ -136,63 +130,82 @@ class Attempts:
 
     def _find_decision(
         self, slot: Slot, ctx: Context, error: BaseException, ended: float, *, over: bool
-    ) -> Decision:
-        """Judge an attempt, enter it, have its group answer for it, and ask what becomes of the task."""
+    ) -> Decision | None:
+        """Judge an attempt, enter it, and ask what becomes of the task; None if it is back already."""
         task, observers = ctx._task, self._observers
-        scope, retry_after = self._judge(task, error)
-        attempt = self._enter(slot, ctx, outcome_of(scope, error), ended, error)
+        scope, retry_after = self._judge(error)
+        quiet = not (over or observers.wants_ended or observers.wants_retrying) and (
+            observers.on_failure is None and observers.on_retry is None and self._engine.journal is None
+        )
+        attempt, scope, is_back = self._enter_failure(
+            slot, ctx, error, scope, retry_after, ended, quiet=quiet
+        )
+        if is_back:
+            return None
         if over:
             # Another of its kind: the pool has hold of the context for a while, which is no reason to
             # keep what the task ends with.
             self._stop(slot, ctx, type(error)(*error.args), interrupt=task._settings.interrupt_on_timeout)
         if observers.wants_ended:
             observers.tell(AttemptEnded(ended, task, attempt))
-        if scope in _CONCERNS_GROUP or slot.attentive:
-            self._blame(slot, scope, retry_after)
         action = None if observers.on_failure is None else observers.failed(task, error)
         return self._decide(task, attempt, scope, action, over=over)
 
-    def _judge(self, task: Task[Any, Any], error: BaseException) -> tuple[Scope, object]:
+    def _judge(self, error: BaseException) -> tuple[Scope, object]:
         """Say whose fault an error is."""
         try:
-            scope, retry_after = self._engine.judge(error)
+            return self._engine.judge(error)
         except BaseException as wrong:
             if is_ctrl_c(wrong):
                 raise
             log_broken("blame raised for %s: it blames the task", shown(error))
             return Scope.TASK, None
-        if scope is not _TASK and scope is Scope.GROUP and self._scheduler.is_culprit(task):
-            scope = Scope.TASK
-        return scope, retry_after
 
-    def _enter(
-        self, slot: Slot, ctx: Context, outcome: Outcome, ended: float, error: BaseException | None
-    ) -> Attempt:
-        """Enter an attempt that did not succeed into its task's history."""
-        group = slot.group
-        attempt = Attempt(ctx.attempt, slot.id, group.name, ctx._started, ended, outcome, error)
-        if slot.stuck is ctx:
-            with self._engine.lock:
-                slot.lost[outcome._value_] += 1
-        else:
-            slot.failures[outcome._value_] += 1  # hashing the member itself costs more than all this
-        self._scheduler.tried(ctx._task, attempt, group)
-        return attempt
+    def _enter_failure(
+        self,
+        slot: Slot,
+        ctx: Context,
+        error: BaseException,
+        scope: Scope,
+        retry_after: object,
+        ended: float,
+        *,
+        quiet: bool,
+    ) -> tuple[Attempt, Scope, bool]:
+        """Enter a failed attempt, and what it says of its group and of the fleet.
 
-    def _blame(self, slot: Slot, scope: Scope, retry_after: object) -> None:
-        """Let the group answer for what is its own fault."""
-        engine = self._engine
+        If nobody is to be told, and the decision takes nothing but to count, the task is put back too.
+        """
+        engine, scheduler, task = self._engine, self._scheduler, ctx._task
         # Outside the lock: what was raised may have brought a type of its own.
-        pause = parse_retry_after(retry_after, now=engine.clock.time())
+        pause = None
+        if scope is Scope.THROTTLED:
+            pause = parse_retry_after(retry_after, now=engine.clock.time())
+        span = (ctx.attempt, ctx._started, ended)
+        is_back = False
         spin_while_held(engine.lock)
         with engine.lock:
             now = self._monotonic()
-            if scope is Scope.THROTTLED:
-                self._scheduler.cool(slot.group, pause, now)
+            attempt, scope = scheduler.failed(slot, task, error, scope, span, now, pause)
+            if quiet and (decision := self._count(task, scope)) is not None:
+                scheduler.retry(task, decision.delay, now)
+                is_back = True
+            if slot.stuck is ctx:
+                slot.lost[attempt.outcome._value_] += 1
             else:
-                self._scheduler.attempt_over(slot, scope, now)
+                slot.failures[attempt.outcome._value_] += 1  # hashing the member costs more than all this
             happened = engine.decided()
         engine.act(happened)
+        return attempt, scope, is_back
+
+    def _count(self, task: Task[Any, Any], scope: Scope) -> RetryIn | None:
+        """Decide if that takes nothing but to count."""
+        record, settings = task._record, task._settings
+        assert record is not None
+        if settings.span is None or record.cancelled:
+            return None
+        charged, uncharged = record.charged, record.uncharged
+        return settings.retry.decide_by_count(scope, charged, uncharged, elsewhere=record.elsewhere)
 
     def _decide(
         self,
@@ -207,10 +220,8 @@ class Attempts:
         record, settings, error = task._record, task._settings, attempt.error
         assert record is not None
         assert error is not None
-        if action is None and settings.span is not None and not record.cancelled:
-            decision = settings.retry.decide_by_count(scope, record.charged, record.uncharged)
-            if decision is not None:
-                return decision
+        if action is None and (decision := self._count(task, scope)) is not None:
+            return decision
         deadline = settings.deadline
         failure = Failure(
             error=error,
@@ -219,6 +230,8 @@ class Attempts:
             scope=scope,
             charged=record.charged,
             uncharged=record.uncharged,
+            round=record.round,
+            elsewhere=record.elsewhere,
             errors=record.errors() if settings.retry.attempts_for else None,
             running_time=record.running_time,
             time_limit=settings.time_limit,
@@ -231,36 +244,20 @@ class Attempts:
             failure.use_up(attempt.ended)
         return settings.retry.decide(failure, attempt.ended)
 
-    def _carry_out(
-        self, task: Task[Any, Any], decision: Decision, error: BaseException, slot: Slot | None
-    ) -> None:
-        """Do what was decided. `slot` is given by the thread that works at it."""
+    def _carry_out(self, task: Task[Any, Any], decision: Decision, error: BaseException) -> None:
+        """Do what was decided."""
         if isinstance(decision, RetryIn):
-            self._retry(task, decision.delay, error, slot)
+            observers = self._observers
+            # Told before it is done: as soon as the task is back, another worker may end it.
+            if observers.on_retry is not None:
+                observers.retrying(task, error, decision.delay)
+            if observers.wants_retrying:
+                observers.tell(TaskRetrying(self._monotonic(), task, error, decision.delay))
+            self.put_back(task, decision.delay)
         elif isinstance(decision, GiveUp):
             self.bury(task, decision.reason, error if decision.error is None else decision.error)
         else:
             self.cancel(task, decision.reason)
-
-    def _retry(self, task: Task[Any, Any], delay: float, error: BaseException, slot: Slot | None) -> None:
-        engine, observers = self._engine, self._observers
-        # Told before it is done: as soon as the task is back, another worker may end it.
-        if observers.on_retry is not None:
-            observers.retrying(task, error, delay)
-        if observers.wants_retrying:
-            observers.tell(TaskRetrying(self._monotonic(), task, error, delay))
-        at_once = delay == 0 and slot is not None
-        # Once it is back it can't be taken away any more from who claims it. So here is where it is
-        # settled whether a cancellation came in time.
-        if at_once and not self._is_cancelled(task) and self._scheduler.retry_at_once(task):
-            assert slot is not None
-            slot.retried += 1
-            if self._scheduler.over:  # H12: read after the task was put back
-                engine.cancel_waiting(task, CLOSED_BY_FORCE)
-            if engine.parked and not engine.searching:
-                engine.wake_one()
-        else:
-            self.put_back(task, delay)
 
     # -- ends ------------------------------------------------------------------------------------
 
@@ -373,7 +370,11 @@ class Attempts:
     def _end(self, slot: Slot, ctx: Context, fate: Fate, reason: str, *, interrupt: bool) -> None:
         task = ctx._task
         outcome = Outcome.WITHDRAWN if fate == "retry" else Outcome.CANCELLED
-        attempt = self._enter(slot, ctx, outcome, self._monotonic(), None)
+        ended = self._monotonic()
+        attempt = Attempt(ctx.attempt, slot.id, slot.group.name, ctx._started, ended, outcome)
+        with self._engine.lock:
+            slot.lost[outcome._value_] += 1
+            self._scheduler.ended_early(task, attempt)
         self._stop(slot, ctx, reason, interrupt=interrupt)
         if self._observers.wants_ended:
             self._observers.tell(AttemptEnded(attempt.ended, task, attempt))

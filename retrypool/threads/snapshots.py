@@ -54,6 +54,7 @@ def _state(crew: Sequence[Runner[Any, Any]], now: float) -> str:
         "paused": slots[0].paused,
         "probing": group.probe is not None,
         "ejected": group.ejected and group.until is not None,
+        "suspect": group.suspected is not None,
         "cooling": group.shut(now),
     }
     return next((state for state, applies in states.items() if applies), "active")

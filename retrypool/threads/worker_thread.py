@@ -230,7 +230,7 @@ class Runner(Generic[T, R]):
                         task._phase = _SUCCEEDED
                         if task._completion is not None:
                             task._announce()
-                        if observers.talkative or slot.attentive or (record is not None and record.suspects):
+                        if observers.talkative or slot.attentive or (record is not None and record.accused):
                             attempts.succeeded(slot, task)
                 # Hold on to nothing while waiting for the next one.
                 task = record = ctx = result = None  # type: ignore[assignment]

@@ -6,6 +6,7 @@ import hypothesis.strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from retrypool.core.scheduler import Scheduler
+from retrypool.errors import AttemptTimeout
 from retrypool.model.slots import Slot, cool_down
 from retrypool.model.task import Attempt
 from retrypool.policy.blame import Scope
@@ -18,6 +19,12 @@ from .stepping import Stepping
 
 POLICIES = {immediate: RetryPolicy(immediate=immediate) for immediate in (False, True)}
 TRIED = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.WORKER_FAULT)
+SCOPES = {
+    Outcome.FAILED: Scope.TASK,
+    Outcome.TIMED_OUT: Scope.TASK,
+    Outcome.WORKER_FAULT: Scope.GROUP,
+    Outcome.THROTTLED: Scope.THROTTLED,
+}
 COUNT = st.integers(1, 3)
 GOES_ON = st.sampled_from([True, True, False])
 RARELY = st.sampled_from([False] * 15 + [True])
@@ -121,9 +128,10 @@ class Machine(Stepping):
     @rule(n=ANY, goes_on=GOES_ON)
     def succeed(self, n: int, goes_on: bool = False) -> None:
         desk = pick(self.running(), n)
-        self.release(desk, "succeeded").task._phase = TaskState.SUCCEEDED
+        item = self.release(desk, "succeeded")
+        item.task._phase = TaskState.SUCCEEDED
         if desk.slot.attentive:
-            self.scheduler.attempt_over(desk.slot, None, self.now)
+            self.scheduler.succeeded(desk.slot, item.task, self.now)
         self.probe_over(desk)
         self.threads_go_on(goes_on)
 
@@ -141,9 +149,8 @@ class Machine(Stepping):
     ) -> None:
         desk = pick(self.running(), n)
         item = self.release(desk, "decided")
-        self.tried(desk, item, outcome)
-        self.blame(desk, outcome, retry_after)
-        self.decide(item, fate, delay, in_hand=True)
+        self.failed(desk, item, outcome, retry_after)
+        self.decide(item, fate, delay)
         self.threads_go_on(goes_on)
 
     @precondition(lambda self: len(self.running()) > 1)
@@ -160,9 +167,8 @@ class Machine(Stepping):
         desk = pick(self.running(), n)
         item = self.release(desk, "decided")
         desk.state = "stuck"
-        self.tried(desk, item, Outcome.TIMED_OUT)
-        self.blame(desk, Outcome.TIMED_OUT, None)
-        self.decide(item, fate, delay, in_hand=False)
+        self.failed(desk, item, Outcome.TIMED_OUT, None)
+        self.decide(item, fate, delay)
 
     @precondition(lambda self: any(desk.state == "stuck" for desk in self.desks))
     @rule(n=ANY, goes_on=GOES_ON)
@@ -177,44 +183,47 @@ class Machine(Stepping):
         item.place = place
         return item
 
-    def tried(self, desk: Desk, item: Item, outcome: Outcome) -> None:
-        group = desk.slot.group
-        error = OSError(outcome)
-        attempt = Attempt(item.entries + 1, desk.slot.id, group.name, desk.started, self.now, outcome, error)
-        self.scheduler.tried(item.task, attempt, group)
+    def failed(self, desk: Desk, item: Item, outcome: Outcome, retry_after: float | None) -> None:
+        reach, group = self.reach, desk.slot.group
+        error = AttemptTimeout(1.0, "timeout") if outcome is Outcome.TIMED_OUT else OSError()
+        span = (item.entries + 1, desk.started, self.now)
+        self.scheduler.failed(desk.slot, item.task, error, SCOPES[outcome], span, self.now, retry_after)
+        assert item.task.history[-1].outcome is outcome
         item.entries += 1
-        if outcome in TRIED:
-            item.tried |= {group}
-            if item.tried >= self.live:
-                item.tried = frozenset()
-
-    def blame(self, desk: Desk, outcome: Outcome, retry_after: float | None) -> None:
-        scope = Scope.GROUP if outcome is Outcome.WORKER_FAULT else Scope.TASK
+        item.keeps_place, item.avoid = True, None
         if outcome is Outcome.THROTTLED:
-            self.cool(desk, retry_after)
-        elif scope is Scope.GROUP or desk.slot.attentive:
-            self.scheduler.attempt_over(desk.slot, scope, self.now)
-            self.probe_over(desk)
+            self.cooled(desk, retry_after)
+            return
+        item.tried |= {group}
+        if item.tried >= reach:
+            item.tried, item.keeps_place = frozenset(), False
+        self.probe_over(desk)
+
+    def taken_away(self, desk: Desk, item: Item) -> None:
+        slot, outcome = desk.slot, Outcome.WITHDRAWN
+        attempt = Attempt(item.entries + 1, slot.id, slot.group.name, desk.started, self.now, outcome)
+        self.scheduler.ended_early(item.task, attempt)
+        item.entries += 1
+        item.keeps_place, item.avoid = True, slot.id
 
     def probe_over(self, desk: Desk) -> None:
         health = desk.health
         if health.probe is desk:
             health.until, health.throttles, health.probe = None, 0, None
 
-    def cool(self, desk: Desk, retry_after: float | None) -> None:
+    def cooled(self, desk: Desk, retry_after: float | None) -> None:
         health = desk.health
         if health.until is None or self.now >= health.until or health.throttles == 0:
             health.throttles += 1  # what was under way when it began to cool is told the same thing again
         end = self.now + (cool_down(health.throttles) if retry_after is None else retry_after)
         health.until = max(end, health.until or end)
         health.probe = None
-        self.scheduler.cool(desk.slot.group, retry_after, self.now)
         assert desk.slot.group.until == health.until
         for item in self.at("queue", "timers", "hand"):
             if self.is_too_late(item) and item.task._slot is None:
                 item.place = "dead"
 
-    def decide(self, item: Item, fate: str, delay: float, *, in_hand: bool) -> None:
+    def decide(self, item: Item, fate: str, delay: float) -> None:
         task, scheduler = item.task, self.scheduler
         if fate == "bury" or (item.deadline is not None and item.deadline <= self.now + delay):
             scheduler.bury(task, DeadReason.ATTEMPTS, OSError(), self.now)
@@ -222,9 +231,6 @@ class Machine(Stepping):
         elif fate == "cancel":
             scheduler.cancel(task, "test", self.now)
             item.place = "cancelled"
-        elif delay == 0 and in_hand and scheduler.retry_at_once(task):
-            self.enter(item)
-            self.call_one()
         else:
             scheduler.retry(task, delay, self.now)
             self.defer(item, delay) if delay else self.enter(item)
@@ -258,8 +264,8 @@ class Machine(Stepping):
             self.remember(desk)
         if at_once and desk.state == "run":
             item = self.release(desk, "decided")
-            self.tried(desk, item, Outcome.WITHDRAWN)
-            self.decide(item, "retry", 0.0, in_hand=False)
+            self.taken_away(desk, item)
+            self.decide(item, "retry", 0.0)
             desk.state = "stuck"
         self.threads_go_on(goes_on)
 

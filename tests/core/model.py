@@ -26,7 +26,10 @@ class Item:
 
     task: Task[Any, Any]
     place: str = "new"  # queue, timers, hand, run, and the three ends
-    entry: int = 0  # its number among all that ever entered the queue
+    entry: int = 0  # its place in the queue
+    came: int = 0  # when it came there, as a number among all that ever did
+    keeps_place: bool = False  # if it comes back at once
+    avoid: int | None = None  # the worker that it was taken away from
     entered: float = 0.0
     due: tuple[float, int] = (0.0, 0)
     deadline: float | None = None
@@ -104,6 +107,26 @@ class Model(RuleBasedStateMachine):
     def live(self) -> frozenset[Group]:
         return frozenset(desk.slot.group for desk in self.desks if not desk.slot.retired)
 
+    def is_near(self, group: Group) -> bool:
+        """Whether it can be back within the time that a task waits for an untried group."""
+        until = self.health[group].until
+        return until is None or until <= self.now + AFFINITY_WAIT
+
+    @property
+    def reach(self) -> frozenset[Group]:
+        """The groups of a round."""
+        return frozenset(group for group in self.live if self.is_near(group)) or self.live
+
+    def is_in_vain(self, item: Item) -> bool:
+        """Whether no untried worker can be back in time."""
+        return not any(
+            desk.slot.group not in item.tried
+            and desk.slot.id != item.avoid
+            and not desk.slot.retired
+            and self.is_near(desk.slot.group)
+            for desk in self.desks
+        )
+
     def at(self, *places: str) -> list[Item]:
         return [item for item in self.items if item.place in places]
 
@@ -113,18 +136,14 @@ class Model(RuleBasedStateMachine):
         return desk.slot.retired or desk.slot.paused or self.paused or cooling
 
     def may_take(self, desk: Desk, item: Item) -> bool:
-        untried = desk.slot.group not in item.tried
+        untried = desk.slot.group not in item.tried and desk.slot.id != item.avoid
         return untried or item.opened is not None or item.tried >= self.live
 
     def goes_before(self, first: Item, second: Item) -> bool:
         """Whether `first` must be claimed before `second`, by a slot that may take both."""
         if first.rank != second.rank:
             return first.rank < second.rank
-        if self.crossed or (first.opened is None) != (second.opened is None):
-            return False
-        if first.opened is None or second.opened is None or first.opened == second.opened:
-            return first.entry < second.entry
-        return first.opened[0] < second.opened[0]
+        return not self.crossed and first.entry < second.entry
 
     def opens_at(self) -> float:
         """When the first worker may be given something, as far as its group goes; infinity for never."""
@@ -138,10 +157,14 @@ class Model(RuleBasedStateMachine):
         if self.is_too_late(item):
             item.place = "dead"
         else:
-            item.place, item.entry, item.entered, item.opened = "queue", self.number(), self.now, None
+            item.came = self.number()
+            if not item.keeps_place:
+                item.entry = item.came
+            item.place, item.entered, item.opened = "queue", self.now, None
 
     def defer(self, item: Item, delay: float) -> None:
         item.place, item.due, item.opened = "timers", (self.now + delay, self.number()), None
+        item.keeps_place = False
 
     def claimed(self, desk: Desk, item: Item, *, since: float = math.inf) -> None:
         """Check a claim, and do it in the model.
@@ -151,7 +174,7 @@ class Model(RuleBasedStateMachine):
         assert item.place == "queue"
         assert not self.barred(desk)
         assert self.may_take(desk, item)
-        before = [i for i in self.at("queue") if i.entry < since and self.may_take(desk, i)]
+        before = [i for i in self.at("queue") if i.came < since and self.may_take(desk, i)]
         first = [i for i in before if self.goes_before(i, item)]
         assert first == [], f"{first} should have gone before {item}"
         assert item.task._slot is desk.slot
@@ -173,7 +196,7 @@ class Model(RuleBasedStateMachine):
                 assert not tried, f"{item} was not tried by all of {tried}"
                 assert item.tried >= self.live, f"{item} has not been tried by all of {self.live}"
             if record is not None and record.tried_waived and item.opened is None:
-                assert self.now >= item.entered + AFFINITY_WAIT
+                assert self.now >= item.entered + 0.99 * AFFINITY_WAIT or self.is_in_vain(item)
                 item.opened = (self.step, item.tried)
             item.tried = tried
 

@@ -6,6 +6,7 @@ from retrypool.core.scheduler import Scheduler
 from retrypool.model.settings import TaskSettings
 from retrypool.model.slots import Slot
 from retrypool.model.task import Attempt, DeadTask, Task
+from retrypool.policy.blame import Scope
 from retrypool.states import Outcome, TaskState
 
 Slots = dict[str, Slot]
@@ -65,14 +66,20 @@ def fail(
     slot: Slot,
     task: Task[Any, Any],
     now: float = 0.0,
-    outcome: Outcome = Outcome.FAILED,
+    scope: Scope = Scope.TASK,
+    pause: float | None = None,
 ) -> None:
     """End an attempt, up to the decision what becomes of the task."""
     record = task._record
     number = 1 if record is None else record.entries + 1
     error = OSError(f"attempt {number}")
-    attempt = Attempt(number, slot.id, slot.group.name, now, now, outcome, error)
-    scheduler.tried(task, attempt, slot.group)
+    scheduler.failed(slot, task, error, scope, (number, now, now), now, pause)
+
+
+def end_early(scheduler: Scheduler, slot: Slot, task: Task[Any, Any], now: float = 0.0) -> None:
+    """Take an attempt away from its worker."""
+    attempt = Attempt(1, slot.id, slot.group.name, now, now, Outcome.WITHDRAWN)
+    scheduler.ended_early(task, attempt)
 
 
 def fail_and_retry(

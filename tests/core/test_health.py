@@ -7,10 +7,13 @@ from hypothesis import given
 from retrypool.core.scheduler import Scheduler
 from retrypool.events import GroupCooling, GroupOpened
 from retrypool.model.slots import Group, Slot, cool_down
-from retrypool.policy.blame import Scope
-from retrypool.states import DeadReason, Outcome
+from retrypool.states import DeadReason
 
 from .parts import claim, fail, sleep_on, slot_workers, submit
+
+
+def cool(scheduler: Scheduler, group: Group, retry_after: float | None, now: float) -> None:
+    scheduler.fleet.quarantine.cool(group, retry_after, now)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,7 @@ def test_told_time_is_kept_to_the_second() -> None:
 def test_cooling_group_is_given_nothing_and_others_are() -> None:
     scheduler = Scheduler()
     slots = slot_workers(scheduler, "A", "A2", "B")
-    scheduler.cool(slots["A"].group, 5.0, now=0.0)
+    cool(scheduler, slots["A"].group, 5.0, now=0.0)
     task = submit(scheduler)
     assert claim(scheduler, slots["A"], now=4.9) is None
     assert claim(scheduler, slots["A2"], now=4.9) is None
@@ -59,13 +62,13 @@ def test_cooling_group_is_given_nothing_and_others_are() -> None:
 def test_group_is_probed_by_one_worker_and_opens_when_that_succeeds() -> None:
     scheduler = Scheduler()
     slots = slot_workers(scheduler, "A", "A2")
-    scheduler.cool(slots["A"].group, 5.0, now=0.0)
+    cool(scheduler, slots["A"].group, 5.0, now=0.0)
     first, second = submit(scheduler), submit(scheduler)
     scheduler.advance(5.0)
     assert claim(scheduler, slots["A"], now=5.0) is first
     assert slots["A"].attentive
     assert claim(scheduler, slots["A2"], now=5.0) is None
-    scheduler.attempt_over(slots["A"], None, 6.0)
+    scheduler.succeeded(slots["A"], first, 6.0)
     assert claim(scheduler, slots["A2"], now=6.0) is second
     kinds = [type(event) for event in scheduler.take_happened()]
     assert kinds == [GroupCooling, GroupOpened]
@@ -75,11 +78,11 @@ def test_all_that_sleep_are_let_in_when_the_probe_has_succeeded() -> None:
     """Its thread looks for the next task then, and calls one of them if there is more to do."""
     scheduler = Scheduler()
     slots = slot_workers(scheduler, "A", "A2", "A3")
-    scheduler.cool(slots["A"].group, 5.0, now=0.0)
+    cool(scheduler, slots["A"].group, 5.0, now=0.0)
     tasks = [submit(scheduler) for _ in range(3)]
     assert claim(scheduler, slots["A"], now=5.0) is tasks[0]
     called = sleep_on(scheduler, slots, "A2", "A3", now=5.0)
-    scheduler.attempt_over(slots["A"], None, 6.0)
+    scheduler.succeeded(slots["A"], tasks[0], 6.0)
     assert claim(scheduler, slots["A"], now=6.0) is tasks[1]
     assert called
     assert set(called) <= {"A2", "A3"}
@@ -89,10 +92,10 @@ def test_probe_that_is_throttled_again_closes_the_group_for_longer() -> None:
     scheduler = Scheduler()
     slots = slot_workers(scheduler, "A", "A2")
     group = slots["A"].group
-    scheduler.cool(group, None, now=0.0)
+    cool(scheduler, group, None, now=0.0)
     submit(scheduler)
     assert claim(scheduler, slots["A"], now=1.0) is not None
-    scheduler.cool(group, None, now=1.5)
+    cool(scheduler, group, None, now=1.5)
     assert (group.until, group.probe, slots["A"].attentive) == (3.5, None, False)
     assert claim(scheduler, slots["A2"], now=2.0) is None
 
@@ -101,10 +104,10 @@ def test_attempt_from_before_the_cool_down_is_no_probe() -> None:
     scheduler = Scheduler()
     slots = slot_workers(scheduler, "A", "A2")
     group = slots["A"].group
-    submit(scheduler)
-    assert claim(scheduler, slots["A"]) is not None
-    scheduler.cool(group, 5.0, now=0.0)
-    scheduler.attempt_over(slots["A"], None, 1.0)
+    done = submit(scheduler)
+    assert claim(scheduler, slots["A"]) is done
+    cool(scheduler, group, 5.0, now=0.0)
+    scheduler.succeeded(slots["A"], done, 1.0)
     assert group.until == 5.0
 
 
@@ -112,7 +115,7 @@ def test_probe_that_leaves_lets_another_try() -> None:
     """It may take its time: its thread is busy, and calls nobody."""
     scheduler = Scheduler()
     slots = slot_workers(scheduler, "A", "A2")
-    scheduler.cool(slots["A"].group, 1.0, now=0.0)
+    cool(scheduler, slots["A"].group, 1.0, now=0.0)
     submit(scheduler)
     task = submit(scheduler)
     assert claim(scheduler, slots["A"], now=1.0) is not None
@@ -126,13 +129,12 @@ def test_probe_that_runs_out_of_time_and_kills_its_task_lets_another_try() -> No
     """Its thread hangs, and calls nobody; the task does not come back, and calls nobody either."""
     scheduler = Scheduler()
     slots = slot_workers(scheduler, "A", "A2")
-    scheduler.cool(slots["A"].group, 1.0, now=0.0)
+    cool(scheduler, slots["A"].group, 1.0, now=0.0)
     probe = submit(scheduler)
     task = submit(scheduler)
     assert claim(scheduler, slots["A"], now=1.0) is probe
     called = sleep_on(scheduler, slots, "A2", now=1.0)
-    fail(scheduler, slots["A"], probe, now=2.0, outcome=Outcome.TIMED_OUT)
-    scheduler.attempt_over(slots["A"], Scope.TASK, 2.0)
+    fail(scheduler, slots["A"], probe, now=2.0)
     scheduler.bury(probe, DeadReason.ATTEMPTS, OSError(), 2.0)
     assert called == ["A2"]
     assert claim(scheduler, slots["A2"], now=2.0) is task

@@ -5,10 +5,11 @@ import pytest
 from retrypool.core.scheduler import Scheduler
 from retrypool.errors import TaskNotFound
 from retrypool.events import TaskDead
+from retrypool.policy.blame import Scope
 from retrypool.policy.retry import RetryPolicy
-from retrypool.states import DeadReason, Outcome, TaskState
+from retrypool.states import DeadReason, TaskState
 
-from .parts import claim, fail, fail_and_retry, make_task, sleep_on, slot_workers, submit
+from .parts import claim, end_early, fail, fail_and_retry, make_task, sleep_on, slot_workers, submit
 
 
 def test_tasks_go_by_priority_then_immediate_retries_then_first_in_first_out() -> None:
@@ -81,13 +82,16 @@ def test_group_of_the_same_name_that_comes_later_has_tried_nothing() -> None:
     assert claim(scheduler, newcomer) is task
 
 
-@pytest.mark.parametrize("outcome", [Outcome.THROTTLED, Outcome.WITHDRAWN])
-def test_attempt_that_says_nothing_of_the_worker_leaves_it_untried_and_uncharged(outcome: Outcome) -> None:
+@pytest.mark.parametrize("throttled", [True, False])
+def test_attempt_that_says_nothing_of_the_worker_leaves_it_untried_and_uncharged(throttled: bool) -> None:
     scheduler = Scheduler()
     slots = slot_workers(scheduler, "A", "B")
     task = submit(scheduler)
     assert claim(scheduler, slots["A"]) is task
-    fail(scheduler, slots["A"], task, outcome=outcome)
+    if throttled:
+        fail(scheduler, slots["A"], task, scope=Scope.THROTTLED)
+    else:
+        end_early(scheduler, slots["A"], task)
     assert task._record is not None
     assert (task._record.tried, task._record.charged, task._record.entries) == (frozenset(), 0, 1)
 
@@ -97,12 +101,68 @@ def test_worker_fault_is_charged_only_if_no_other_group_is_live() -> None:
     slots = slot_workers(scheduler, "A", "B")
     task = submit(scheduler)
     assert claim(scheduler, slots["A"]) is task
-    fail(scheduler, slots["A"], task, outcome=Outcome.WORKER_FAULT)
+    fail(scheduler, slots["A"], task, scope=Scope.GROUP)
     assert task._record is not None
     assert task._record.charged == 0
     scheduler.retire(slots["B"], now=0.0)
-    fail(scheduler, slots["A"], task, outcome=Outcome.WORKER_FAULT)
+    fail(scheduler, slots["A"], task, scope=Scope.GROUP)
     assert task._record.charged == 1
+
+
+def test_retry_within_a_round_keeps_its_place_and_a_new_round_goes_to_the_back() -> None:
+    scheduler = Scheduler()
+    slots = slot_workers(scheduler, "A", "B")
+    first, second, third = (submit(scheduler) for _ in range(3))
+    assert claim(scheduler, slots["A"]) is first
+    fail_and_retry(scheduler, slots["A"], first)
+    assert claim(scheduler, slots["B"]) is first
+    fail_and_retry(scheduler, slots["B"], first)
+    assert first._record is not None
+    assert first._record.round == 2
+    assert [claim(scheduler, slots["B"]) for _ in range(3)] == [second, third, first]
+
+
+def test_retry_that_has_waited_out_a_delay_goes_to_the_back() -> None:
+    scheduler = Scheduler()
+    slots = slot_workers(scheduler, "A", "B")
+    first, second = submit(scheduler), submit(scheduler)
+    assert claim(scheduler, slots["A"]) is first
+    fail_and_retry(scheduler, slots["A"], first, delay=1.0)
+    scheduler.advance(1.0)
+    assert [claim(scheduler, slots["B"], now=1.0) for _ in range(2)] == [second, first]
+
+
+def test_task_taken_away_from_a_worker_goes_to_another_of_its_group() -> None:
+    scheduler = Scheduler()
+    slots = slot_workers(scheduler, "A", "A2")
+    task = submit(scheduler)
+    assert claim(scheduler, slots["A"]) is task
+    end_early(scheduler, slots["A"], task)
+    scheduler.retry(task, 0.0, 0.0)
+    assert claim(scheduler, slots["A"]) is None
+    assert claim(scheduler, slots["A2"]) is task
+
+
+def test_task_taken_away_from_the_only_worker_goes_back_to_it() -> None:
+    scheduler = Scheduler()
+    slot = slot_workers(scheduler, "A")["A"]
+    task = submit(scheduler)
+    assert claim(scheduler, slot) is task
+    end_early(scheduler, slot, task)
+    scheduler.retry(task, 0.0, 0.0)
+    assert claim(scheduler, slot) is task
+
+
+@pytest.mark.parametrize(("pause", "waits"), [(60.0, False), (3.0, True)])
+def test_nobody_waits_for_an_untried_group_that_cannot_be_back_in_time(pause: float, waits: bool) -> None:
+    scheduler = Scheduler(affinity_wait=5.0)
+    slots = slot_workers(scheduler, "A", "B")
+    task, other = submit(scheduler), submit(scheduler)
+    assert claim(scheduler, slots["A"]) is task
+    assert claim(scheduler, slots["B"]) is other
+    fail_and_retry(scheduler, slots["A"], task)
+    fail(scheduler, slots["B"], other, scope=Scope.THROTTLED, pause=pause)
+    assert claim(scheduler, slots["A"]) is (None if waits else task)
 
 
 def test_one_task_wakes_one_worker_and_it_is_one_that_may_take_it() -> None:

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from retrypool import RetryPolicy, Unrecoverable, WorkerFault
-from retrypool.testing import FakeClock, ManualAttempt, ManualPool
+from retrypool import RetryPolicy, TaskState, Unrecoverable, WorkerFault, between_rounds, fixed
+from retrypool.events import GroupOpened, GroupSuspected
+from retrypool.testing import ManualPool
 
-from .parts import STUBBORN, claimed, fleet, outcomes, states
+from .parts import STUBBORN, claimed, fleet, heard, outcomes, states
 
 
 def fails_on_first_and_succeeds_on_second(pool: ManualPool[Any, Any], times: int) -> None:
@@ -17,54 +18,98 @@ def fails_on_first_and_succeeds_on_second(pool: ManualPool[Any, Any], times: int
         claimed(pool, 1).finish(number)
 
 
-def test_group_that_failed_three_tasks_which_succeeded_elsewhere_is_ejected() -> None:
-    pool = fleet("a", "b")
-    fails_on_first_and_succeeds_on_second(pool, 2)
-    assert states(pool)["a"] == "active"
-    fails_on_first_and_succeeds_on_second(pool, 1)
-    assert states(pool)["a"] == "ejected"
+def works(pool: ManualPool[Any, Any], worker_id: int, times: int) -> None:
+    for number in range(times):
+        pool.dispatch(number, worker=worker_id)
+        claimed(pool, worker_id).finish(number)
 
 
-def runs_on_first(pool: ManualPool[Any, Any], succeeded: int, failed: int) -> None:
-    """Let the first group do so much by itself, and end with a success."""
-    for number in range(succeeded + failed):
-        pool.dispatch(number, worker=0, retry=RetryPolicy(attempts=1))
-        attempt = claimed(pool, 0)
-        attempt.fail(OSError()) if number < failed else attempt.finish(number)
-
-
-@pytest.mark.parametrize(
-    ("succeeded", "failed", "wanted"),
-    [
-        (80, 20, 6),  # 0.2 ** 5 is more than one in 10,000
-        (1, 99, 14),  # as for a half
-        (500, 0, 3),
-        (500, 1, 3),
-        (9, 10, 3),  # too few to tell its share by
-    ],
-)
-def test_group_is_ejected_when_it_fails_more_in_a_row_than_its_own_share_explains(
-    succeeded: int, failed: int, wanted: int
+@pytest.mark.parametrize(("before", "wanted"), [(0, 9), (20, 6), (100, 4), (300, 3)])
+def test_group_is_ejected_when_it_fails_too_many_tasks_that_succeed_elsewhere(
+    before: int, wanted: int
 ) -> None:
+    """The more is known of how seldom the others fail, the fewer it takes; but always three."""
     pool = fleet("a", "b")
-    runs_on_first(pool, succeeded, failed)
+    works(pool, 1, before)
     fails_on_first_and_succeeds_on_second(pool, wanted - 1)
     assert states(pool)["a"] == "active"
     fails_on_first_and_succeeds_on_second(pool, 1)
     assert states(pool)["a"] == "ejected"
 
 
-def test_failure_of_a_worker_that_was_removed_does_not_count_below_nothing() -> None:
-    """It is not counted with its group any more, and ends what it runs."""
+def test_suspect_takes_nothing_until_one_of_its_tasks_was_tried_elsewhere() -> None:
+    events, listen = heard((GroupSuspected, GroupOpened))
+    pool = fleet("a", "b", listeners=[listen])
+    pool.dispatch_many(range(10))
+    for _ in range(3):
+        claimed(pool, 0).fail(OSError())
+    assert states(pool)["a"] == "suspect"
+    assert pool.claim(0) is None
+    claimed(pool, 1).fail(OSError())
+    assert states(pool)["a"] == "active"
+    assert [type(event) for event in events] == [GroupSuspected, GroupOpened]
+    assert pool.claim(0) is not None
+
+
+def test_tasks_of_a_suspect_go_before_all_others_without_their_delay() -> None:
+    pool = fleet("a", "b", retry=RetryPolicy(delay=between_rounds(fixed(60))))
+    pool.dispatch_many("abcdefgh")
+    for _ in range(3):
+        pool.clock.advance(1)  # so that no success is younger than the attempt
+        claimed(pool, 0).fail(OSError())
+    assert [claimed(pool, 1).task.data] == ["a"]
+    pool.claim(1) if pool.workers()[1].task_id is None else None
+    assert sorted(task.data for task in pool.tasks() if task.state is TaskState.RETRYING) == []
+
+
+def test_delay_that_was_written_down_is_kept_also_by_the_tasks_of_a_suspect() -> None:
+    pool = fleet("a", "b", retry=RetryPolicy(delay=60))
+    pool.dispatch_many("abcd")
+    for _ in range(3):
+        claimed(pool, 0).fail(OSError())
+    assert states(pool)["a"] == "suspect"
+    assert claimed(pool, 1).task.data == "d"
+
+
+def test_suspect_is_given_one_more_task_if_there_is_no_verdict_for_a_second() -> None:
+    pool = fleet("a", "b", retry=RetryPolicy(delay=60))
+    pool.dispatch_many("abcdef")
+    for _ in range(3):
+        claimed(pool, 0).fail(OSError())
+    assert pool.claim(0) is None
+    pool.clock.advance(1)
+    claimed(pool, 0).fail(OSError())
+    assert states(pool)["a"] == "suspect"
+
+
+def test_success_of_what_a_suspect_had_under_way_clears_it() -> None:
+    pool = fleet("a", "b", concurrency=2)
+    pool.dispatch_many(range(10))
+    under_way = claimed(pool, 0)
+    for _ in range(3):
+        claimed(pool, 0).fail(OSError())
+    assert states(pool)["a"] == "suspect"
+    under_way.finish("well")
+    assert states(pool)["a"] == "active"
+
+
+def test_suspect_whose_tasks_are_cancelled_is_one_no_more() -> None:
     pool = fleet("a", "b")
-    pool.add_worker(str, name="leaving", group="a")
-    pool.dispatch("last", worker=2)
-    last = claimed(pool, 2)
-    runs_on_first(pool, succeeded=30, failed=0)
-    pool._engine.scheduler.retire(next(s for s in pool._engine.scheduler.fleet if s.id == 2), 0.0)
-    last.fail(OSError())
-    fails_on_first_and_succeeds_on_second(pool, 3)
-    assert states(pool)["a"] == "ejected"
+    tasks = pool.dispatch_many(range(3))
+    for _ in range(3):
+        claimed(pool, 0).fail(OSError())
+    assert states(pool)["a"] == "suspect"
+    for task in tasks:
+        task.cancel()
+    assert states(pool)["a"] == "active"
+
+
+def test_one_group_alone_is_never_suspected() -> None:
+    pool = fleet("a", retry=STUBBORN)
+    pool.dispatch_many(range(20))
+    for _ in range(60):
+        claimed(pool, 0).fail(OSError())
+    assert states(pool)["a"] == "active"
 
 
 def test_success_of_its_own_meanwhile_clears_it() -> None:
@@ -85,53 +130,6 @@ def test_success_between_the_failure_and_the_others_success_clears_it_too() -> N
         claimed(pool, 0).finish(number)
         claimed(pool, 1).finish("and not by the second")
     assert states(pool)["a"] == "active"
-
-
-def suspected_at_work(clock: FakeClock) -> tuple[ManualPool[Any, Any], ManualAttempt[Any, Any]]:
-    """The first group has failed three tasks that then succeeded elsewhere, and is busy with another."""
-    pool = fleet("a", "b", clock=clock)
-    tasks = [pool.dispatch(number) for number in range(3)]
-    for _ in tasks:
-        claimed(pool, 0).fail(OSError())
-    pool.dispatch("under way")
-    under_way = claimed(pool, 0)
-    clock.advance(1)
-    for _ in tasks:
-        claimed(pool, 1).finish("well")
-    assert states(pool)["a"] == "active"
-    return pool, under_way
-
-
-def test_group_at_work_is_not_ejected_before_that_has_told_something() -> None:
-    """In a burst each fails many and then succeeds with many: who was slower must not be blamed."""
-    pool, under_way = suspected_at_work(FakeClock())
-    under_way.finish("well")
-    assert states(pool)["a"] == "active"
-    fails_on_first_and_succeeds_on_second(pool, 2)
-    assert states(pool)["a"] == "active"
-
-
-def test_group_at_work_is_ejected_once_it_rests() -> None:
-    pool, under_way = suspected_at_work(FakeClock())
-    under_way.fail(OSError())
-    assert pool.claim(0) is None
-    assert states(pool)["a"] == "ejected"
-
-
-def test_group_at_work_is_ejected_once_it_fails_what_it_has_begun_since() -> None:
-    clock = FakeClock()
-    pool, under_way = suspected_at_work(clock)
-    pool.dispatch("begun since")
-    under_way.fail(OSError())
-    later = claimed(pool, 0)
-    clock.advance(1)
-    claimed(pool, 1).finish("under way at the time: no news")
-    assert states(pool)["a"] == "active"
-    pool.dispatch("the next")
-    later.fail(OSError())
-    claimed(pool, 0)
-    claimed(pool, 1).finish("begun since")
-    assert states(pool)["a"] == "ejected"
 
 
 def test_one_task_is_one_witness_however_often_it_was_failed() -> None:
@@ -217,4 +215,4 @@ def test_memory_of_a_task_that_fails_for_ever_does_not_grow_with_its_suspects() 
         claimed(pool, 1).fail(OSError())
     record = task._record
     assert record is not None
-    assert len(record.suspects) <= 2
+    assert len(record.accused) <= 2

@@ -31,7 +31,7 @@ class Owner:
 def looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many subqueues and audiences were looked at."""
     counted: Counter[str] = Counter()
-    head, admits = Backlog._head, Constraints.admits
+    head, admits = Backlog.head, Constraints.admits
 
     def counting_head(self: Backlog, subqueue: Any) -> Any:
         counted["subqueues"] += 1
@@ -41,7 +41,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counted["audiences"] += 1
         return admits(self, slot)
 
-    monkeypatch.setattr(Backlog, "_head", counting_head)
+    monkeypatch.setattr(Backlog, "head", counting_head)
     monkeypatch.setattr(Constraints, "admits", counting_admits)
     return counted
 

@@ -35,6 +35,8 @@ class FleetMachine(Fleet):
         fleet = self.pool._engine.scheduler.fleet
         if slot.running or slot.stuck is not None or slot.retired or slot.paused or fleet.paused:
             return False
+        if slot.group.suspected is not None or fleet.quarantine.holds:
+            return False
         book = self.books[slot.group.name]
         if slot.cordoned_for is not None or self.now < book.cools_until:
             return False
@@ -43,12 +45,13 @@ class FleetMachine(Fleet):
         paces = [pace for pace in (slot.group.pace, fleet.pace) if pace is not None]
         return all(pace.ready_at(self.now) <= self.now for pace in paces)
 
-    @staticmethod
-    def is_for(slot: Slot, task: object) -> bool:
-        record, settings = task._record, task._settings  # type: ignore[attr-defined]
-        if not settings.constraints.suits(slot):
+    def is_for(self, slot: Slot, task: object) -> bool:
+        assert self.pool is not None
+        scheduler = self.pool._engine.scheduler
+        if not task._settings.constraints.suits(slot):  # type: ignore[attr-defined]
             return False
-        return record is None or record.tried_waived or slot.group not in record.tried
+        # The probe of an outage may be made with any task.
+        return scheduler.fleet.quarantine.outage is not None or scheduler.admits(slot, task)  # type: ignore[arg-type]
 
     def teardown(self) -> None:
         """Every task comes to its end, once its workers may work and succeed."""

@@ -181,15 +181,15 @@ def test_text_has_a_summary_a_table_and_the_slowest_tasks() -> None:
         "",
         "worker   calls  ok  failed  median    p95   busy  resting",
         "-------  -----  --  ------  ------  -----  -----  -------",
-        "token-a      5   4       1   1.0 s  1.0 s  5.0 s        -",
-        "token-b      6   6       -   1.0 s  1.0 s  6.0 s        -",
+        "token-a      6   5       1   1.0 s  1.0 s  6.0 s        -",
+        "token-b      5   5       -   1.0 s  1.0 s  5.0 s        -",
         "",
         "slowest tasks",
         "    2.0 s  task 1 (0), 2 attempts, last on token-b",
         "    1.0 s  task 2 (1), last on token-b",
         "    1.0 s  task 3 (2), last on token-a",
-        "    1.0 s  task 4 (3), last on token-b",
-        "    1.0 s  task 5 (4), last on token-a",
+        "    1.0 s  task 4 (3), last on token-a",
+        "    1.0 s  task 5 (4), last on token-b",
     ]
 
 

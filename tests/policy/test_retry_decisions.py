@@ -247,7 +247,7 @@ def test_delay_that_makes_no_sense_kills_the_task_and_says_why(
     ids=["inf", "1e308", "2**10000"],
 )
 def test_huge_delay_is_capped(delay: float) -> None:
-    assert decide(RetryPolicy(delay=lambda failure: delay)) == RetryIn(30.0)
+    assert decide(RetryPolicy(delay=lambda failure: delay, max_delay=30)) == RetryIn(30.0)
     assert decide(RetryPolicy(delay=lambda failure: delay, max_delay=5)) == RetryIn(5.0)
 
 

@@ -148,7 +148,7 @@ def test_answer_is_true_only_if_the_task_ends_cancelled(stage, monkeypatch, deci
         retry=policy,
         on_failure=lambda *_: FailureAction.DROP if decision == "dropped" else None,
     )
-    place = {"retry at once": "retry_at_once", "retry later": "retry", "dead": "bury", "dropped": "cancel"}
+    place = {"retry at once": "retry", "retry later": "retry", "dead": "bury", "dropped": "cancel"}
     step = getattr(Scheduler, place[decision])
 
     def cancel_then(self: Scheduler, task: Any, *arguments: Any) -> Any:

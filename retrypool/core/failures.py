@@ -1,0 +1,260 @@
+"""What an attempt says of its task, of its group and of the fleet, entered and acted upon.
+
+Pure, and under the pool's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from retrypool.core.assignment import Matching
+from retrypool.core.history import History
+from retrypool.model.record import NO_GROUPS, Attempt, Record
+from retrypool.model.slots import Group, Slot
+from retrypool.model.task import Task
+from retrypool.policy.blame import Scope, outcome_of
+from retrypool.states import Outcome, TaskState
+
+__all__ = ["Failures", "speaks_of_network"]
+
+AnyTask = Task[Any, Any]
+
+# These are OSErrors, and speak of one file or one permission.
+_OF_ONE_ITEM = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+    ProcessLookupError,
+    ChildProcessError,
+)
+
+_CHARGEABLE = (Scope.TASK, Scope.OUTAGE, Scope.GROUP)
+
+
+def speaks_of_network(error: BaseException) -> bool:
+    """Return whether an error may come from an outage behind all groups."""
+    return isinstance(error, OSError) and not isinstance(error, _OF_ONE_ITEM)
+
+
+class Failures:
+    """Enters failures and what refutes them."""
+
+    def __init__(
+        self,
+        assignment: Matching,
+        history: History,
+        owned: Callable[[AnyTask], Record],
+        pull_forward: Callable[[AnyTask, float], None],
+    ) -> None:
+        self._assignment = assignment
+        self._fleet = assignment.fleet
+        self._quarantine = assignment.fleet.quarantine
+        self._history = history
+        self._owned = owned
+        self._pull_forward = pull_forward
+
+    # -- failures --------------------------------------------------------------------------------
+
+    def enter(
+        self,
+        slot: Slot,
+        task: AnyTask,
+        error: BaseException,
+        scope: Scope,
+        span: tuple[int, float, float],
+        now: float,
+        pause: float | None = None,
+    ) -> tuple[Attempt, Scope]:
+        """Enter a failed attempt, the `number`, start and end of which are `span`; see to what it calls for.
+
+        Returns it, and whose fault it is, all considered. `pause` is what a throttled group was told.
+        """
+        record, group = self._owned(task), slot.group
+        if scope is Scope.GROUP and self._is_culprit(record):
+            scope = Scope.TASK
+        outage = self._quarantine.outage is not None and scope in _CHARGEABLE
+        outcome = Outcome.EXCUSED if outage else outcome_of(scope, error)
+        number, started, ended = span
+        attempt = Attempt(number, slot.id, group.name, started, ended, outcome, error)
+        record.history.append(attempt)
+        record.entries += 1
+        record.running_time += ended - started
+        record.tried_waived = record.urgent = False
+        record.avoid = None
+        record.keeps_place = True
+        record.elsewhere = False
+        if scope is Scope.THROTTLED:
+            record.uncharged += 1
+            self._quarantine.cool(group, pause, now)
+            self._probe_over(slot, scope, now)
+            self._assignment.review_tried(now)
+        elif scope is Scope.UNRECOVERABLE:
+            record.charged += 1
+            self._probe_over(slot, scope, now)
+        elif outage:
+            record.elsewhere = True  # the outage is the delay
+            self._probe_over(slot, scope, now)
+        else:
+            self._charge(record, scope, group)
+            self._count(slot, task, record, error, scope, started, now)
+        return attempt, scope
+
+    def _is_culprit(self, record: Record) -> bool:
+        """Return whether so many groups have taken the blame for a task that it must be its own."""
+        health = self._fleet.health
+        return health is not None and len(record.victims) >= health.witnesses
+
+    def _charge(self, record: Record, scope: Scope, group: Group) -> None:
+        """Say who pays for a failure."""
+        others = self._fleet.live - group.alone
+        beliefs = self._quarantine.beliefs
+        if scope is Scope.GROUP and others:
+            record.uncharged += 1
+            if beliefs is None or beliefs.seems_well(group):  # one that is ill is no witness
+                record.victims = record.victims | group.alone
+        elif scope is Scope.NOBODY or (group.ejected and others):
+            record.uncharged += 1
+        else:
+            record.charged += 1
+
+    def _count(
+        self,
+        slot: Slot,
+        task: AnyTask,
+        record: Record,
+        error: BaseException,
+        scope: Scope,
+        started: float,
+        now: float,
+    ) -> None:
+        """Move the task on in its round, and weigh what the failure says of its group and of the fleet."""
+        group, accused = slot.group, record.accused - slot.group.alone
+        reach = self._assignment.within_reach(task._settings.constraints, now)
+        tried = record.tried | group.alone
+        decides = not tried >= reach
+        if decides:
+            record.tried = tried
+            record.elsewhere = scope is Scope.GROUP or self._history.has_success_since(started)
+        else:
+            record.tried = NO_GROUPS
+            record.round += 1
+            record.keeps_place = False
+        quarantine = self._quarantine
+        beliefs = quarantine.beliefs
+        ejected = group.ejected
+        self._probe_over(slot, scope, now)
+        if beliefs is None or ejected or scope is Scope.NOBODY:
+            if not decides and beliefs is not None:
+                self._carry_out(beliefs.strike(task, record.accused), group, now)
+                record.accused = NO_GROUPS
+            return
+        found = beliefs.failed(
+            group,
+            task,
+            error,
+            own_fault=scope is Scope.GROUP,
+            network=scope is Scope.OUTAGE or speaks_of_network(error),
+            decides=decides,
+            accused=accused,
+            live=[other for other in self._fleet.live if not (other.shut(now) or _is_idle_for_good(other))],
+            left=self._left,
+        )
+        if decides:
+            if scope is not Scope.GROUP:
+                record.accused = record.accused | group.alone
+        else:
+            # All have failed it, so it speaks against none of them.
+            self._carry_out(beliefs.strike(task, record.accused), group, now)
+            record.accused = NO_GROUPS
+        self._carry_out(found, group, now)
+        if found.outage:
+            self._hold(now, error)
+            record.elsewhere = record.keeps_place = True
+        elif found.suspect:
+            record.elsewhere = record.urgent = True  # it brings the verdict
+            self._rush(group, task, now)
+        if found.ill:
+            self._assignment.review_tried(now)
+
+    def _carry_out(self, found: Any, group: Group, now: float) -> None:
+        self._quarantine.carry_out(found, group, now)
+
+    def _left(self) -> int:
+        """Return how many tasks have not ended."""
+        running = sum([len(slot.running) for slot in self._fleet])
+        return len(self._assignment.backlog) + running + 1 + self._assignment.waiting_for_time()
+
+    def _probe_over(self, slot: Slot, scope: Scope | None, now: float) -> None:
+        if scope in (Scope.UNRECOVERABLE, None):
+            self._quarantine.probe_succeeded(slot, now)  # it was answered
+        else:
+            self._quarantine.probe_failed(slot, now)
+        if slot.attentive:
+            self._quarantine.attempt_over(slot, scope, now)
+
+    # -- successes -------------------------------------------------------------------------------
+
+    def succeeded(self, slot: Slot, task: AnyTask, now: float) -> None:
+        """Let a success speak for its group, and against those that failed the task before."""
+        group, record, beliefs = slot.group, task._record, self._quarantine.beliefs
+        self._probe_over(slot, None, now)
+        if beliefs is not None:
+            if group.suspected is not None:
+                self._carry_out(beliefs.refuted(group), group, now)
+            for other in record.accused if record is not None else ():
+                if other is not group:
+                    found = beliefs.succeeded_elsewhere(other, task)
+                    self._carry_out(found, other, now)
+                    if found.ill:
+                        self._assignment.review_tried(now)
+
+    def ended(self, task: AnyTask, now: float) -> None:
+        """Take notice that a task has ended without a result: no verdict will come of it."""
+        record, beliefs = task._record, self._quarantine.beliefs
+        if record is not None and record.accused and beliefs is not None:
+            for group in record.accused:
+                self._carry_out(beliefs.strike(task, group.alone), group, now)
+            record.accused = NO_GROUPS
+
+    # -- steps -----------------------------------------------------------------------------------
+
+    def _rush(self, group: Group, failed: AnyTask, now: float) -> None:
+        """Let the other tasks of a suspect go before everything else."""
+        beliefs = self._quarantine.beliefs
+        assert beliefs is not None
+        for task in beliefs.streak(group):
+            record = task._record
+            if task is failed or record is None or record.urgent:
+                continue
+            record.urgent = True
+            if task._phase is TaskState.QUEUED:
+                self._assignment.refile(task, now)
+            elif task._phase is TaskState.RETRYING and task._settings.retry.waits_between_rounds:
+                self._pull_forward(task, now)
+
+    def _hold(self, now: float, error: BaseException) -> None:
+        """Begin an outage, and give back what it has cost the tasks so far."""
+        usual = self._history.usual_duration()
+        for task, count in self._quarantine.begin_outage(now, usual, error).items():
+            record = task._record
+            if record is not None and not task._phase.ended:
+                record.accused = NO_GROUPS
+                _give_back(record, count)
+
+
+def _give_back(record: Record, count: int) -> None:
+    """Let the last so many attempts of a task that were charged be nobody's fault."""
+    record.charged = max(0, record.charged - count)
+    history = record.history
+    for number in range(len(history) - 1, -1, -1):
+        if count and history[number].outcome in (Outcome.FAILED, Outcome.TIMED_OUT):
+            history[number] = history[number]._replace(outcome=Outcome.EXCUSED)
+            count -= 1
+
+
+def _is_idle_for_good(group: Group) -> bool:
+    """Return whether none of its workers is given anything until somebody says so."""
+    return all(slot.paused for slot in group.slots)
