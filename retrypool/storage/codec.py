@@ -20,6 +20,7 @@ _SCALARS = (str, int, bool, type(None))
 _KNOWN = ("builtins", "retrypool.errors")
 _dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _loads = json.JSONDecoder().decode
+_quoted = json.encoder.encode_basestring_ascii
 
 
 class Codec(Protocol):
@@ -54,10 +55,13 @@ class JsonCodec:
 
     def encode(self, what: str, value: object) -> str:
         """Return `value` as text."""
+        kind = type(value)
         try:
-            text = _dumps(value)
+            if kind is str:
+                return _quoted(value)  # type: ignore[arg-type]
+            text = int.__repr__(value) if kind is int else _dumps(value)
             # Reading it again is the one test that needs no list of all that can go wrong.
-            if type(value) in _SCALARS or _same(_loads(text), value):
+            if kind in _SCALARS or _same(_loads(text), value):
                 return text
         except (TypeError, ValueError, RecursionError):
             pass

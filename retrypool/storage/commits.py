@@ -26,6 +26,7 @@ from retrypool.errors import StorageError
 from retrypool.storage.records import (
     Accepted,
     Cancelled,
+    Done,
     GroupState,
     Record,
     ScheduleState,
@@ -57,6 +58,10 @@ _LAST_COUNTS = (GroupState, ScheduleState, WorkerState)
 
 # The second is for what is too long to be given to SQLite.
 _ERRORS = (sqlite3.Error, OverflowError)
+
+_COUNT = """UPDATE meta SET value = CASE name WHEN 'accepted' THEN value + ?1 WHEN 'succeeded' THEN value + ?2
+WHEN 'cancelled' THEN value + ?3 ELSE max(value, ?4) END
+WHERE name IN ('accepted', 'succeeded', 'cancelled', 'last_id')"""
 
 _Batch = dict[type[Record], list[Any]]
 
@@ -94,6 +99,7 @@ class Commits:
         self._tickets: deque[_Ticket] = deque()
         self._entered: dict[type[Record], deque[Any]] = {kind: deque() for kind in KINDS}
         self._ends_since_trim = TRIM_EVERY  # so that what is too old goes with the first commit
+        self._number = 0  # of commits
         self._landed = False  # whether the last commit was carried out though it raised
         self.trouble: StorageError | None = None
         # The thread: _called is set by whoever has entered something, after that; the thread clears it
@@ -171,8 +177,11 @@ class Commits:
         pause = FIRST_PAUSE
         while True:
             self._bell.acquire()
-            if self._closing.wait(LINGER):
-                return
+            commits = -1
+            while commits != self._number:  # as long as others commit, they take all of it with them
+                commits = self._number
+                if self._closing.wait(LINGER):
+                    return
             self._called = False
             with self._lock:
                 self._commit_all()
@@ -259,6 +268,7 @@ class Commits:
             self._count(batch)
             self._trim(len(batch.get(Succeeded, ())))
             db.execute("COMMIT")
+            self._number += 1
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
@@ -282,18 +292,12 @@ class Commits:
             self._db.execute(statement, (text,))
 
     def _count(self, batch: _Batch) -> None:
-        accepted = batch.get(Accepted)
-        if accepted:
-            self._db.execute(
-                "UPDATE meta SET value = CASE name WHEN 'accepted' THEN value + ? ELSE max(value, ?) END"
-                " WHERE name IN ('accepted', 'last_id')",
-                (len(accepted), max(record.id for record in accepted)),
-            )
-        for kind, counter in ((Succeeded, "succeeded"), (Cancelled, "cancelled")):
-            if kind in batch:
-                self._db.execute(
-                    "UPDATE meta SET value = value + ? WHERE name = ?", (len(batch[kind]), counter)
-                )
+        accepted = batch.get(Accepted, ())
+        succeeded = len(batch.get(Succeeded, ())) + len(batch.get(Done, ()))
+        cancelled = len(batch.get(Cancelled, ()))
+        if accepted or succeeded or cancelled:
+            last_id = max((record.id for record in accepted), default=0)
+            self._db.execute(_COUNT, (len(accepted), succeeded, cancelled, last_id))
 
     def _trim(self, ends: int) -> None:
         """Drop ended tasks that are too many, or too old."""

@@ -15,6 +15,7 @@ from retrypool.storage.records import (
     Cancelled,
     Counts,
     Died,
+    Done,
     Failed,
     GroupState,
     Pulled,
@@ -169,6 +170,8 @@ class MemoryStorage(Storage):
                 self._started[record.id] = record.attempt
             case Failed():
                 self._fail(record)
+            case Done():
+                self._succeeded += self._tasks.pop(record.id, None) is not None
             case Succeeded():
                 self._accomplish(record)
             case Died():

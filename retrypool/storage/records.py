@@ -13,6 +13,7 @@ __all__ = [
     "Cancelled",
     "Counts",
     "Died",
+    "Done",
     "Failed",
     "GroupState",
     "Pulled",
@@ -62,6 +63,12 @@ class Failed(NamedTuple):
     running_time: float
     tried: str  # names of groups, as a JSON array
     attempt: str | None  # the attempt as JSON, for the history
+
+
+class Done(NamedTuple):
+    """A task without a key has succeeded at once: the record of nearly all tasks."""
+
+    id: int
 
 
 class Succeeded(NamedTuple):
@@ -142,6 +149,7 @@ Record = (
     Accepted
     | Started
     | Failed
+    | Done
     | Succeeded
     | Died
     | Cancelled

@@ -16,6 +16,7 @@ from retrypool.storage.records import (
     Accepted,
     Cancelled,
     Died,
+    Done,
     Failed,
     GroupState,
     Pulled,
@@ -140,6 +141,7 @@ _STATEMENTS: dict[type[Record], tuple[str, ...]] = {
             WHERE json_extract(value, '$[7]') IS NOT NULL
             AND json_extract(value, '$[0]') IN (SELECT id FROM task)""",
     ),
+    Done: (f"DELETE FROM task WHERE id IN (SELECT {_rows(0)} {_FROM_BATCH})",),
     Succeeded: (
         f"""INSERT INTO ended(id, key, result, ended, attempts, problem)
             SELECT {_rows(0, 1, 2, 3, 4, 5)} {_FROM_BATCH} WHERE json_extract(value, '$[1]') IS NOT NULL

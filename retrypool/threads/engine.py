@@ -123,10 +123,10 @@ class Engine(Generic[T, R]):
         self.guarded = True  # a pool starts without workers
         self.searching = False
         self.leaving = Parker(SystemClock())  # called by each worker that is about to leave
+        self.journal = journal  # what is told of every task, if the pool has a storage
         self.watchdog = Watchdog(self)
         self.attempts = Attempts(self)
         self.monotonic = clock.monotonic
-        self.journal = journal  # what is told of every task, if the pool has a storage
         self._identity = None if journal is None else journal.identity
         scheduler.journaled = journal is not None
 

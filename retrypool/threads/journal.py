@@ -28,6 +28,7 @@ from retrypool.storage.records import (
     Accepted,
     Cancelled,
     Died,
+    Done,
     Failed,
     GroupState,
     Pulled,
@@ -72,6 +73,7 @@ class Journal:
         self._codec = storage.codec
         self._wall = clock.time
         self._starts = storage.record_starts
+        self._begin, self._finish, self._enter = storage.begin, storage.finish, storage.enter
         self.options = StoredOptions(storage, defaults)
         self.keys = Keys(storage, clock)
         self._lock = threading.Lock()  # for what follows
@@ -101,7 +103,7 @@ class Journal:
         elif (trouble := self.storage.trouble) is not None:
             raise trouble
         else:
-            self.storage.enter(stored)
+            self._enter(stored)
 
     def accept_all(self, tasks: Sequence[AnyTask], settings: TaskSettings) -> None:
         """Store many new tasks, or none. Raises `StorageError`."""
@@ -115,25 +117,24 @@ class Journal:
     def take_back(self, tasks: Iterable[AnyTask]) -> None:
         """Forget new tasks that the pool refused after they had been stored."""
         for task in tasks:
-            self.storage.enter(Cancelled(task.id))
+            self._enter(Cancelled(task.id))
 
     # -- attempts ----------------------------------------------------------------------------------
 
-    @shielded
-    def begins(self, ctx: Context, slot: Slot, task: AnyTask) -> bool:
-        """Note that an attempt begins; return False if its start is to be recorded and can't be now."""
-        self.storage.begin(slot.id, task.id)
-        if self._starts:
-            try:
-                self.storage.write((Started(task.id, ctx.attempt),))
-            except StorageError:
-                return False
-        return True
-
     def begin(self, ctx: Context, slot: Slot, task: AnyTask) -> None:
         """Note that an attempt begins. Raises if it is over before its start could be recorded."""
-        while not self.begins(ctx, slot, task):
-            ctx.sleep(UNTIL_IT_CAN_BE_WRITTEN)  # the disk is full, say: it may have room again
+        self._begin(slot.id, task.id)
+        if self._starts:
+            while not self._record_start(task.id, ctx.attempt):
+                ctx.sleep(UNTIL_IT_CAN_BE_WRITTEN)  # the disk is full, say: it may have room again
+
+    @shielded
+    def _record_start(self, task_id: int, attempt: int) -> bool:
+        try:
+            self.storage.write((Started(task_id, attempt),))
+        except StorageError:
+            return False
+        return True
 
     def failed(self, slot: Slot | None, task: AnyTask, delay: float) -> None:
         """Note that an attempt did not succeed, and when the next may be made."""
@@ -141,9 +142,9 @@ class Journal:
         if record is None or self.frozen:
             return
         if slot is not None:
-            self.storage.finish(slot.id)
+            self._finish(slot.id)
         wall = self._wall()
-        self.storage.enter(
+        self._enter(
             Failed(
                 task.id,
                 wall + delay if delay > 0 else None,
@@ -156,16 +157,29 @@ class Journal:
             )
         )
 
-    def succeeded(self, slot: Slot, task: AnyTask, result: object) -> None:
+    def before(self, remember: Callable[[AnyTask, Record], None]) -> Callable[[AnyTask, Record], None]:
+        """Return what notes that a task has succeeded, and then calls `remember`."""
+
+        def note(task: AnyTask, record: Record) -> None:
+            self._succeeded(task, record)
+            remember(task, record)
+
+        return note
+
+    def _succeeded(self, task: AnyTask, record: Record) -> None:
         """Note that a task has succeeded. Never raises: its worker has more to do."""
-        record = task._record
-        key = None if record is None else record.key
-        attempts = 1 if record is None else record.entries + 1
+        key, slot = record.key, task._slot
+        attempts = record.entries + 1
+        if slot is not None:
+            self._finish(slot.id)
+        if key is None and attempts == 1:
+            self._enter(Done(task.id))
+            return
         text: str | None = None
         problem: str | None = None
         if key is not None:
             try:
-                found = self._codec.encode("the result", result)
+                found = self._codec.encode("the result", task._outcome)
                 if len(found) > LONGEST_TEXT:
                     problem = f"it is too long ({len(found):,} characters as text)"
                 else:
@@ -174,8 +188,7 @@ class Journal:
                 problem = str(error)
             if problem is not None:
                 log.error("the result of task %s (key %r) is not stored: %s", task.id, key, problem)
-        self.storage.finish(slot.id)
-        self.storage.enter(Succeeded(task.id, key, text, self._wall(), attempts, problem))
+        self._enter(Succeeded(task.id, key, text, self._wall(), attempts, problem))
         if key is not None:
             self.keys.has_ended(key)
 
@@ -213,7 +226,7 @@ class Journal:
     def _died(self, task: AnyTask, dead: DeadTask[Any]) -> None:
         record = task._record
         key = None if record is None else record.key
-        self.storage.enter(
+        self._enter(
             Died(
                 task.id,
                 dead.reason.value,
@@ -233,13 +246,13 @@ class Journal:
                 del self._dead[oldest]
                 dropped.append(oldest)
         for task_id in dropped:
-            self.storage.enter(Pulled(task_id))
+            self._enter(Pulled(task_id))
 
     def _cancelled(self, task: AnyTask) -> None:
         if self.frozen:
             return
         record = task._record
-        self.storage.enter(Cancelled(task.id))
+        self._enter(Cancelled(task.id))
         if record is not None and record.key is not None:
             self.keys.forget(record.key, task)
 
@@ -274,14 +287,14 @@ class Journal:
     def worker(self, slot: Slot, *, there: bool) -> None:
         """Note that a worker has come or gone, for those who look at the journal."""
         group = printable(slot.group.name) if there else None
-        self.storage.enter(WorkerState(slot.id, printable(slot.name), group))
+        self._enter(WorkerState(slot.id, printable(slot.name), group))
 
     def group_changed(self, name: str) -> None:
         """Note what a group was told: until when it is given nothing."""
         group = self._group(name)
         if group is not None:
             state = state_of(group, self._wall() - self.clock.monotonic())
-            self.storage.enter(GroupState(printable(name), state))
+            self._enter(GroupState(printable(name), state))
 
     # -- the end -------------------------------------------------------------------------------------
 

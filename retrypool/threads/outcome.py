@@ -8,6 +8,7 @@ Only the owner goes on from there, so each attempt ends once, and its task has o
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
@@ -46,7 +47,9 @@ class Attempts:
         self._scheduler = engine.scheduler
         self._observers = engine.observers
         self._monotonic = engine.clock.monotonic
-        self.remember = engine.scheduler.history.succeeded
+        self.remember: Callable[[Task[Any, Any], Record], None] = engine.scheduler.history.succeeded
+        if engine.journal is not None:
+            self.remember = engine.journal.before(self.remember)
         # The attempts that are over while their tasks' fate is not decided: nowhere else do these tasks
         # stand. Adding to a set and discarding from it are atomic, and each attempt is in it once.
         self.deciding: set[Context] = set()
@@ -497,14 +500,13 @@ class Attempts:
         But for the first one: what is left to do before anybody can know of the success.
         """
         task = ctx._task
-        if self._engine.journal is not None:
-            self._engine.journal.succeeded(slot, task, result)
+        record = task._record or Record(task.id)
         if task._settings.wraps_up:
             _wrap_up(task, ctx)
         task._started = ctx._started
         task._ended = self._monotonic()
         task._outcome = result
-        self.remember(task, task._record or Record(task.id))
+        self.remember(task, record)
         slot.succeeded += 1
         task._phase = TaskState.SUCCEEDED
         task._announce()

@@ -277,7 +277,7 @@ class Runner(Generic[T, R]):
         else:
             # In a copy: an attempt that is over may still be running in the context itself.
             result = context.copy().run(run, *arguments)
-        if wraps_up or journal is not None:
+        if wraps_up:
             self._finish(ctx, result)
         return result
 

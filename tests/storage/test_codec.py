@@ -75,6 +75,7 @@ def deep() -> list[Any]:
         ([math.nan], r"data\[0\] is nan"),
         (math.inf, "data is inf"),
         (b"x", "data is b'x'"),
+        ([10**5000], "it is no JSON"),
         (loop(), "holds itself"),
         (deep(), "nested too deeply"),
     ],
