@@ -8,6 +8,10 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False  # as in `typing`, which need not be imported for it
 if TYPE_CHECKING:
     from retrypool._public import *  # noqa: F403
+    from retrypool.errors import *  # noqa: F403
+    from retrypool.events import Listener as Listener
+    from retrypool.policy.blame import Scope as Scope
+    from retrypool.states import Outcome as Outcome
     from retrypool.storage.base import Storage as Storage
     from retrypool.storage.memory import MemoryStorage as MemoryStorage
     from retrypool.storage.sqlite import SQLiteStorage as SQLiteStorage

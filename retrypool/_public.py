@@ -1,4 +1,9 @@
-"""The public names. The package imports this when the first of them is asked for."""
+"""The names that a user types.
+
+What is only seen has its home in a public module, and is found there:
+`retrypool.errors` (all errors), `retrypool.events` (events, `Listener`), `retrypool.states` (`Outcome`),
+`retrypool.policy.blame` (`Scope`). The package gives these by their names, too.
+"""
 
 from retrypool.collect.results import TaskResult
 from retrypool.collect.schedule import Schedule
@@ -9,27 +14,17 @@ from retrypool.errors import (
     Interrupted,
     InvalidType,
     InvalidValue,
-    MissingExtra,
-    NoContext,
-    NotStorable,
     NoWorkers,
     PoolClosed,
     QueueFull,
-    RemoteError,
     RetryPoolError,
-    SourceError,
     StorageError,
-    StoredError,
-    TaskLost,
     TaskNotFound,
     Throttled,
     Unrecoverable,
     WorkerFault,
-    WorkerLost,
     WorkerNotFound,
-    WrongThread,
 )
-from retrypool.events import Listener
 from retrypool.executor import PoolExecutor
 from retrypool.model.cancel import CancelToken
 from retrypool.model.context import Context, current_context
@@ -39,7 +34,6 @@ from retrypool.model.worker import Worker, WorkerInfo, WorkerSpec
 from retrypool.observe.recorder import Recorder
 from retrypool.observe.stats import Stats
 from retrypool.observe.status import TaskStatus
-from retrypool.policy.blame import Scope
 from retrypool.policy.budget import Budget
 from retrypool.policy.delays import between_rounds, combine, exponential, fixed, linear, random_between
 from retrypool.policy.health import HealthPolicy
@@ -54,7 +48,7 @@ from retrypool.policy.retry import (
 )
 from retrypool.policy.retry_after import parse_retry_after
 from retrypool.pool import Pool
-from retrypool.states import DeadReason, Outcome, TaskState
+from retrypool.states import DeadReason, TaskState
 
 __all__ = [
     "UNLIMITED",
@@ -74,31 +68,21 @@ __all__ = [
     "Interrupted",
     "InvalidType",
     "InvalidValue",
-    "Listener",
-    "MissingExtra",
-    "NoContext",
     "NoWorkers",
-    "NotStorable",
-    "Outcome",
     "Pool",
     "PoolClosed",
     "PoolExecutor",
     "QueueFull",
     "Rate",
     "Recorder",
-    "RemoteError",
     "RetryIn",
     "RetryPolicy",
     "RetryPoolError",
     "Schedule",
-    "Scope",
-    "SourceError",
     "Stats",
     "StorageError",
-    "StoredError",
     "Task",
     "TaskGroup",
-    "TaskLost",
     "TaskNotFound",
     "TaskResult",
     "TaskState",
@@ -108,10 +92,8 @@ __all__ = [
     "Worker",
     "WorkerFault",
     "WorkerInfo",
-    "WorkerLost",
     "WorkerNotFound",
     "WorkerSpec",
-    "WrongThread",
     "between_rounds",
     "combine",
     "current_context",

@@ -182,7 +182,8 @@ def test_every_error_is_tested_here_and_public() -> None:
         for _, kind in inspect.getmembers(errors, inspect.isclass)
         if issubclass(kind, BaseException) and kind.__module__ == errors.__name__
     }
-    assert {kind.__name__ for kind in defined} == set(errors.__all__) <= set(retrypool.__all__)
+    assert {kind.__name__ for kind in defined} == set(errors.__all__)
+    assert all(getattr(retrypool, name) is getattr(errors, name) for name in errors.__all__)
     assert defined - {type(case[0]) for case in CASES} == {RetryPoolError}
 
 
