@@ -221,7 +221,8 @@ class Recorder:
         with engine.lock:
             scheduler = engine.scheduler
             waiting = [_ready(task, self._wall) for task in scheduler.backlog]
-            delayed = [_ready(task, self._wall) for task in scheduler.timers.tasks()]
+            tasks = scheduler.timers.tasks()
+            delayed = [_ready(task, self._wall) for task in tasks if not task.done()]
             found = [(slot.id, ctx) for slot in scheduler.fleet for ctx in slot.running[:]]
         running = [
             RunningAttempt(worker_id, ctx._started, ctx.attempt, ctx.task_id, self._label(ctx._task))

@@ -30,4 +30,4 @@ def save(path: str | PathLike[str], look: Callable[[], Recording]) -> None:
             raise InvalidValue(
                 "path", path, "a name that ends in .html (a page) or .json (a trace for Perfetto)"
             )
-    target.write_text(text, encoding="utf-8")
+    target.write_text(text, encoding="utf-8", errors="replace")  # a name may be no valid text

@@ -14,8 +14,10 @@ LONGEST_ERROR = 160
 
 
 def first_line(text: str, length: int) -> str:
-    """Return the first line of `text`, cut if it is long."""
+    """Return the first line of `text`, cut if it is long, without what a terminal would obey."""
     line = text[: length * 4].strip().partition("\n")[0].rstrip()
+    if not line.isprintable():
+        line = "".join(each if each.isprintable() else " " if each.isspace() else "?" for each in line)
     return line if len(line) <= length else line[: length - 3] + "..."
 
 

@@ -68,7 +68,7 @@ def test_page_asks_for_nothing_from_elsewhere(tmp_path: Path) -> None:
 def test_what_tasks_are_called_stays_text(tmp_path: Path) -> None:
     page = Page(nasty_run(tmp_path / "run.html"))
     assert page.tags.count("script") == 2
-    assert page.run["labels"] == [NASTY[:77] + "..." if len(NASTY) > 80 else NASTY]
+    assert page.run["labels"] == [NASTY.replace("\u2028", " ")]
     assert page.run["errors"][1].startswith("OSError: </script>")
     assert page.run["lanes"][0]["name"] == NASTY
     assert "{{" not in page.scripts[1]
@@ -111,6 +111,17 @@ def test_page_of_a_hundred_thousand_attempts_is_small_enough(tmp_path: Path) -> 
     assert sum(lane["bars"] for lane in found["lanes"]) <= 2000
     assert len(text) < 400_000
     assert sum(found["series"]["succeeded"]) == pytest.approx(20_000, rel=1e-3)
+
+
+def test_names_that_are_no_valid_text_do_not_prevent_a_page(tmp_path: Path) -> None:
+    scripts: Any = {"file-\udc80": takes(1.0)}
+    pool = stage(scripts, name="pool-\udcff")
+    with Recorder(pool) as run:
+        pool.dispatch("\udc80")
+        play(pool, scripts)
+    assert "file-?" in saved(run, tmp_path / "run.html")
+    run.save(tmp_path / "run.json")
+    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
 
 
 def test_empty_run_has_a_page(tmp_path: Path) -> None:

@@ -282,6 +282,9 @@ def test_labels_come_from_names_data_or_a_function() -> None:
     *_, last = labels()
     assert last.startswith("<NoWords instance at ")
     assert labels()[:3] == ["https://example.com/" + "x" * 57 + "...", "{'page': 3}", "first"]
+    assert (
+        labels(label=lambda task: "\x1b[31mred\ud800\u00a0and\tso on\nand on") == ["?[31mred? and so on"] * 4
+    )
     assert labels(label=lambda task: task.id * 0) == ["0"] * 4
     assert labels(label=lambda task: 1 / 0) == ["label raised ZeroDivisionError"] * 4
 
