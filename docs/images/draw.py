@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 TARGET = Path(__file__).with_name("run.png")
-SIZE = (1280, 1010)
+SIZE = (1280, 998)
 
 with tempfile.TemporaryDirectory() as folder:
     page, shot = Path(folder, "run.html"), Path(folder, "run.png")

@@ -62,12 +62,12 @@ def _outages(facts: Facts) -> Iterator[Finding]:
     if not outages:
         return
     first = duration(max(outages[0].start - recording.begin, 0.0))
-    times = "once" if len(outages) == 1 else f"{len(outages)} times"
+    length = duration(total) if len(outages) == 1 else f"{duration(total)} in {len(outages)} outages"
+    why = f" ({first_line(outages[-1].why, 80)})" if outages[-1].why else ""
     yield Finding(
         total / recording.length,
-        f"All groups failed {times}, first {first} after the start, for {duration(total)} together: "
-        f"{_of_makespan(facts, total)}. The pool waited, and charged no attempt to any task."
-        + (f" {outages[-1].why}" if outages[-1].why else ""),
+        f"Everything failed, from {first} after the start, for {length}{why}: "
+        f"{_of_makespan(facts, total)}. The pool held what it had, and asked now and then.",
     )
 
 

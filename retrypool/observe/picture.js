@@ -142,7 +142,7 @@ function fillLegend() {
   }
 }
 
-const SHADES = { cooling: "--throttled", ejected: "--failed", outage: "--outage", suspect: "--timed_out" };
+const SHADES = { cooling: "--throttled", ejected: "--failed", outage: "--outage" };
 
 function readColours() {
   const style = getComputedStyle(document.documentElement);

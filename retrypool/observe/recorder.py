@@ -16,6 +16,9 @@ from retrypool.events import (
     GroupCooling,
     GroupEjected,
     GroupOpened,
+    GroupSuspected,
+    OutageBegan,
+    OutageEnded,
     TaskCancelled,
     TaskDead,
     TaskRetrying,
@@ -90,6 +93,9 @@ class Recorder:
         GroupCooling,
         GroupEjected,
         GroupOpened,
+        GroupSuspected,
+        OutageBegan,
+        OutageEnded,
         WorkerAdded,
         WorkerRemoved,
         WorkerFailed,
@@ -299,10 +305,17 @@ class Recorder:
         match event:
             case GroupCooling(group=group, until=until):
                 return [(begin, ("cooling", group, at, until))]
+            case GroupSuspected(group=group):
+                return [(begin, ("suspect", group, at))]
             case GroupEjected(group=group, until=until):
-                return [(begin, ("ejected", group, at, until))]
+                return [(finish, ("suspect", group, at)), (begin, ("ejected", group, at, until))]
             case GroupOpened(group=group):
-                return [(finish, ("cooling", group, at)), (finish, ("ejected", group, at))]
+                return [(finish, (kind, group, at)) for kind in ("suspect", "cooling", "ejected")]
+            case OutageBegan(until=until, error=error):
+                why = ": ".join(filter(None, error_of(error)))
+                return [(begin, ("outage", "", at, until, why))]
+            case OutageEnded():
+                return [(finish, ("outage", "", at))]
             case WorkerAdded():
                 threads = self._look_at_workers().get((event.worker_id, event.name, event.group), 1)
                 return [(book.add_worker, (event.worker_id, event.name, event.group, threads, at))]

@@ -94,6 +94,38 @@ def test_cool_downs_and_pauses_are_spans() -> None:
     assert spans == {"cooling": ("red", 1.0, 5.0), "paused": (worker.id, 6.0, 8.0)}
 
 
+def test_outage_is_a_span_of_all_groups_with_what_showed_it() -> None:
+    def down(_: object) -> tuple[float, BaseException | None]:
+        now = pool.clock.monotonic()
+        return 0.1, ConnectionError("network is unreachable") if 2 <= now < 5 else None
+
+    scripts: Any = {"red": down, "blue": down, "green": down}
+    pool = played(scripts, retry=AT_ONCE)
+    with Recorder(pool) as run:
+        pool.dispatch_many(range(150))
+        play(pool, scripts)
+    assert run.report().dead == 0
+    (outage,) = run.report().outages
+    assert outage.who == ""
+    assert outage.why == "ConnectionError: network is unreachable"
+    assert 2 <= outage.start < 3
+    assert 5 <= outage.end < 7
+    assert run.report().advice[0].startswith("Everything failed, from 2.")
+
+
+def test_suspicion_ends_with_an_ejection_or_an_acquittal() -> None:
+    scripts: Any = {"red": takes(0.1), "ill": takes(0.1, lambda: PermissionError("401"))}
+    pool = played(scripts, retry=AT_ONCE)
+    with Recorder(pool) as run:
+        pool.dispatch_many(range(60))
+        play(pool, scripts)
+    spans = [span for span in run.recording().spans if span.who == "ill"]
+    first = next(span for span in spans if span.kind == "ejected")
+    suspicions = [span for span in spans if span.kind == "suspect"]
+    assert suspicions
+    assert all(span.end <= first.start for span in suspicions if span.start < first.start)
+
+
 def test_dead_and_cancelled_tasks_are_counted_with_their_reasons() -> None:
     scripts: Any = {"red": takes(1.0, lambda: Unrecoverable("no such page"))}
     pool = played(scripts)

@@ -161,8 +161,10 @@ def test_busy_workers_call_for_more_and_idle_ones_for_fewer() -> None:
 def test_outages_are_told() -> None:
     _, recording = recorded({"a": takes(1.0)}, range(10))
     with_outage = replace(recording, spans=[Span(2.0, 7.0, "outage", "", "ConnectionError: down")])
-    text = advice(report_of(with_outage), "All groups")
-    assert text.startswith("All groups failed once, first 2.0 s after the start, for 5.0 s together: 50% of")
+    assert advice(report_of(with_outage), "Everything") == (
+        "Everything failed, from 2.0 s after the start, for 5.0 s (ConnectionError: down): "
+        "50% of the makespan. The pool held what it had, and asked now and then."
+    )
     assert len(report_of(with_outage).outages) == 1
 
 
