@@ -192,14 +192,13 @@ class GroupEjected(GroupEvent):
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class GroupSuspected(Event):
+class GroupSuspected(GroupEvent):
     """A group failed a few different tasks in a row: it is given nothing until one was tried elsewhere.
 
     It ends with `GroupEjected`, or `GroupOpened`.
     """
 
-    group: str
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

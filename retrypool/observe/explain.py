@@ -85,6 +85,9 @@ def _what_holds_back(scheduler: Scheduler, slots: list[Slot], now: float) -> lis
     fleet, parts = scheduler.fleet, list[Part]()
     if (pace := fleet.pace) is not None and (ready := pace.ready_at(now)) > now:
         parts += [" The rate of the pool allows the next call at ", (ready, False), "."]
+    if (outage := fleet.quarantine.outage) is not None:
+        parts += [" All groups have failed since ", (outage.began, False), ": the pool holds until "]
+        return [*parts, (outage.until, False), " at the latest, and tries one task at a time."]
     found = [each for each in (obstacle(slot, now) for slot in slots) if each is not None]
     if len(found) < len(slots):
         free = len(slots) - len(found)

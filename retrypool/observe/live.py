@@ -31,6 +31,7 @@ _COLOURS = {
     "active": "green",
     "starting": "cyan",
     "probing": "yellow",
+    "suspect": "yellow",
     "cooling": "yellow",
     "paused": "yellow",
     "stopping": "dim",

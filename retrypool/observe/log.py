@@ -17,6 +17,9 @@ from retrypool.events import (
     GroupEjected,
     GroupEvent,
     GroupOpened,
+    GroupSuspected,
+    OutageBegan,
+    OutageEnded,
     PoolStopped,
     TaskDead,
     TaskRetrying,
@@ -45,7 +48,8 @@ class EventLog:
 
     def __init__(self, engine: Engine[Any, Any], *, tasks: bool = True) -> None:
         self._engine = engine
-        kinds: list[type[Event]] = [GroupEvent, WorkerStuck, WorkerReplaced, WorkerCordoned]
+        kinds: list[type[Event]] = [GroupEvent, OutageBegan, OutageEnded]
+        kinds += [WorkerStuck, WorkerReplaced, WorkerCordoned]
         if tasks:
             kinds += [TaskDead, PoolStopped]
             if log.isEnabledFor(logging.DEBUG):
@@ -66,6 +70,24 @@ class EventLog:
                 self._tell_of_retry(event)
             case GroupEvent():
                 self._tell_of_group(event)
+            case OutageBegan():
+                length = event.until - event.at
+                self._write(
+                    logging.WARNING,
+                    "outage_began",
+                    f"all groups fail ({_what(event.error)}): the pool holds, for at most {length:.3g} s, "
+                    f"and tries one task at a time",
+                    seconds=length,
+                    **_error_fields(event.error),
+                )
+            case OutageEnded():
+                level, text = logging.INFO, f"the outage is over after {event.lasted:.3g} s"
+                if not event.recovered:
+                    level = logging.WARNING
+                    text = (
+                        f"all groups still fail after {event.lasted:.3g} s: the pool goes on, and tasks die"
+                    )
+                self._write(level, "outage_ended", text, seconds=event.lasted, recovered=event.recovered)
             case WorkerEvent():
                 self._tell_of_worker(event)
             case PoolStopped():
@@ -156,6 +178,9 @@ class EventLog:
                     group=group,
                     seconds=length,
                 )
+            case GroupSuspected():
+                text = f"{group} is suspect: it failed a few tasks in a row, and waits for others to try them"
+                self._write(logging.DEBUG, "group_suspected", text, group=group)
             case GroupCooling():
                 length = event.until - event.at
                 text = f"{group} cools down for {length:.3g} s"

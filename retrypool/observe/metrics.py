@@ -40,7 +40,7 @@ _HISTOGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of the histograms' buckets, in seconds, where nobody says others."""
 
-_STATES = ("starting", "active", "paused", "cooling", "ejected", "stuck", "failed")
+_STATES = ("starting", "active", "paused", "cooling", "suspect", "ejected", "stuck", "failed")
 """States of workers that are always told, so that a count which falls to 0 is seen to do so."""
 
 

@@ -1,5 +1,6 @@
 """What a pool writes to the log: nothing fails in silence, and nothing floods it."""
 
+import functools
 import logging
 import pickle
 import subprocess
@@ -185,6 +186,37 @@ def test_ejection_is_warned_of_and_its_end_told(logged: pytest.LogCaptureFixture
     pool.claim(0).run()
     (opened,) = records(logged, "group_opened")
     assert opened.levelno == logging.INFO
+    pool.force_close()
+
+
+def test_outage_is_warned_of_and_its_end_told(logged: pytest.LogCaptureFixture) -> None:
+    down = False
+
+    def run(data: int) -> int:
+        if down:
+            raise ConnectionError("no route to host")
+        return data
+
+    pool = ManualPool([functools.partial(run) for _ in range(3)], name="p", retry=RetryPolicy(attempts=9))
+    for number in range(30):
+        pool.dispatch(number)
+    for _ in range(6):
+        pool.claim().run()
+    down = True
+    while not records(logged, "outage_began"):
+        pool.claim().run()
+    (began,) = records(logged, "outage_began")
+    assert began.levelno == logging.WARNING
+    assert "all groups fail (ConnectionError: no route to host" in began.getMessage()
+    assert "the pool holds until " in pool.explain()
+    down = False
+    while not records(logged, "outage_ended"):
+        attempt = pool.claim()
+        attempt.run() if attempt is not None else pool.clock.advance(0.1)
+    (ended,) = records(logged, "outage_ended")
+    assert ended.levelno == logging.INFO
+    assert ended.recovered
+    assert records(logged, "task_dead") == []
     pool.force_close()
 
 
