@@ -1,26 +1,36 @@
-"""Seconds and dates, checked where they are passed."""
+"""What is passed in, checked where it is passed.
 
+A subclass of a number or a string may compare, hash and show itself in its own way. What the pool works with
+under its lock must not: so it keeps the plain value of it (`exact`).
+"""
+
+import dataclasses
 import math
 import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import overload
+from typing import Any, TypeVar, overload
 
 from retrypool.errors import InvalidType, InvalidValue
 
 __all__ = [
     "Duration",
+    "as_id",
     "count",
     "date",
+    "exact",
     "flag",
     "optional_count",
     "optional_seconds",
     "patience",
+    "plain",
     "seconds",
     "timestamp",
     "unknown_option",
     "zone",
 ]
+
+T = TypeVar("T")
 
 Duration = float | timedelta
 """A number of seconds, or a `timedelta`."""
@@ -34,10 +44,10 @@ def seconds(what: str, value: Duration, *, positive: bool = False) -> float:
     """
     expected = "a positive number of seconds" if positive else "a number of seconds, 0 or more"
     if isinstance(value, timedelta):
-        result = value.total_seconds()
+        result = timedelta.total_seconds(value)  # its own, whatever a subclass has in its place
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
-            result = float(value)
+            result = float(exact(value))
         except OverflowError:
             raise InvalidValue(what, value, expected) from None
     else:
@@ -110,9 +120,10 @@ def zone(what: str, value: object) -> tzinfo:
 
 
 def count(what: str, value: object, *, least: int = 0) -> int:
-    """Return `value` as it is, a whole number of `least` or more. Raises `InvalidType` or `InvalidValue`."""
+    """Return `value`, a whole number of `least` or more. Raises `InvalidType` or `InvalidValue`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidType(what, value, f"a whole number, {least} or more")
+    value = exact(value)
     if value < least:
         raise InvalidValue(what, value, f"{least} or more")
     return value
@@ -138,3 +149,34 @@ def unknown_option(option: str, known: Iterable[str]) -> InvalidType:
     meant = next(iter(difflib.get_close_matches(option, names, n=1)), None)
     hint = "" if meant is None else f". Did you mean {meant!r}?"
     return InvalidType("an option", option, f"one of: {', '.join(names)}{hint}")
+
+
+def exact(value: T) -> T:
+    """Return a string or a number as one of Python's own types, and anything else as it is."""
+    kind = type(value)
+    if kind in (str, int, float, bool):
+        return value
+    own: Any = value
+    if issubclass(kind, str):
+        own = str.__str__(own)
+    elif issubclass(kind, int):
+        own = int.__add__(own, 0)
+    elif issubclass(kind, float):
+        own = float.__add__(own, 0.0)
+    plain: T = own
+    return plain
+
+
+def plain(kind: type[T], value: T) -> T:
+    """Return `value`, a frozen dataclass of `kind` or derived from it, as exactly that."""
+    fields: Any = dataclasses.fields(kind)  # type: ignore[arg-type]
+    names = [field.name for field in fields if field.init]
+    given = {name: object.__getattribute__(value, name) for name in names}
+    if type(value) is kind and all(exact(each) is each for each in given.values()):
+        return value
+    return kind(**{name: exact(each) for name, each in given.items()})
+
+
+def as_id(value: object) -> int | None:
+    """Return what was given as an id as a plain number; None for what can be no id."""
+    return exact(value) if isinstance(value, int) else None

@@ -25,10 +25,15 @@ def is_ctrl_c(error: BaseException) -> bool:
     return issubclass(type(error), KeyboardInterrupt) and in_main_thread()
 
 
-def acquire(lock: threading.Lock, timeout: float | None = None) -> bool:
-    """Acquire `lock` and return True, or return False once `timeout` seconds have passed."""
+def acquire(
+    lock: threading.Lock, timeout: float | None = None, look_up: Callable[[], object] | None = None
+) -> bool:
+    """Acquire `lock` and return True, or return False once `timeout` seconds have passed.
+
+    The main thread calls `look_up()` whenever it looks up.
+    """
     if in_main_thread():
-        return wait_in_stretches(lambda stretch: lock.acquire(timeout=stretch), timeout)
+        return wait_in_stretches(lambda stretch: lock.acquire(timeout=stretch), timeout, look_up)
     if timeout is None:
         return lock.acquire()
     return lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
@@ -44,7 +49,9 @@ def join(thread: threading.Thread, timeout: float | None = None) -> bool:
     return wait_in_stretches(join_for, timeout)
 
 
-def wait_in_stretches(wait: Callable[[float], bool], timeout: float | None) -> bool:
+def wait_in_stretches(
+    wait: Callable[[float], bool], timeout: float | None, look_up: Callable[[], object] | None = None
+) -> bool:
     """Call `wait(seconds)` until it returns True; return False once `timeout` seconds have passed."""
     until = inf if timeout is None else time.monotonic() + timeout
     while True:
@@ -53,6 +60,8 @@ def wait_in_stretches(wait: Callable[[float], bool], timeout: float | None) -> b
             return True
         if left <= STRETCH:
             return False
+        if look_up is not None:
+            look_up()
 
 
 def in_main_thread() -> bool:

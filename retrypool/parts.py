@@ -7,10 +7,12 @@ and makes none, as a command line does to show its help, need not wait for that.
 from retrypool.checks import (
     Duration,
     count,
+    exact,
     flag,
     optional_count,
     optional_seconds,
     patience,
+    plain,
     seconds,
     unknown_option,
 )
@@ -45,7 +47,7 @@ from retrypool.threads.keys import checked_key
 from retrypool.threads.lifecycle import Cancelled
 from retrypool.threads.many import pull_dead, restore_all
 from retrypool.threads.observers import Listening, Observers
-from retrypool.threads.outcome import Fate
+from retrypool.threads.takeover import Fate
 from retrypool.threads.workers import Then, Workers
 
 __all__ = [
@@ -98,6 +100,7 @@ __all__ = [
     "checked_key",
     "count",
     "count_all",
+    "exact",
     "flag",
     "id_of",
     "is_stateful",
@@ -108,6 +111,7 @@ __all__ = [
     "optional_count",
     "optional_seconds",
     "patience",
+    "plain",
     "pull_dead",
     "restore_all",
     "seconds",

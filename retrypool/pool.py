@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import warnings
 from collections.abc import Iterable
 from functools import partial
@@ -142,10 +143,10 @@ class Pool(Generic[T, R]):
             given["retry"] = retry
         if options is not None:
             given["options"] = options
-        optional_count("dead_limit", dead_limit)
-        count("max_abandoned", max_abandoned)
-        count("history_limit", history_limit)
-        optional_count("max_queue", max_queue, least=1)
+        dead_limit = optional_count("dead_limit", dead_limit)
+        max_abandoned = count("max_abandoned", max_abandoned)
+        history_limit = min(count("history_limit", history_limit), sys.maxsize)  # no deque can be longer
+        max_queue = optional_count("max_queue", max_queue, least=1)
         if on_full not in ("block", "raise"):
             raise InvalidValue("on_full", on_full, "'block' or 'raise'")
         flag("wait_for_workers", wait_for_workers)
@@ -167,7 +168,7 @@ class Pool(Generic[T, R]):
         self._settings = TaskSettings().having(given)
         specs = [as_spec(worker) for worker in _each(workers)]
         _warn_of_shared(spec.worker for spec in specs)
-        named = name or f"pool-{_pool_number()}"
+        named = exact(name) or f"pool-{_pool_number()}"
         observers: Observers[T, R] = Observers(
             on_success=on_success,
             on_failure=on_failure,
@@ -179,9 +180,9 @@ class Pool(Generic[T, R]):
             affinity_wait=seconds("affinity_wait", affinity_wait),
             dead_limit=dead_limit,
             history_limit=history_limit,
-            health=health,
+            health=None if health is None else plain(HealthPolicy, health),
             pace=as_pace(rate),
-            budget=retry_budget,
+            budget=None if retry_budget is None else plain(Budget, retry_budget),
         )
         judge, patience, kept = (
             as_judge(blame),
@@ -227,7 +228,7 @@ class Pool(Generic[T, R]):
             self.force_close()
             raise
         if cancel is not None:
-            self._engine.follow(cancel, partial(lifecycle.give_up, ref(self)))
+            self._engine.bonds.bind("pool", cancel, partial(lifecycle.give_up, ref(self)))
 
     # Whether workers get threads; a pool that is stepped by hand has none.
     _threaded = True
@@ -273,15 +274,15 @@ class Pool(Generic[T, R]):
         engine = self._engine
         if "key" in options:
             key = checked_key("key", options.pop("key"))
-            return engine.dispatch(data, self._settling(options)[0], key=key)
+            return engine.intake.dispatch(data, self._settling(options)[0], key=key)
         settings, arrive, _ = self._settling(options) if options else self._settled
         if arrive is None or engine.guarded:
-            return engine.dispatch(data, settings)
+            return engine.intake.dispatch(data, settings)
         task: Task[T, R] = Task(self._next_id(), data, settings, engine, self._monotonic())
         # Handshakes H1 and H2: append, then read `guarded` and `parked`.
         arrive(task)
         if engine.guarded:
-            engine.look_again(task)
+            engine.intake.look_again(task)
         if self._parked and not engine.searching:
             engine.wake_one()
         return task
@@ -317,7 +318,7 @@ class Pool(Generic[T, R]):
     def _settle(self, settings: TaskSettings) -> _Settled:
         # The version is read first: a worker that comes or goes meanwhile makes the answer an old one.
         version = self._engine.scheduler.fleet.version if settings.picky else None
-        return settings, self._engine.way_in(settings), version
+        return settings, self._engine.intake.way_in(settings), version
 
     def dispatch_many(self, items: Iterable[T], **options: Unpack[TaskOptions]) -> list[Task[T, R]]:
         """Dispatch each of `items` with the same options, and return the tasks in the same order.
@@ -328,7 +329,7 @@ class Pool(Generic[T, R]):
         if not isinstance(items, Iterable):
             raise InvalidType("items", items, "an iterable of data")
         settings = self._settings.having(options) if options else self._settings
-        return self._engine.dispatch_all(items, settings)
+        return self._engine.intake.dispatch_all(items, settings)
 
     def cancel_task(self, task: AnyTask, *, interrupt: bool = False) -> bool:
         """Cancel a task, also one that runs, given as such or by its id; return whether it is cancelled.
@@ -343,25 +344,26 @@ class Pool(Generic[T, R]):
         known = self._lookup.find_waiting_or_running(task)
         if known is None or known._owner is not self._engine:
             return False
-        return self._engine.attempts.cancel_task(known, "cancelled", interrupt=interrupt)
+        return self._engine.takeovers.cancel_task(known, "cancelled", interrupt=interrupt)
 
     # -- looking at it ---------------------------------------------------------------------------
 
     def tasks(self) -> list[Task[T, R]]:
         """Return the tasks that have not ended: those that run, then those that wait."""
-        engine = self._engine
-        with engine.lock:
-            running = [ctx._task for runner in self._workers for ctx in runner.slot.running[:]]
-            # An attempt that has just failed has let go of its task.
-            running = [task for task in running if isinstance(task, Task)]
-            return running + list(engine.scheduler.waiting())
+        return self._engine.look(self._tasks)
+
+    def _tasks(self) -> list[Task[T, R]]:
+        scheduler = self._engine.scheduler
+        running = [ctx._task for runner in self._workers for ctx in scheduler.running_at(runner.slot)]
+        # An attempt that has just failed has let go of its task.
+        running = [task for task in running if isinstance(task, Task)]
+        return running + list(scheduler.waiting())
 
     @property
     def queue_size(self) -> int:
         """How many tasks wait, for a worker or for their moment."""
         scheduler = self._engine.scheduler
-        with self._engine.lock:
-            return len(scheduler.backlog) + scheduler.delayed
+        return self._engine.look(lambda: len(scheduler.backlog) + scheduler.delayed)
 
     @property
     def processing_count(self) -> int:
@@ -449,12 +451,12 @@ class Pool(Generic[T, R]):
 
     def dead_tasks(self) -> list[DeadTask[T]]:
         """Return the dead tasks that are kept, the oldest first. A new list each time."""
-        with self._engine.lock:
-            return list(self._engine.scheduler.dead.values())
+        return self._engine.look(lambda: list(self._engine.scheduler.dead.values()))
 
     def pull_dead_task(self, task: AnyTask) -> DeadTask[T]:
         """Take a dead task, given as such or by its id, out of the pool. Raises `TaskNotFound`."""
         task_id = id_of(task)
+        self._engine.steps.check("pull_dead_task()")
         return pull_dead(self._engine, task_id)
 
     def requeue_dead_task(self, task: AnyTask) -> Task[T, R]:
@@ -463,7 +465,7 @@ class Pool(Generic[T, R]):
         The old task's future has told its error already, and stays as it is. Never waits for room in the
         queue. Raises `TaskNotFound`, and what `dispatch` raises of a pool that can take no task.
         """
-        return self._engine.requeue(id_of(task))
+        return self._engine.intake.requeue(id_of(task))
 
     # -- many tasks ------------------------------------------------------------------------------
 

@@ -214,7 +214,7 @@ class ManualAttempt(Generic[T, R]):
             self._slot.running.remove(self.context)
         except ValueError:
             if self._slot.stuck is self.context:
-                self._engine.attempts.came_back(self._slot)
+                self._engine.takeovers.came_back(self._slot)
                 self._slot.idle = True
             return False
         return True

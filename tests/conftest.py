@@ -185,6 +185,14 @@ class Stage:
             thread.join(WITHIN)
             assert not thread.is_alive(), f"{thread.name} lives on"
 
+    def lock_is_held(self, pool: Pool[Any, Any]) -> bool:
+        """Whether another thread holds the lock of `pool`."""
+        lock = pool._engine.lock
+        if not lock.acquire(blocking=False):
+            return True
+        lock.release()
+        return False
+
     def clear(self) -> None:
         for gate in self._gates:
             gate.open()

@@ -190,7 +190,7 @@ def _way_in(
             return _until_there_is_room(engine, settings, until, reporter, key)
         settings = replace(settings, block_timeout=inf)
     # Stored soon will do: whoever runs this again gives the item again.
-    return engine.entrance(settings, reporter, key=key, later=True)
+    return engine.intake.entrance(settings, reporter, key=key, later=True)
 
 
 def _until_there_is_room(
@@ -203,7 +203,7 @@ def _until_there_is_room(
     def dispatch(item: T) -> Task[T, R]:
         patient = replace(settings, block_timeout=_left(until))
         try:
-            return engine.entrance(patient, reporter, key=key, later=True)(item)
+            return engine.intake.entrance(patient, reporter, key=key, later=True)(item)
         except QueueFull:
             raise TimeoutError("there was no room in the queue for the next item in time") from None
 

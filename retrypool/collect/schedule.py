@@ -66,7 +66,8 @@ class Schedule(Generic[T, R]):
             if plan.next is None:
                 return None
             now, wall = engine.monotonic(), engine.clock.time()
-            return date(plan.label(plan.next, now, wall) + plan.due - plan.next, self._tz)
+            due = plan.label(plan.next, now, wall) + plan.due - plan.next
+        return date(due, self._tz)  # outside the lock: the zone may be of a class of the user's
 
     @property
     def runs(self) -> int:
@@ -110,6 +111,7 @@ class Schedule(Generic[T, R]):
 
     def _change(self, change: Callable[[Plan], None]) -> None:
         engine = self._engine
+        engine.steps.check("a change of a schedule")
         with engine.lock:
             engine.scheduler.schedules.read(engine.monotonic(), engine.clock.time())
             change(self._plan)
@@ -144,7 +146,7 @@ class Schedule(Generic[T, R]):
         data: Any = self._data
         if callable(data):
             data = data(date(tick, self._tz))
-        return self._engine.dispatch(data, self._settings)
+        return self._engine.intake.dispatch(data, self._settings)
 
     def __repr__(self) -> str:
         plan = self._plan
@@ -215,6 +217,7 @@ def make_schedule(
         overlap=overlap,
     )
     made: Schedule[T, R] = Schedule(engine, plan, data, settings, where, rhythm)
+    engine.steps.check("schedule()")
     with engine.lock:
         if refusal := engine.closing_refusal():
             raise refusal

@@ -45,7 +45,7 @@ class TaskGroup(Generic[T, R]):
         self._state = "new"
         reporter = Reporter(self._fail) if on_error == "cancel" else None
         self._reporter = reporter
-        self._enter = engine.entrance(settings, reporter)
+        self._enter = engine.intake.entrance(settings, reporter)
 
     def dispatch(self, data: T, **options: Unpack[TaskOptions]) -> Task[T, R]:
         """Dispatch a task of the group. Options as in `Pool.dispatch`, in place of the group's own.
@@ -63,7 +63,7 @@ class TaskGroup(Generic[T, R]):
             raise self._stop
         if options:
             key = checked_key("key", options.pop("key")) if "key" in options else None
-            task = self._engine.dispatch(data, self._settings.having(options), self._reporter, key=key)
+            task = self._engine.intake.dispatch(data, self._settings.having(options), self._reporter, key=key)
         else:
             task = self._enter(data)
         self._tasks.append(task)
@@ -139,7 +139,7 @@ class TaskGroup(Generic[T, R]):
 
     def _cancel(self, task: Task[T, R]) -> None:
         if not task.done():
-            self._engine.attempts.cancel_task(task, "its group was given up")
+            self._engine.takeovers.cancel_task(task, "its group was given up")
 
     def __repr__(self) -> str:
         ended = sum(task.done() for task in self._tasks)

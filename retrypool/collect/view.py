@@ -102,7 +102,7 @@ class PoolView(Mapping):
     # the lock.
     def __init__(self, engine: Engine[Any, Any], settings: TaskSettings) -> None:
         self._engine = engine
-        self._dispatch = engine.entrance(settings, Reporter(self._ended))
+        self._dispatch = engine.intake.entrance(settings, Reporter(self._ended))
         self._changed = threading.Condition()
         self._pending: set[Task[Any, Any]] = set()
         self._entering = 0

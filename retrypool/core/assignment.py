@@ -34,7 +34,10 @@ class Matching:
     def __init__(self, timers: Timers, fleet: Fleet, *, affinity_wait: float) -> None:
         self.timers = timers
         self.fleet = fleet
-        self.backlog = Backlog()
+        # What was let go of under the lock, and may be the last to hold something of the user's, which may
+        # call anything when it ends. So it ends after the lock: whoever leaves it takes this out before.
+        self.dropped: list[object] = timers.dropped
+        self.backlog = Backlog(self.dropped)
         self.affinity_wait = affinity_wait
         self.counts_firsts = False  # whether all claims come this way, so that they can be counted
         self.firsts = 0  # claims of tasks that nobody has tried, while that is counted
@@ -67,6 +70,7 @@ class Matching:
         for subqueue in self.backlog.subqueues.values():
             since = take_out(subqueue.tasks, task)
             if since is not None:
+                self.backlog.filed -= 1
                 if not subqueue.tasks:
                     self.backlog.close(subqueue)
                 assert task._record is not None
@@ -213,10 +217,7 @@ class Matching:
         for subqueue in list(self.backlog.subqueues.values()):
             tried = subqueue.constraints.tried
             if tried and self._is_in_vain(subqueue.constraints, tried, None, now):
-                tasks = list(subqueue.tasks)
-                subqueue.tasks.clear()
-                self.backlog.close(subqueue)
-                for _, since, task in tasks:
+                for _, since, task in self.backlog.empty(subqueue):
                     self._refile(task, since, waive_tried=True)
         self._rouse()
 
@@ -246,6 +247,7 @@ class Matching:
         if due:
             subqueue.tasks = [entry for entry in subqueue.tasks if entry[1] > soon]
             heapify(subqueue.tasks)
+            self.backlog.filed -= len(due)
             for _, _, task in sorted(due, key=lambda entry: entry[0]):
                 self._refile(task, now, waive_tried=True)
         if subqueue.tasks:
@@ -256,7 +258,7 @@ class Matching:
     def _refile(self, task: AnyTask, now: float, *, waive_tried: bool) -> None:
         """File a task anew that has just been taken out of its subqueue."""
         if task._withdrawn:
-            self.backlog.tombstones -= 1
+            self.backlog.bury(task)
             return
         record = task._record
         assert record is not None
@@ -271,10 +273,7 @@ class Matching:
         for subqueue in list(self.backlog.subqueues.values()):
             tried = subqueue.constraints.tried
             if tried and tried >= self._live_for(subqueue.constraints):
-                tasks = list(subqueue.tasks)
-                subqueue.tasks.clear()
-                self.backlog.close(subqueue)
-                for _, since, task in tasks:
+                for _, since, task in self.backlog.empty(subqueue):
                     self._refile(task, since, waive_tried=False)
         self._rouse()
 
@@ -285,7 +284,7 @@ class Matching:
         task._slot = None
         record = task._record
         if task._withdrawn:
-            self.backlog.tombstones -= 1
+            self.backlog.bury(task)
             return
         line = self.backlog.injector.line(task._settings.priority)
         if line is not None and (record is None or (record.plain and self.admits(slot, task))):
@@ -299,7 +298,7 @@ class Matching:
         backlog = self.backlog
         while (task := backlog.injector.popleft_before(None)) is not None:
             if task._withdrawn:
-                backlog.tombstones -= 1
+                backlog.bury(task)
             elif task._record is None or task._settings.constraints.suits(slot):
                 return task
             else:
@@ -316,7 +315,7 @@ class Matching:
         """Take the task that is first in order among those that `slot` may run."""
         while (task := self._first(slot)) is not None:
             if task._withdrawn:
-                self.backlog.tombstones -= 1
+                self.backlog.bury(task)
             elif not self.admits(slot, task):
                 assert task._record is not None
                 self._file(task, task._record, now)
@@ -359,6 +358,19 @@ class Matching:
         """
         slot.direct = self._may_be_direct(slot)
         self.fleet.park(slot, now)
+
+    def running_at(self, slot: Slot) -> list[Any]:
+        """Return the contexts of what runs at `slot`. This may be the last to hold one that ends."""
+        copy = slot.running[:]
+        if copy:
+            self.dropped.append(copy)
+        return copy
+
+    def clear_tombstones(self) -> None:
+        """Take out what was withdrawn, if that is more than a few tasks."""
+        self.timers.sweep_if_due()
+        if self.backlog.sweep_if_due():
+            self._rouse()
 
     def _rouse(self) -> None:
         """Wake one parked worker that something waits for; it will wake the next.

@@ -49,7 +49,7 @@ class Fleet:
         self.quarantine = Quarantine(self, timers, report, health)
 
     def __iter__(self) -> Iterator[Slot]:
-        return iter(self.slots)
+        return iter(list(self.slots))  # in one step: some look without the lock, while workers come and go
 
     # -- coming and going ------------------------------------------------------------------------
 

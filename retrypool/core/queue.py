@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
-from heapq import heappop, heappush, heapreplace
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING, Any
 
 from retrypool.model.constraints import Constraints
@@ -41,6 +41,9 @@ SubqueueEntry = tuple[Place, int, "Subqueue"]
 
 MOST_LINES = 16
 
+SWEPT_AT = 64
+"""Tombstones are swept out when there is more than one for so many tasks."""
+
 
 def seq_of(task: Task[Any, Any]) -> int:
     """Return the sequence number of a task."""
@@ -51,7 +54,7 @@ def seq_of(task: Task[Any, Any]) -> int:
 def rank_of(task: Task[Any, Any]) -> Rank:
     """Return the rank of a task."""
     record, settings = task._record, task._settings
-    first = record is not None and record.entries and (settings.retry.immediate or record.urgent)
+    first = record is not None and record.entries and (settings.immediate or record.urgent)
     return (-settings.priority, 0 if first else 1)
 
 
@@ -114,6 +117,10 @@ class InjectorQueue:
             self.several = True
         return line
 
+    def lines(self) -> list[Line]:
+        """Return all the lines."""
+        return [line for _, line in self._lines]
+
     def popleft(self) -> Task[Any, Any]:
         """Take the first task of the highest priority. Raises `IndexError` if there is none."""
         for line in filter(None, self._in_order):  # the empty ones are passed over in C
@@ -153,8 +160,10 @@ class InjectorQueue:
 class Backlog:
     """The injector and the subqueues."""
 
-    def __init__(self) -> None:
+    def __init__(self, dropped: list[object] | None = None) -> None:
         self.injector = InjectorQueue()
+        self.filed = 0  # tasks in subqueues, tombstones included
+        self._dropped = [] if dropped is None else dropped  # what is let go of; see `Scheduler.dropped`
         self.subqueues: dict[tuple[Rank, Constraints], Subqueue] = {}
         self.next_seq = itertools.count(1).__next__
         self.tombstones = 0  # withdrawn tasks that have not been come upon yet, in both places
@@ -162,14 +171,15 @@ class Backlog:
 
     def __len__(self) -> int:
         """The tasks that wait here. Exact while nobody dispatches or claims."""
-        filed = sum(len(subqueue.tasks) for subqueue in self.subqueues.values())
         # A worker may have a tombstone in hand already, which is not counted out yet.
-        return max(0, len(self.injector) + filed - self.tombstones)
+        return max(0, len(self.injector) + self.filed - self.tombstones)
 
     def __iter__(self) -> Iterator[Task[Any, Any]]:
         """Iterate over a copy of what waits, subqueues first."""
         filed = [entry[2] for subqueue in self.subqueues.values() for entry in tuple(subqueue.tasks)]
-        for task in [*filed, *self.injector]:
+        copy = [*filed, *self.injector]
+        self._dropped.append(copy)  # workers take and end tasks meanwhile: it may be the last to hold one
+        for task in copy:
             if not task._withdrawn:
                 yield task
 
@@ -182,6 +192,7 @@ class Backlog:
             subqueue = Subqueue(self._next_subqueue(), rank, constraints)
             self.subqueues[rank, constraints] = subqueue
         heappush(subqueue.tasks, (seq, now, task))
+        self.filed += 1
         if subqueue.tasks[0][0] == seq:
             subqueue.listed.clear()  # its head has moved forward: slots have to be shown it anew
             subqueue.shown = False
@@ -246,7 +257,9 @@ class Backlog:
             for subqueue in self.subqueues.values()
             for entry in tuple(subqueue.tasks)
         ]
-        arrived = [(*rank_of(other), seq_of(other)) for other in self.injector if not other._withdrawn]
+        copy = list(self.injector)
+        self._dropped.append(copy)
+        arrived = [(*rank_of(other), seq_of(other)) for other in copy if not other._withdrawn]
         return sum(other < place for other in filed + arrived)
 
     def since(self, task: Task[Any, Any]) -> float | None:
@@ -259,17 +272,76 @@ class Backlog:
 
     def take(self, subqueue: Subqueue) -> Task[Any, Any]:
         """Take the first task of `subqueue`, which `best` has just returned."""
-        task = heappop(subqueue.tasks)[2]
+        task = self.pop(subqueue)
         if not subqueue.tasks:
             self.close(subqueue)
         return task
+
+    def pop(self, subqueue: Subqueue) -> Task[Any, Any]:
+        """Take the first task of `subqueue`, which stays open."""
+        self.filed -= 1
+        return heappop(subqueue.tasks)[2]
+
+    def empty(self, subqueue: Subqueue) -> list[tuple[int, float, Task[Any, Any]]]:
+        """Take all entries of `subqueue`, which is closed."""
+        entries, subqueue.tasks = subqueue.tasks, []
+        self.filed -= len(entries)
+        self.close(subqueue)
+        return entries
+
+    # -- tombstones ------------------------------------------------------------------------------
+
+    def bury(self, task: Task[Any, Any]) -> None:
+        """Count out a withdrawn task that was come upon, and taken out."""
+        self.tombstones -= 1
+        self._dropped.append(task)
+
+    def sweep_if_due(self) -> bool:
+        """Take out all tombstones if they are more than a few among the living; return whether so.
+
+        One in SWEPT_AT keeps the cost of a cancellation flat, and the memory that is held in vain small.
+        """
+        if not self.tombstones or self.tombstones * SWEPT_AT <= len(self.injector) + self.filed:
+            return False
+        for subqueue in list(self.subqueues.values()):
+            entries = subqueue.tasks
+            living = [entry for entry in entries if not entry[2]._withdrawn]
+            if len(living) < len(entries):
+                gone = len(entries) - len(living)
+                self.filed -= gone
+                self.tombstones -= gone
+                self._dropped.append(entries)
+                heapify(living)
+                subqueue.tasks = living
+                if not living:
+                    self.close(subqueue)
+        for line in self.injector.lines():
+            self._sweep_line(line)
+        return True
+
+    def _sweep_line(self, line: Line) -> None:
+        """Take the tombstones out of a line, to whose other end somebody may be appending.
+
+        The living are out of it for a moment, in which a worker that looks finds nothing. It asks for the
+        lock then, or has been parked before: so whoever calls this wakes somebody afterwards.
+        """
+        living = []
+        for _ in range(len(line)):
+            try:
+                task = line.popleft()
+            except IndexError:
+                break
+            if task._withdrawn:
+                self.bury(task)
+            else:
+                living.append(task)
+        line.extendleft(reversed(living))
 
     def head(self, subqueue: Subqueue) -> Place | None:
         """Return the place of the first task of `subqueue`, having dropped those that were withdrawn."""
         tasks = subqueue.tasks
         while tasks and tasks[0][2]._withdrawn:
-            heappop(tasks)
-            self.tombstones -= 1
+            self.bury(self.pop(subqueue))
         if tasks:
             return (*subqueue.rank, tasks[0][0])
         self.close(subqueue)

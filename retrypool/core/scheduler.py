@@ -162,11 +162,13 @@ class Scheduler(Matching):
         task._slot = None
         self.failures.ended(task, now)
         self.died += 1
+        self.dropped.append(self.dead.get(task.id))
         self.dead[task.id] = dead
         if self.dead_limit is not None and len(self.dead) > self.dead_limit:
-            del self.dead[next(iter(self.dead))]
+            self.dropped.append(self.dead.pop(next(iter(self.dead))))
             self.dead_dropped += 1
         if not task._settings.keep_data:
+            self.dropped.append(task.data)
             task.data = None  # the dead task still has it, to be requeued with
         task._outcome = error
         self.history.ended(task, TaskState.DEAD, now)
@@ -179,6 +181,7 @@ class Scheduler(Matching):
         self.failures.ended(task, now)
         self.cancelled += 1
         if not task._settings.keep_data:
+            self.dropped.append(task.data)
             task.data = None
         task._outcome = reason
         self.history.ended(task, TaskState.CANCELLED, now)
@@ -202,6 +205,7 @@ class Scheduler(Matching):
             self.backlog.tombstones += 1
         else:
             self.delayed -= 1
+            self.timers.tombstones += 1
         return True
 
     def waiting(self) -> Iterator[AnyTask]:
@@ -279,6 +283,12 @@ class Scheduler(Matching):
         """Return what has happened since the last call, for the pool to tell once it has left the lock."""
         happened, self._happened = self._happened, []
         return happened
+
+    def take_dropped(self) -> list[object]:
+        """Return what was let go of since the last call, to be let go of once the lock is left."""
+        dropped = self.dropped.copy()
+        self.dropped.clear()
+        return dropped
 
     # -- workers ---------------------------------------------------------------------------------
 
@@ -391,6 +401,7 @@ class Scheduler(Matching):
     def _due(self, task: AnyTask, now: float) -> None:
         """The delay of a task is over."""
         if task._withdrawn:
+            self.timers.tombstones = max(0, self.timers.tombstones - 1)
             return
         self.delayed -= 1
         task._phase = _QUEUED
@@ -416,12 +427,14 @@ class Scheduler(Matching):
         """Let tasks be dead that can't be begun before their deadline, as things have come to stand."""
         for task_ref in self.timers.subjects(self._deadline):
             task = task_ref()
+            self.dropped.append(task)  # nobody else may hold it by now
             if task is not None and self._is_too_late(task, now) and self.withdraw(task):
                 self._expire(task, now)
 
     def _deadline(self, task_ref: ref[AnyTask], now: float) -> None:
         """The deadline of a task has come. If it runs, its attempt ends by itself, at this moment."""
         task = task_ref()
+        self.dropped.append(task)  # nobody else may hold it by now
         if task is not None and self.withdraw(task):
             self._expire(task, now)
 

@@ -13,6 +13,9 @@ from retrypool.model.task import Task
 
 __all__ = ["Moment", "Timers"]
 
+SWEPT_AT = 64
+"""What is past is swept out when there is more than one such appointment in so many."""
+
 LOOK_EVERY = 60.0
 """Seconds after which the wall clock is read again while something waits for a date."""
 
@@ -39,9 +42,18 @@ class Timers:
     """
 
     def __init__(self) -> None:
-        self._timed = Heap()
-        self._dated = Heap()
+        self.dropped: list[object] = []  # what is let go of; see `Matching.dropped`
+        self.tombstones = 0  # appointments whose subject wants them no more, as far as was told
+        self._timed = Heap(self.dropped)
+        self._dated = Heap(self.dropped)
         self._look_at = inf  # when the wall clock is to be read next
+
+    def sweep_if_due(self) -> None:
+        """Take out what is past, if that is more than a few appointments."""
+        if self.tombstones * SWEPT_AT > len(self):
+            self._timed.sweep()
+            self._dated.sweep()
+            self.tombstones = 0
 
     def __len__(self) -> int:
         return len(self._timed.entries) + len(self._dated.entries)
@@ -101,37 +113,42 @@ class Timers:
 class Heap:
     """Appointments on one clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, dropped: list[object]) -> None:
+        self._dropped = dropped
         self.entries: list[Entry] = []  # the same list for good
         self._number: Iterator[int] = itertools.count()
         self._sweep_at = 1024
 
     def push(self, when: float, action: Action, subject: Any) -> None:
         if len(self.entries) >= self._sweep_at:
-            self._sweep()
+            self.sweep()
         heappush(self.entries, (when, next(self._number), action, subject))
 
     def keep(self, until: float, now: float) -> None:
         entries = self.entries
         while entries and entries[0][0] <= until:
             _, _, action, subject = heappop(entries)
+            self._dropped.append(subject)
             action(subject, now)
 
-    def _sweep(self) -> None:
-        self.entries[:] = [entry for entry in self.entries if not _is_past(entry[3])]
+    def sweep(self) -> None:
+        """Take out the appointments whose subject wants them no more."""
+        before = self.entries[:]
+        self._dropped.append(before)
+        self.entries[:] = [entry for entry in before if not self._is_past(entry[3])]
         heapify(self.entries)
         self._sweep_at = max(1024, 2 * len(self.entries))
+
+    def _is_past(self, subject: Any) -> bool:
+        if isinstance(subject, ref):
+            subject = subject()
+            if subject is None:
+                return True
+            self._dropped.append(subject)  # nobody else may hold it by now
+        if isinstance(subject, Task):
+            return subject.state.ended
+        return bool(getattr(subject, "past", False))
 
 
 def _look_at(date: float, now: float, wall: float) -> float:
     return now + min(LOOK_EVERY, max(0.0, date - wall))
-
-
-def _is_past(subject: Any) -> bool:
-    if isinstance(subject, ref):
-        subject = subject()
-        if subject is None:
-            return True
-    if isinstance(subject, Task):
-        return subject.state.ended
-    return bool(getattr(subject, "past", False))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from weakref import WeakSet
+from functools import partial
+from weakref import ref
 
 from retrypool.callbacks import log_broken, shown, text_of
 from retrypool.checks import Duration, optional_seconds, seconds
@@ -29,58 +30,74 @@ class CancelToken:
     (True, 'enough')
     """
 
-    # Everything below is written under _lock, which is held for no call out of this class.
+    # There is no lock: a signal handler, a finalizer and a child process after a fork may all cancel a token.
+    # One atomic append cancels it. Who adds a waiter, a child or a callback does that and then looks whether
+    # the token is cancelled; who cancels it does that and then looks who is there. Each of them is taken out,
+    # atomically, by one who finds it, and is told by that one.
     __slots__ = (
         "__weakref__",
         "_callbacks",
-        "_cancelled",
         "_children",
         "_clock",
-        "_lock",
         "_parent",
+        "_reasons",
         "_waiters",
         "deadline",
-        "reason",
     )
 
     def __init__(self, *, clock: Clock | None = None) -> None:
         self._clock = SystemClock() if clock is None else clock
-        self._lock = threading.Lock()
-        self._cancelled = False
+        self._reasons: list[tuple[object]] = []  # the first one is the reason
         # A child keeps its parent, so that the way up stays whole; a parent does not keep its children.
         self._parent: CancelToken | None = None
-        self._children: WeakSet[CancelToken] = WeakSet()
+        self._children: dict[ref[CancelToken], None] = {}
         self._callbacks: dict[object, Callable[[CancelToken], object]] = {}
         self._waiters: list[threading.Lock] = []
-        self.reason: object = None
         self.deadline: float | None = None
 
     @property
     def cancelled(self) -> bool:
         """Whether it is time to stop."""
         deadline = self.deadline
-        if not self._cancelled and deadline is not None and self._clock.monotonic() >= deadline:
+        if not self._reasons and deadline is not None and self._clock.monotonic() >= deadline:
             self.cancel("its time is over")
-        return self._cancelled
+        return bool(self._reasons)
+
+    @property
+    def reason(self) -> object:
+        """What it was cancelled for."""
+        return self._reasons[0][0] if self._reasons else None
 
     def cancel(self, reason: object = None) -> bool:
         """Cancel the token and its children; return whether that is news."""
-        with self._lock:
-            if self._cancelled:
-                return False
-            self.reason = reason
-            self._cancelled = True
-            children, waiters = list(self._children), self._waiters
-            callbacks, self._callbacks = list(self._callbacks.values()), {}
-            self._waiters = []
-        for lock in waiters:
-            with suppress(RuntimeError):  # its time was over at this very moment, and the clock was quicker
-                lock.release()
-        for child in children:
-            child.cancel(reason)
-        for callback in callbacks:
-            self._call(callback)
-        return True
+        news = False
+        if not self._reasons:
+            mine = (reason,)
+            self._reasons.append(mine)
+            news = self._reasons[0] is mine
+        self._tell()
+        return news
+
+    def _tell(self) -> None:
+        """Tell whoever has not been told yet that the token is cancelled."""
+        while self._waiters:
+            with suppress(IndexError, RuntimeError):  # somebody was quicker: another one, or the clock
+                self._waiters.pop(0).release()
+        for known in list(self._children):
+            self._children.pop(known, None)
+            child = known()
+            if child is not None:
+                child.cancel(self.reason)
+        ctrl_c: BaseException | None = None
+        for key in list(self._callbacks):
+            callback = self._callbacks.pop(key, None)
+            if callback is not None:
+                try:
+                    self._call(callback)
+                except BaseException as error:  # noqa: BLE001 - raised below, when all have been told
+                    ctrl_c = error
+        if ctrl_c is not None:
+            raise ctrl_c
 
     def _call(self, callback: Callable[[CancelToken], object]) -> None:
         try:
@@ -88,7 +105,7 @@ class CancelToken:
         except BaseException as error:
             # As with a pool's callbacks: a Ctrl-C is meant for the program, all else must not keep the
             # others from being told, nor end the thread that tells them.
-            if not isinstance(error, Exception) and in_main_thread():
+            if not issubclass(type(error), Exception) and in_main_thread():
                 raise
             log_broken("on_cancel callback %s raised", shown(callback))
 
@@ -97,11 +114,9 @@ class CancelToken:
         child = CancelToken(clock=self._clock)
         child.deadline = self.deadline
         child._parent = self
-        with self._lock:
-            if not self._cancelled:
-                self._children.add(child)
-                return child
-        child.cancel(self.reason)
+        self._children[ref(child, partial(_forget, self._children))] = None
+        if self._reasons:
+            child.cancel(self.reason)
         return child
 
     def after(self, duration: Duration) -> CancelToken:
@@ -123,15 +138,14 @@ class CancelToken:
             until = self.deadline if until is None else min(until, self.deadline)
         waiter = threading.Lock()
         waiter.acquire()
-        with self._lock:
-            if self._cancelled:
-                return True
-            self._waiters.append(waiter)
-        left = None if until is None else until - self._clock.monotonic()
-        if not self._clock.acquire(waiter, left):
-            with self._lock:
-                if waiter in self._waiters:
-                    self._waiters.remove(waiter)
+        self._waiters.append(waiter)
+        try:
+            if not self._reasons:
+                left = None if until is None else until - self._clock.monotonic()
+                self._clock.acquire(waiter, left)
+        finally:
+            with suppress(ValueError):
+                self._waiters.remove(waiter)
         return self.cancelled
 
     def on_cancel(self, callback: Callable[[CancelToken], object]) -> Callable[[], None]:
@@ -141,20 +155,21 @@ class CancelToken:
         What it raises is logged. Returns a function that takes the callback back.
         """
         key = object()
-        with self._lock:
-            if not self._cancelled:
-                self._callbacks[key] = callback
-                return lambda: self._forget(key)
-        self._call(callback)
-        return lambda: None
+        self._callbacks[key] = callback
+        if self._reasons:
+            self._tell()
+        return partial(self._take_back, key)
 
-    def _forget(self, key: object) -> None:
-        with self._lock:
-            self._callbacks.pop(key, None)
+    def _take_back(self, key: object) -> None:
+        self._callbacks.pop(key, None)
 
     def __repr__(self) -> str:
-        state = f"cancelled: {self.reason!r}" if self._cancelled else "not cancelled"
+        state = f"cancelled: {shown(self.reason)}" if self._reasons else "not cancelled"
         return f"<CancelToken {state}>"
+
+
+def _forget(children: dict[ref[CancelToken], None], child: ref[CancelToken]) -> None:
+    children.pop(child, None)
 
 
 def reason_of(token: CancelToken) -> str:

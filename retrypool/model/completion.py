@@ -38,8 +38,13 @@ class Completion:
                 self._condition = threading.Condition(self.lock)
             return self._condition
 
-    def wait(self, timeout: float | None, ended: Callable[[], bool]) -> bool:
-        """Wait until the bells are rung, unless it has `ended`; return False if `timeout` seconds pass."""
+    def wait(
+        self, timeout: float | None, ended: Callable[[], bool], look_up: Callable[[], object] | None = None
+    ) -> bool:
+        """Wait until the bells are rung, unless it has `ended`; return False if `timeout` seconds pass.
+
+        The main thread calls `look_up()` every now and then.
+        """
         bell = threading.Lock()
         bell.acquire()
         with self.lock:
@@ -48,7 +53,7 @@ class Completion:
             self.bells.append(bell)
         rung = False
         try:
-            rung = acquire(bell, timeout)
+            rung = acquire(bell, timeout, look_up)
         finally:
             if not rung:  # its time is over, or a Ctrl-C
                 with self.lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from retrypool.checks import exact
 from retrypool.errors import InvalidType
 
 if TYPE_CHECKING:
@@ -42,4 +43,4 @@ def tag_set(what: str, tags: Iterable[str]) -> frozenset[str]:
     for name in names:
         if not isinstance(name, str):
             raise InvalidType(what, name, "a string")
-    return frozenset(names)
+    return frozenset(map(exact, names))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
@@ -24,8 +25,19 @@ log = logging.getLogger("retrypool")
 
 _UNLIMITED = float("inf")
 
-# Taken only to make the token of an attempt, so that two threads that ask for it get the same one.
-_making = threading.Lock()
+# Taken only to make the token of an attempt, so that two threads that ask for it get the same one. Reentrant:
+# the garbage collector may run while it is held.
+_making = threading.RLock()
+
+
+def _remake_lock() -> None:
+    """After a fork: a thread that the child does not have may have held it."""
+    global _making  # noqa: PLW0603 - there is one for all attempts
+    _making = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_remake_lock)
 
 
 class Context:
@@ -147,9 +159,9 @@ class Context:
         token = self._token
         if token is None:
             with _making:
+                if self._token is None:
+                    self._token = CancelToken(clock=self._clock)
                 token = self._token
-                if token is None:
-                    self._token = token = CancelToken(clock=self._clock)
             if self._reason is not None:
                 token.cancel(self._reason)
         return token

@@ -6,6 +6,7 @@ import math
 import reprlib
 from typing import TYPE_CHECKING, Any
 
+from retrypool.ctrl_c import is_ctrl_c
 from retrypool.model.task import Task
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ def shortened(data: object) -> str:
         data = data[:_LONGEST]  # what reprlib does not cut short before it is written out
     try:
         text = " ".join(_short.repr(data).split())
-    except Exception:  # noqa: BLE001 - whatever the user's __repr__ raises
+    except BaseException as error:  # whatever the user's __repr__ raises
+        if is_ctrl_c(error):
+            raise
         text = f"<{type(data).__name__}>"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
@@ -49,8 +52,13 @@ def kind_of(error: BaseException) -> str:
 
 def is_annotated(error: BaseException, task: Task[Any, Any]) -> bool:
     """Return whether the last note on an error is about this task."""
-    notes = getattr(error, "__notes__", None) or [""]
-    return str(notes[-1]).startswith(f"{_MARK}task {task.id} ")
+    try:
+        notes = getattr(error, "__notes__", None) or [""]
+        return str(notes[-1]).startswith(f"{_MARK}task {task.id} ")
+    except BaseException as wrong:
+        if is_ctrl_c(wrong):
+            raise
+        return True  # it is not to be asked again
 
 
 def annotate(error: BaseException | None, task: Task[Any, Any]) -> None:
@@ -76,5 +84,6 @@ def annotate(error: BaseException | None, task: Task[Any, Any]) -> None:
         if isinstance(notes, list):
             notes[:] = [each for each in notes if not str(each).startswith(_MARK)]
         error.add_note(note)
-    except Exception:  # noqa: BLE001 - an error that takes no notes, as a frozen dataclass does
-        pass
+    except BaseException as wrong:  # an error that takes no notes, as a frozen dataclass does
+        if is_ctrl_c(wrong):
+            raise

@@ -49,8 +49,6 @@ class Drain(Generic[T]):
         self.withholds = commit == "success"
         self._values: deque[T] = deque()
         self._bells: set[threading.Lock] = set()  # of readers that wait; each adds and discards its own
-        self._lock = threading.Lock()
-        # Under _lock:
         self._sources: set[object] = set()  # the pools that may still send
         self._opened = False  # whether there ever was one
         self._closed = False
@@ -131,13 +129,11 @@ class Drain(Generic[T]):
                 self._ring()
 
     def _open_source(self, source: object) -> None:
-        with self._lock:
-            self._sources.add(source)
-            self._opened = True
+        self._sources.add(source)
+        self._opened = True
 
     def _end_source(self, source: object) -> None:
-        with self._lock:
-            self._sources.discard(source)
+        self._sources.discard(source)
         self._ring()
 
     def __repr__(self) -> str:

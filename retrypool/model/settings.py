@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict
 
-from retrypool.checks import Duration, optional_seconds, seconds, timestamp, unknown_option
+from retrypool.checks import Duration, exact, optional_seconds, seconds, timestamp, unknown_option
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.model.constraints import Constraints, tag_set
 from retrypool.policy.retry import RetryPolicy
@@ -96,6 +96,8 @@ class TaskSettings:
     at_once: bool = field(init=False)
     # Whether any worker may take it, besides.
     plain: bool = field(init=False)
+    # As its policy says: here too, because a policy may be of a class of the user's.
+    immediate: bool = field(init=False)
     # Whether a retry may go to any worker that has not tried it, in the order of arrival.
     retry_plain: bool = field(init=False)
     # Whom it is for, before anybody has tried it.
@@ -118,8 +120,8 @@ class TaskSettings:
         )
         object.__setattr__(self, "at_once", at_once)
         object.__setattr__(self, "plain", at_once and not self.picky)
-        retry_plain = not self.retry.immediate and not self.picky
-        object.__setattr__(self, "retry_plain", retry_plain)
+        object.__setattr__(self, "immediate", self.retry.immediate)
+        object.__setattr__(self, "retry_plain", not self.immediate and not self.picky)
         constraints = Constraints(frozenset(), self.require, self.worker, self.exclude)
         object.__setattr__(self, "constraints", constraints)
         span = math.inf if self.timeout is None else self.timeout
@@ -209,13 +211,13 @@ _read_all = attrgetter(*_FIELDS)
 def _name(what: str, value: object) -> object:
     if value is not None and not isinstance(value, str):
         raise InvalidType(what, value, "a string")
-    return value
+    return exact(value)
 
 
 def _priority(what: str, value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidType(what, value, "a whole number; higher goes first")
-    return int(value)  # and nothing that compares in its own way
+    return exact(value)
 
 
 def _policy(what: str, value: object) -> object:
@@ -245,7 +247,7 @@ def _tags(what: str, value: Any) -> object:
 def _worker_id(what: str, value: object) -> object:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
         raise InvalidType(what, value, "the id of a worker")
-    return value
+    return exact(value)
 
 
 def _excluded(what: str, value: Any) -> object:
@@ -255,7 +257,7 @@ def _excluded(what: str, value: Any) -> object:
     for name in names:
         if isinstance(name, bool) or not isinstance(name, (int, str)):
             raise InvalidType(what, name, "a set of worker ids and group names")
-    return frozenset(names)
+    return frozenset(map(exact, names))
 
 
 def _cost(what: str, value: Any) -> object:
@@ -266,9 +268,13 @@ def checked_cost(what: str, value: object) -> float:
     """Return `value` if it can be a cost: a number, 0 or more."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidType(what, value, "a number of calls")
-    if not (math.isfinite(value) and value >= 0):
+    try:
+        cost = float(exact(value))
+    except OverflowError:
+        cost = math.inf
+    if not (math.isfinite(cost) and cost >= 0):
         raise InvalidValue(what, value, "a number of calls, 0 or more")
-    return float(value)
+    return cost
 
 
 def _token(what: str, value: object) -> object:

@@ -62,6 +62,7 @@ class Slot:
         "tags",
         "timed_out",
         "unfit",
+        "waits_for",
         "wake",
         "where",
     )
@@ -87,6 +88,7 @@ class Slot:
         self.idle = True  # its thread has no task in hand, and is not about to take one
         self.paused = False
         self.cordoned_for: str | None = None  # why it is given nothing for good
+        self.waits_for: Any = None  # the task that its thread waits for without end; under the pool's lock
         self.unfit = False  # its worker is to be made anew before it is given anything
         self.retired = False  # it takes nothing any more
         self.running: list[Any] = []  # contexts, which know their slot

@@ -6,6 +6,7 @@ made when somebody first waits, and the history when there is more than one atte
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
@@ -66,12 +67,24 @@ class TaskOwner(Protocol):
     @property
     def identity(self) -> str: ...
     def cancel_waiting(self, task: Task[Any, Any]) -> bool: ...
+    def stand_by(self) -> None: ...
+    def wait_begins(self, task: Task[Any, Any], timeout: float | None) -> Slot | None: ...
     def settle(self, slot: Slot, ctx: Any, actual: float) -> None: ...
 
 
 # Taken to install a completion, so that two waiters agree on one, and to take a reporter out. Reentrant:
 # the garbage collector may run while it is held, and end other tasks.
 _install = threading.RLock()
+
+
+def _remake_lock() -> None:
+    """After a fork: a thread that the child does not have may have held it."""
+    global _install  # noqa: PLW0603 - there is one for all tasks
+    _install = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_remake_lock)
 
 
 class Task(Future[R], Generic[T, R]):
@@ -321,9 +334,16 @@ class Task(Future[R], Generic[T, R]):
             return
         if timeout is not None and (timeout.__class__ is not float or not timeout <= TIMEOUT_MAX):
             timeout = checked_timeout(timeout)
-        completion = self._meet()
-        if isinstance(completion, _Completion) and not completion.wait(timeout, self.done):
-            raise TimeoutError(f"{self!r} has not ended within {timeout} s")
+        slot = self._owner.wait_begins(self, timeout)
+        try:
+            completion = self._meet()
+            if isinstance(completion, _Completion) and not completion.wait(
+                timeout, self.done, self._owner.stand_by
+            ):
+                raise TimeoutError(f"{self!r} has not ended within {timeout} s")
+        finally:
+            if slot is not None:
+                slot.waits_for = None
 
     def _announce(self) -> None:
         """Tell those who wait that the task has ended, unless they know. Called outside locks."""

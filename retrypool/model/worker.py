@@ -8,13 +8,13 @@ from typing import Any, Generic, Never, Protocol, TypeVar
 
 from typing_extensions import TypedDict, Unpack
 
-from retrypool.checks import unknown_option
+from retrypool.checks import exact, plain, unknown_option
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.model.cancel import CancelToken
 from retrypool.model.constraints import tag_set
 from retrypool.model.context import Context
 from retrypool.model.signature import check_factory, check_run
-from retrypool.policy.rates import RateOption, as_pace
+from retrypool.policy.rates import Rate, RateOption, as_pace
 from retrypool.states import Outcome
 
 __all__ = [
@@ -112,14 +112,16 @@ class WorkerSpec(Generic[T, R]):
         if concurrency < 1:
             raise InvalidValue("concurrency", concurrency, "a whole number, 1 or more")
         as_pace(rate)
+        if isinstance(rate, Rate):
+            rate = plain(Rate, rate)
         keep = object.__setattr__
-        keep(self, "concurrency", concurrency)
+        keep(self, "concurrency", exact(concurrency))
         keep(self, "rate", rate)
         keep(self, "tags", tag_set("tags", tags))
         keep(self, "worker", worker)
         keep(self, "factory", factory)
-        keep(self, "name", name)
-        keep(self, "group", group)
+        keep(self, "name", exact(name))
+        keep(self, "group", exact(group))
         keep(self, "cancel", cancel)
 
 

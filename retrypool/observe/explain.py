@@ -36,7 +36,7 @@ def explain(scheduler: Scheduler, task: Task[Any, Any], now: float) -> list[Part
         case TaskState.SUCCEEDED | TaskState.DEAD | TaskState.CANCELLED:
             return _how_it_ended(scheduler, task)
         case TaskState.RUNNING:
-            return _where_it_runs(task)
+            return _where_it_runs(scheduler, task)
         case TaskState.SCHEDULED | TaskState.RETRYING:
             return _what_it_waits_out(scheduler, task)
         case TaskState.QUEUED if task._slot is not None:
@@ -177,9 +177,9 @@ def _how_it_ended(scheduler: Scheduler, task: Task[Any, Any]) -> list[Part]:
     return ["has succeeded", *when]
 
 
-def _where_it_runs(task: Task[Any, Any]) -> list[Part]:
+def _where_it_runs(scheduler: Scheduler, task: Task[Any, Any]) -> list[Part]:
     slot = task._slot
-    for ctx in slot.running[:] if slot is not None else ():
+    for ctx in scheduler.running_at(slot) if slot is not None else ():
         if ctx._task is task:
             assert slot is not None
             where = "" if slot.where is None else f", on {slot.where},"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any
 
-from retrypool.checks import date
+from retrypool.checks import as_id, date
 from retrypool.core.history import Ended, LastError, last_error, tried_by
 from retrypool.core.timers import Moment
 from retrypool.errors import TaskNotFound
@@ -53,8 +53,8 @@ class Lookup:
         task_id = self._id_here(task)
         known = task if isinstance(task, Task) else self._find(task_id)
         if known is not None:
-            with engine.lock:
-                found = None if known.done() else self._status_of(known)
+            there = known
+            found = engine.look(lambda: None if there.done() else self._status_of(there))
             if found is not None:
                 status, error = found
                 return status if error is None else replace(status, last_error=error.text())
@@ -91,40 +91,42 @@ class Lookup:
         """Return the id of a task of this pool. Raises `TaskNotFound`."""
         if isinstance(task, Task) and task._owner is not self._engine:
             raise TaskNotFound(task.id)
-        return id_of(task)
+        id_ = as_id(id_of(task))
+        if id_ is None:
+            raise TaskNotFound(task)
+        return id_
 
     def explain(self, task: AnyTask | Whole) -> str:
         """Return why a task waits, or what holds back the whole pool. See `Pool.explain`."""
         engine = self._engine
+        now, wall = engine.monotonic(), engine.clock.time()
         if isinstance(task, Whole):
-            with engine.lock:
-                now, wall = engine.monotonic(), engine.clock.time()
-                parts = explain_all(engine.scheduler, now)
+            parts = engine.look(lambda: explain_all(engine.scheduler, now))
         else:
-            known = task if isinstance(task, Task) else self._find(id_of(task))
+            known = task if isinstance(task, Task) else self._find(self._id_here(task))
             if known is None:
                 return f"has ended: {self.status(task).state.value}"
             self._id_here(known)
-            with engine.lock:
-                now, wall = engine.monotonic(), engine.clock.time()
-                parts = explain(engine.scheduler, known, now)
+            there = known
+            parts = engine.look(lambda: explain(engine.scheduler, there, now))
         return "".join(part if isinstance(part, str) else _time_of_day(part, now, wall) for part in parts)
 
-    def _find(self, task_id: object) -> Task[Any, Any] | None:
+    def _find(self, task_id: int | None) -> Task[Any, Any] | None:
         """Return the task of this id, if it has not ended."""
         engine = self._engine
         for look in range(LOOKS):
-            with engine.lock:
-                found, all_seen = self._look_for(task_id)
-                if found is not None or engine.scheduler.history.find(task_id) is not None:
-                    return found
-                # Once is not enough: a task that failed may have gone back to where was looked already.
-                if all_seen and look:
-                    return None
+            found, all_seen, ended = engine.look(
+                lambda: (*self._look_for(task_id), engine.scheduler.history.find(task_id))
+            )
+            if found is not None or ended is not None:
+                return found
+            # Once is not enough: a task that failed may have gone back to where was looked already.
+            if all_seen and look:
+                return None
             time.sleep(0)  # lets a worker take the few steps that it is from one place to the next
         return None
 
-    def _look_for(self, task_id: object) -> tuple[Task[Any, Any] | None, bool]:
+    def _look_for(self, task_id: int | None) -> tuple[Task[Any, Any] | None, bool]:
         """Return the task, and whether no other can have slipped by.
 
         Places are looked at in the order in which tasks move on: waiting, running, being decided. From
@@ -139,12 +141,14 @@ class Lookup:
         all_seen = True
         for runner in self._workers:
             slot = runner.slot
-            attempts = [*slot.running, *([slot.stuck] if slot.stuck is not None else [])]
+            attempts = [*scheduler.running_at(slot), *([slot.stuck] if slot.stuck is not None else [])]
             all_seen = all_seen and bool(attempts or slot.idle)
             for ctx in attempts:
                 if ctx.task_id == task_id and isinstance(task := ctx._task, Task):
                     return task, True
-        for ctx in engine.attempts.deciding.copy():
+        deciding = engine.attempts.deciding.copy()
+        scheduler.dropped.append(deciding)
+        for ctx in deciding:
             if ctx.task_id == task_id:
                 if isinstance(task := ctx._task, Task):
                     return task, True
@@ -161,7 +165,7 @@ class Lookup:
         if record is not None and record.history:
             attempts, started = len(record.history), record.history[-1].started
         slot = task._slot
-        for ctx in slot.running[:] if slot is not None else ():
+        for ctx in scheduler.running_at(slot) if slot is not None else ():
             if ctx._task is task:
                 attempts, started = attempts + 1, ctx._started
         due = scheduler.due(task) if state in (TaskState.SCHEDULED, TaskState.RETRYING) else None

@@ -224,12 +224,14 @@ class Recorder:
     def _look_at_tasks(self) -> tuple[list[float], list[RunningAttempt]]:
         """Return since when tasks wait, and which ones run."""
         engine = self._engine
-        with engine.lock:
-            scheduler = engine.scheduler
-            waiting = [_ready(task, self._wall) for task in scheduler.backlog]
-            tasks = scheduler.timers.tasks()
-            delayed = [_ready(task, self._wall) for task in tasks if not task.done()]
-            found = [(slot.id, ctx) for slot in scheduler.fleet for ctx in slot.running[:]]
+        scheduler = engine.scheduler
+        waiting, delayed, found = engine.look(
+            lambda: (
+                [_ready(task, self._wall) for task in scheduler.backlog],
+                [_ready(task, self._wall) for task in scheduler.timers.tasks() if not task.done()],
+                [(slot.id, ctx) for slot in scheduler.fleet for ctx in slot.running[:]],
+            )
+        )
         running = [
             RunningAttempt(worker_id, ctx._started, ctx.attempt, ctx.task_id, self._label(ctx._task))
             for worker_id, ctx in found

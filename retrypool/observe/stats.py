@@ -47,7 +47,8 @@ class Stats:
 def count(engine: Engine[Any, Any], workers: Workers[Any, Any]) -> Stats:
     """Return the counts of a pool. Costs a look at each worker."""
     scheduler = engine.scheduler
-    with engine.lock:
+
+    def look() -> Stats:
         slots = [runner.slot for runner in workers]
         tally = workers.tally()
         return Stats(
@@ -64,3 +65,5 @@ def count(engine: Engine[Any, Any], workers: Workers[Any, Any]) -> Stats:
             workers=len({slot.id for slot in slots if not slot.retired}),
             abandoned=workers.abandoned,
         )
+
+    return engine.look(look)

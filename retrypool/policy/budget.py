@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from retrypool.checks import exact
 from retrypool.errors import InvalidType, InvalidValue
 
 __all__ = ["Budget", "RetryBudget"]
@@ -28,8 +29,14 @@ class Budget:
             value = getattr(self, what)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise InvalidType(what, value, "a number")
-            if not (math.isfinite(value) and value >= 0):
+            value = exact(value)
+            try:
+                fits = math.isfinite(value) and value >= 0
+            except OverflowError:
+                fits = False
+            if not fits:
                 raise InvalidValue(what, value, "a number, 0 or more")
+            object.__setattr__(self, what, value)
         if self.per_second == 0:
             raise InvalidValue("per_second", 0, "more than 0, so that every retry comes at last")
 

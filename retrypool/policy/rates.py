@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from retrypool.checks import Duration, seconds
+from retrypool.checks import Duration, exact, plain, seconds
 from retrypool.errors import InvalidType, InvalidValue
 
 __all__ = ["Bucket", "Learner", "Pace", "Rate", "RateOption", "as_pace"]
@@ -220,13 +220,18 @@ def as_pace(rate: RateOption) -> Pace | None:
     if rate == "learn":
         return Learner()
     if isinstance(rate, Rate):
-        return Bucket(rate)
+        return Bucket(plain(Rate, rate))
     raise InvalidType("rate", rate, "a Rate, such as Rate(10, per=1.0), or 'learn'")
 
 
 def _positive(what: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidType(what, value, "a number")
-    if not (math.isfinite(value) and value > 0):
+    value = exact(value)
+    try:
+        fits = math.isfinite(value) and value > 0
+    except OverflowError:
+        fits = False
+    if not fits:
         raise InvalidValue(what, value, "a number greater than 0")
     return value

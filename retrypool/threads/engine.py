@@ -18,44 +18,53 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from retrypool.callbacks import call_guarded
 from retrypool.clock import Clock, SystemClock
 from retrypool.core.queue import InjectorQueue
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.schedules import TickDue
 from retrypool.errors import InvalidValue, NoWorkers, PoolClosed, RetryPoolError, WrongThread
-from retrypool.events import Event, TaskDead, TaskDispatched, TaskEvent, WorkerStuck
-from retrypool.model.cancel import CancelToken
-from retrypool.model.completion import Reporter
+from retrypool.events import Event, TaskDead, TaskEvent, WorkerStuck
 from retrypool.model.context import Context, slot_here
 from retrypool.model.describe import annotate, is_annotated
 from retrypool.model.drain import Drain
 from retrypool.model.settings import TaskSettings
 from retrypool.model.slots import Slot
-from retrypool.model.task import DeadTask, Record, Task
+from retrypool.model.task import Task
 from retrypool.policy.blame import Judge
+from retrypool.threads.bonds import Bonds
+from retrypool.threads.intake import Intake
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.journal import Journal
 from retrypool.threads.kept import Kept
-from retrypool.threads.keys import checked_key, without_storage
-from retrypool.threads.many import dispatch_batches
 from retrypool.threads.observers import Listening, Observers
 from retrypool.threads.outcome import Attempts
-from retrypool.threads.parker import Parker
+from retrypool.threads.parker import Bell, Parker
 from retrypool.threads.queue_limit import QueueLimit
 from retrypool.threads.spinning import spin_while_held
-from retrypool.threads.watchdog import Watchdog
+from retrypool.threads.steps import Steps
+from retrypool.threads.takeover import Takeovers
+from retrypool.threads.watchdog import FIRST_PAUSE, Watchdog
 
 __all__ = ["Engine"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+L = TypeVar("L")
 
 
 @dataclass(frozen=True, slots=True)
-class Expiry(Event):
-    """The time of a token is over. For the engine itself; nobody is told."""
+class Dropped(Event):
+    """What was let go of under the lock: it ends with this. For the engine itself; nobody is told."""
 
-    token: CancelToken
+    things: list[object]
+
+
+@dataclass(frozen=True, slots=True)
+class Errand(Event):
+    """Something to be done once the lock is left. For the engine itself; nobody is told."""
+
+    run: Callable[[], object]
 
 
 def _leave_alone(_event: WorkerStuck) -> None:
@@ -107,13 +116,14 @@ class Engine(Generic[T, R]):
         self.unlocked = self.injector if max_queue is None else InjectorQueue()
         self.workers_seen: set[int | str] = set()  # ids, and names of groups; added to under `lock`
         self.kept = kept  # has a lock of its own
-        self.drains: set[Drain[Any]] = set()  # those that end when this pool does
+        self.drains: dict[int, Drain[Any]] = {}  # those that end when this pool does, by their identity
         self.unwanted: deque[Task[Any, Any]] = deque()  # what is to be cancelled soon
         self.parked = scheduler.fleet.parked
-        self.lock = threading.Lock()
-        self.settled = threading.Condition(self.lock)  # no task waits or runs, or none ever can
+        # Reentrant for the garbage collector alone: it may call the user's code in the middle of a step of
+        # ours, and that may look at the pool. What it wants to change there is put off, see `Steps`.
+        self.lock = threading.RLock()
         self.queue_limit = None if max_queue is None else QueueLimit(self, max_queue, patient=patient)
-        self.waiters = 0  # threads that wait for `settled`
+        self.waiters: set[Bell] = set()  # rung when no task waits or runs, or none ever can; under `lock`
         self.closed = False
         self.stopped = False  # it has come to its end, and that was told; under `lock`
         self.forked = False
@@ -126,6 +136,10 @@ class Engine(Generic[T, R]):
         self.journal = journal  # what is told of every task, if the pool has a storage
         self.watchdog = Watchdog(self)
         self.attempts = Attempts(self)
+        self.takeovers = Takeovers(self)
+        self.intake: Intake[T, R] = Intake(self)
+        self.bonds = Bonds(self)
+        self.steps = Steps(self)
         self.monotonic = clock.monotonic
         self._identity = None if journal is None else journal.identity
         scheduler.journaled = journal is not None
@@ -155,9 +169,30 @@ class Engine(Generic[T, R]):
         if wakeup is not None:
             self.watchdog.expect(wakeup)
         self.settle_waiters()
+        return self.take_happened()
+
+    def look(self, function: Callable[[], L]) -> L:
+        """Return what `function()` finds under the lock. What it lets go of there ends after that."""
+        nested = self.steps.in_step
+        with self.lock:
+            found = function()
+            dropped = None if nested else self.scheduler.take_dropped()
+        del dropped
+        if self.steps and not nested:
+            self.steps.finish()
+        return found
+
+    def take_happened(self) -> list[Event]:
+        """Return what has happened, and what is to be dropped. Called under the lock."""
+        scheduler = self.scheduler
+        if scheduler.backlog.tombstones or scheduler.timers.tombstones:
+            scheduler.clear_tombstones()
         if self.queue_limit is not None:
             self.queue_limit.call()
-        return self.scheduler.take_happened()
+        happened = scheduler.take_happened()
+        if scheduler.dropped:
+            happened.append(Dropped(0.0, scheduler.take_dropped()))
+        return happened
 
     def act(self, happened: list[Event]) -> None:
         """Tell whom it concerns. Called outside the lock."""
@@ -172,8 +207,10 @@ class Engine(Generic[T, R]):
                 event.task._announce()
         for event in happened:
             match event:
-                case Expiry(token=token):
-                    token.cancelled  # noqa: B018 - looking at it cancels it
+                case Errand(run=run):
+                    call_guarded("errand", run)
+                    continue
+                case Dropped():
                     continue
                 case TickDue(plan=plan, tick=tick):
                     plan.owner.fire(tick)
@@ -185,11 +222,14 @@ class Engine(Generic[T, R]):
             self.scheduler.history.describe()
         if self.unwanted:
             self._cancel_unwanted()
+        if self.steps:
+            self.steps.finish()
 
     def settle_waiters(self) -> None:
         """Wake those who wait for the last task to end, if there is nothing left to wait for."""
         if self.waiters and (self.scheduler.idle() or self.scheduler.is_stranded()):
-            self.settled.notify_all()
+            for bell in self.waiters:
+                bell.ring()
             if self.watchdog.stands_in:
                 self.watchdog.nudge()
 
@@ -228,6 +268,7 @@ class Engine(Generic[T, R]):
 
     def check_open(self, call: str) -> None:
         """Raise if `call`, which waits for tasks of this pool, can't be made now or by this thread."""
+        self.steps.check(call)
         if self.here:
             raise WrongThread(call)
         if refusal := self.refusal():
@@ -257,208 +298,19 @@ class Engine(Generic[T, R]):
                 return NoWorkers(self.name, settings.wants)
         return None
 
-    # -- the way in ------------------------------------------------------------------------------
-
-    @shielded
-    def way_in(self, settings: TaskSettings) -> Callable[[Task[T, R]], None] | None:
-        """Return what lets a task with these settings arrive without a lock, if it may come that way.
-
-        One that asks for certain workers may as long as all that there are will do. A worker that comes
-        later, and may not take it, finds that out and files it.
-        """
-        if not settings.at_once or settings.drain is not None or (settings.picky and self.refusal(settings)):
-            return None
-        with self.lock:
-            if settings.picky and not self.scheduler.suits_all(settings.constraints):
-                return None
-            line = self.injector.open_line(settings.priority)
-        if line is None or settings.plain:
-            return None if line is None else line.append
-
-        def arrive(task: Task[T, R]) -> None:
-            task._record = Record(task.id, settings.retry_plain)  # so that its worker looks whether it may
-            line.append(task)
-
-        return arrive
-
-    def entrance(
-        self,
-        settings: TaskSettings,
-        reporter: Reporter | None = None,
-        *,
-        key: Callable[[T], str] | None = None,
-        later: bool = False,
-    ) -> Callable[[T], Task[T, R]]:
-        """Return a function that dispatches with these settings, as quickly as that can be done.
-
-        `reporter` hears of the end of each of the tasks. With `later`, a task may be stored after it was
-        accepted, soon: for those who give it again if the process ends before.
-        """
-        if self.journal is not None or key is not None:
-
-            def store(data: T) -> Task[T, R]:
-                name = None if key is None else checked_key("key", key(data))
-                return self.dispatch(data, settings, reporter, key=name, later=later)
-
-            return store
-        fleet = self.scheduler.fleet
-        version = fleet.version
-        arrive = self.way_in(settings)
-        if arrive is None:
-            return partial(self.dispatch, settings=settings, reporter=reporter)
-        next_id, monotonic = self.scheduler.backlog.next_seq, self.monotonic
-        parked, picky = self.parked, settings.picky
-
-        def dispatch(data: T) -> Task[T, R]:
-            # The steps of Pool.dispatch, in the same order.
-            if self.guarded or (picky and fleet.version != version):
-                return self.dispatch(data, settings, reporter)
-            task: Task[T, R] = Task(next_id(), data, settings, self, monotonic())
-            task._completion = reporter
-            arrive(task)
-            if self.guarded:
-                self.look_again(task)
-            if parked and not self.searching:
-                self.wake_one()
-            return task
-
-        return dispatch
-
-    @shielded
-    def dispatch(
-        self,
-        data: T,
-        settings: TaskSettings,
-        reporter: Reporter | None = None,
-        *,
-        key: str | None = None,
-        later: bool = False,
-    ) -> Task[T, R]:
-        """Accept a task, the careful way. If the storage knows one of this key, return that."""
-        if key is None:
-            return self._dispatch(data, settings, reporter, None, later=later)
-        if self.journal is None:
-            raise without_storage(key)
-        if refusal := self.closing_refusal():
-            raise refusal
-        make = partial(self._dispatch, data, settings, reporter, key, later=later)
-        task, made = self.journal.keys.find_or_make(key, data, settings, self, make)
-        if reporter is not None and not made:
-            task.add_done_callback(reporter.report)
-        return task
-
-    def _dispatch(
-        self, data: T, settings: TaskSettings, reporter: Reporter | None, key: str | None, *, later: bool
-    ) -> Task[T, R]:
-        if refusal := self.refusal(settings):
-            raise refusal
-        queue_limit = self.queue_limit
-        if queue_limit is not None:
-            queue_limit.reserve(settings)
-        now = self.monotonic()
-        wall = 0.0 if settings.at is None else self.clock.time()
-        task: Task[T, R] = Task(self.scheduler.backlog.next_seq(), data, settings, self, now)
-        task._completion = reporter if self.kept is None else self.kept.reporter(reporter)
-        try:
-            self.scheduler.prepare(task)
-            if self.journal is not None:
-                self.journal.accept(task, key, later=later)
-            if self.observers.wants_dispatched:
-                self.observers.tell(TaskDispatched(now, task))
-        except BaseException:  # a cost function that raises, a Ctrl-C, a full disk
-            if queue_limit is not None:
-                queue_limit.give_back()
-            raise
-        spin_while_held(self.lock)
-        with self.lock:
-            refusal = self.refusal(settings)
-            if queue_limit is not None:
-                queue_limit.taken -= 1  # by the task itself from here on
-            if refusal is None:
-                if settings.drain is not None:
-                    self._lead_to(settings.drain)
-                if self.kept is not None:
-                    self.kept.add(task)
-                self.scheduler.submit(task, now, wall)
-            happened = self.decided()
-        self.act(happened)
-        if refusal is not None:
-            if self.journal is not None:
-                self.journal.take_back((task,))
-            raise refusal
-        if settings.cancel is not None:
-            self.attempts.obey(settings.cancel, task)
-        return task
-
-    def dispatch_all(self, items: Iterable[T], settings: TaskSettings) -> list[Task[T, R]]:
-        """Accept many tasks of the same settings."""
-        if self.journal is None or self.queue_limit is not None:
-            dispatch = self.entrance(settings)
-            return [dispatch(data) for data in items]
-        return dispatch_batches(self, self.journal, items, settings)
-
-    def _lead_to(self, drain: Drain[Any]) -> None:
-        """Take notice that `drain` gets values from this pool. Called under the lock."""
-        if drain not in self.drains:
-            self.drains.add(drain)
-            drain._open_source(self)
-
     @shielded
     def end_drains(self) -> None:
         """Tell the drains that no more comes from this pool."""
         with self.lock:
-            drains, self.drains = self.drains, set()
-        for drain in drains:
+            drains, self.drains = self.drains, {}
+        for drain in drains.values():
             drain._end_source(self)
-
-    @shielded
-    def look_again(self, task: Task[T, R]) -> None:
-        """Take a task back that was appended while the pool ceased to take any, and say why.
-
-        If a worker has it already, or has tried it, it came in time.
-        """
-        with self.lock:
-            refusal = self.refusal()
-            if refusal is not None and (task.attempts or not self.scheduler.withdraw(task)):
-                refusal = None
-            happened = self.decided()
-        self.act(happened)
-        if refusal is not None:
-            raise refusal
-
-    @shielded
-    def requeue(self, task_id: int) -> Task[T, R]:
-        """Give a dead task fresh attempts."""
-        now = self.monotonic()
-        with self.lock:
-            if refusal := self.refusal():
-                raise refusal
-            dead: DeadTask[T] = self.scheduler.pull_dead(task_id)
-        # From here on the dead task is this call's own.
-        task: Task[T, R] = Task(dead.id, dead.data, dead.settings, self, now)
-        try:
-            self.scheduler.prepare(task)
-            if self.journal is not None:
-                self.journal.requeued(task)
-            if self.observers.wants_dispatched:
-                self.observers.tell(TaskDispatched(now, task))
-            with self.lock:
-                if refusal := self.refusal(dead.settings):
-                    raise refusal
-                if self.kept is not None:
-                    self.kept.add(task)
-                self.scheduler.resurrect(task, dead, now, self.clock.time())
-                happened = self.decided()
-        except BaseException:
-            with self.lock:
-                self.scheduler.dead[task_id] = dead
-            raise
-        self.act(happened)
-        return task
 
     @shielded
     def cancel_waiting(self, task: Task[Any, Any], reason: str = "cancelled") -> bool:
         """Cancel a task if it waits; return whether it is cancelled."""
+        if self.steps.put_off(partial(self.cancel_waiting, task, reason)):
+            return False
         spin_while_held(self.lock)
         with self.lock:
             found = self.scheduler.withdraw(task)
@@ -470,17 +322,14 @@ class Engine(Generic[T, R]):
 
     @shielded
     def give_up(self, tasks: Iterable[Task[Any, Any]]) -> None:
-        """Cancel what nobody waits for any more. Also called by the garbage collector, on any thread.
-
-        That thread may be in the middle of something with the lock held, and would wait for itself for
-        ever. So it waits for a moment only, which does for a lock that others hold; else it leaves the
-        tasks to whoever holds the lock, who looks for them once it has left it (`act`).
-        """
-        if self.lock.acquire(timeout=0.05):
-            self.lock.release()
+        """Cancel what nobody waits for any more. Also called by the garbage collector, on any thread."""
+        tasks = tuple(tasks)
+        if not self.steps.put_off(partial(self._cancel_all, tasks, patient=False)):
             self._cancel_all(tasks, patient=not self.here)
-        else:
-            self.unwanted.extend(tasks)
+
+    def wait_begins(self, task: Task[Any, Any], timeout: float | None) -> Slot | None:
+        """See `Steps.wait_begins`."""
+        return self.steps.wait_begins(task, timeout)
 
     def _cancel_unwanted(self) -> None:
         """Cancel what was left to whoever comes by. Perhaps a worker, on its way to one of the tasks."""
@@ -493,27 +342,14 @@ class Engine(Generic[T, R]):
     def _cancel_all(self, tasks: Iterable[Task[Any, Any]], *, patient: bool) -> None:
         left = []
         for task in tuple(tasks):
-            self.attempts.cancel_task(task, "nobody waits for its result", patient=patient)
+            self.takeovers.cancel_task(task, "nobody waits for its result", patient=patient)
             if not task.done():
                 left.append(task)  # it is in somebody's hands: another time
         self.unwanted.extend(left)
 
-    def follow(self, token: CancelToken, callback: Callable[[CancelToken], object]) -> Callable[[], None]:
-        """Have `callback(token)` called when `token` is cancelled, also if that is for its time.
-
-        Returns a function that ends it.
-        """
-        end = token.on_cancel(callback)
-        left = token.time_left()
-        if left is not None:
-            with self.lock:
-                self.scheduler.timers.add(self.monotonic() + left, self._expire, token)
-                happened = self.decided()
-            self.act(happened)
-        return end
-
-    def _expire(self, token: CancelToken, now: float) -> None:
-        self.scheduler.report(Expiry(now, token))
+    def run_errand(self, errand: Callable[[], object], now: float) -> None:
+        """Have something done once the lock is left, with which the timers say that its time has come."""
+        self.scheduler.report(Errand(now, errand))
 
     def settle(self, slot: Slot, ctx: Context, actual: float) -> None:
         """Correct what an attempt was taken to cost."""
@@ -582,10 +418,22 @@ class Engine(Generic[T, R]):
         self.act(happened)
         return task
 
+    def _sleep(self, parker: Parker) -> None:
+        """Wait for a call, and do the watchdog's work meanwhile if there is no thread for it."""
+        while self.watchdog.short:
+            if parker.park(FIRST_PAUSE):
+                return
+            self.watchdog.stand_by()
+        parker.park()
+
+    def stand_by(self) -> None:
+        """Do what nobody else might do. Called now and then by a thread that only waits."""
+        self.watchdog.stand_by()
+
     def wait_for_call(self, slot: Slot, parker: Parker) -> None:
         """Wait until there may be something for `slot`, which has just been parked."""
         # Handshake H1: the slot was parked, and looks now. A slot that is benched is not among the parked,
         # and is called when its time has come.
         if not (self.injector and self.scheduler.fleet.unpark(slot)):
-            parker.park()
+            self._sleep(parker)
         slot.idle = False

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from retrypool.checks import Duration, optional_seconds
+from retrypool.checks import Duration, as_id, optional_seconds
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.model.completion import Reporter
 from retrypool.model.task import Task
@@ -21,12 +21,13 @@ AnyTask = Task[Any, Any]
 class Kept:
     """The tasks of one pool: all that have not ended, and the last that have."""
 
-    # All under _lock. A task is added before anybody can run it, and reports its end on any thread.
+    # All under _lock. A task is added before anybody can run it, and reports its end on any thread. What is
+    # kept no more is let go of after the lock: its data may call anything when it ends, also this.
     def __init__(self, limit: float, age: float, monotonic: Callable[[], float]) -> None:
         self._limit = limit
         self._age = age
         self._monotonic = monotonic
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._tasks: dict[int, AnyTask] = {}
         self._ended: deque[tuple[float, AnyTask]] = deque()  # when, the first first
 
@@ -56,30 +57,42 @@ class Kept:
                 other.report(task)
             with self._lock:
                 self._ended.append((self._monotonic(), task))
-                self._drop()
+                dropped = self._drop()
+            del dropped
 
         return Reporter(report)
 
-    def add(self, task: AnyTask) -> None:
-        """Keep a task. One of the same id, which was requeued, is kept no more."""
+    def add(self, task: AnyTask) -> AnyTask | None:
+        """Keep a task. Return the one of the same id, which was requeued: it is kept no more."""
         with self._lock:
+            before = self._tasks.get(task.id)
             self._tasks[task.id] = task
+        return before
 
     def find(self, task_id: object) -> AnyTask | None:
         """Return the task of this id, if it is kept."""
+        id_ = as_id(task_id)
         with self._lock:
-            self._drop()
-            return self._tasks.get(task_id) if isinstance(task_id, int) else None
+            dropped = self._drop()
+            found = None if id_ is None else self._tasks.get(id_)
+        del dropped
+        return found
 
     def in_order(self) -> list[AnyTask]:
         """Return all that are kept, in the order of their ids."""
         with self._lock:
-            self._drop()
-            return [task for _, task in sorted(self._tasks.items())]
+            dropped = self._drop()
+            tasks = [task for _, task in sorted(self._tasks.items())]
+        del dropped
+        return tasks
 
-    def _drop(self) -> None:
+    def _drop(self) -> list[AnyTask]:
+        """Keep no more than is to be kept; return what the caller is to let go of, outside the lock."""
         oldest = self._monotonic() - self._age
+        dropped: list[AnyTask] = []
         while self._ended and (len(self._ended) > self._limit or self._ended[0][0] <= oldest):
             _, task = self._ended.popleft()
+            dropped.append(task)
             if self._tasks.get(task.id) is task:
                 del self._tasks[task.id]
+        return dropped

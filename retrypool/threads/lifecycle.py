@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
 from retrypool.core.scheduler import CLOSED_BY_FORCE
-from retrypool.ctrl_c import join, wait_in_stretches
+from retrypool.ctrl_c import join
 from retrypool.errors import CloseTimeout, StorageError, WrongThread
 from retrypool.events import PoolClosing, PoolStopped
 from retrypool.model.cancel import CancelToken, reason_of
@@ -21,6 +21,7 @@ from retrypool.model.context import Context
 from retrypool.model.task import Task
 from retrypool.states import DeadReason
 from retrypool.threads.interrupt import shielded
+from retrypool.threads.parker import Bell
 from retrypool.threads.workers import Tally
 
 if TYPE_CHECKING:
@@ -80,15 +81,18 @@ def wait(pool: Pool[Any, Any], timeout: float | None) -> bool:
     engine, scheduler = pool._engine, pool._engine.scheduler
     _not_from_a_worker(pool, "wait()")
     _refuse_if_forked(pool)
-    with engine.lock:
-        engine.waiters += 1
-        try:
-            wait_in_stretches(
-                partial(engine.settled.wait_for, lambda: scheduler.idle() or scheduler.is_stranded()), timeout
-            )
-        finally:
-            engine.waiters -= 1
-        return scheduler.idle()
+    until = None if timeout is None else time.monotonic() + timeout
+    bell = Bell()
+    try:
+        while True:
+            with engine.lock:
+                engine.waiters.add(bell)
+                if scheduler.idle() or scheduler.is_stranded():
+                    return scheduler.idle()
+            if not bell.wait(_left(until), engine.stand_by):
+                return scheduler.idle()
+    finally:
+        engine.waiters.discard(bell)
 
 
 # -- in good order -------------------------------------------------------------------------------
@@ -186,6 +190,7 @@ def _join(pool: Pool[Any, Any], timeout: float | None, until: float | None) -> N
 
 def _over(pool: Pool[Any, Any]) -> None:
     pool._engine.watchdog.stop()
+    pool._engine.bonds.unbind_all()
     _open.pop(pool, None)
 
 
@@ -205,28 +210,28 @@ def _tell_end(pool: Pool[Any, Any]) -> None:
 def force_close(pool: Pool[T, R], reason: str = CLOSED_BY_FORCE) -> Cancelled[T, R]:
     """Take nothing more, cancel what waits and what runs, and wait for nobody."""
     engine, scheduler = pool._engine, pool._engine.scheduler
-    if engine.forked:
+    if engine.forked or engine.steps.put_off(partial(force_close, pool, reason)):
         return Cancelled((), ())
     shut(pool)
     if engine.journal is not None:
         engine.journal.freeze()
     # First of all, so that ending the attempts starts no watchdog only to stop it again.
     _over(pool)
-    attempts = engine.attempts
+    takeovers = engine.takeovers
     with engine.lock:
         scheduler.over = True  # before the rest: what is in somebody's hands now is cancelled later
         queued: list[Task[T, R]] = scheduler.cancel_waiting(reason, engine.monotonic())
         taken = [
             (runner.slot, ctx)
             for runner in pool._workers
-            for ctx in runner.slot.running[:]
-            if attempts.take_over(runner.slot, ctx)
+            for ctx in scheduler.running_at(runner.slot)
+            if takeovers.take_over(runner.slot, ctx)
         ]
         happened = engine.decided()
     engine.act(happened)
     running: list[Task[T, R]] = [ctx._task for _, ctx in taken]  # an attempt lets go of its task as it ends
     for slot, ctx in taken:
-        attempts.end(slot, ctx, "drop", reason)
+        takeovers.end(slot, ctx, "drop", reason)
     _dismiss(pool)
     engine.end_drains()
     if engine.journal is not None:
@@ -313,11 +318,11 @@ def _wait_at_exit(pool: Pool[Any, Any], timeout: float | None) -> bool:
     if not engine.watchdog.stand_in():
         return wait(pool, timeout)
     until = None if timeout is None else time.monotonic() + timeout
-    with engine.lock:
-        engine.waiters += 1
+    bell = Bell()  # rung for nobody: the watchdog is nudged, and that is this thread
     try:
         while True:
             with engine.lock:
+                engine.waiters.add(bell)
                 if scheduler.idle() or scheduler.is_stranded():
                     return scheduler.idle()
             left = _left(until)
@@ -325,7 +330,7 @@ def _wait_at_exit(pool: Pool[Any, Any], timeout: float | None) -> bool:
                 return False
             engine.watchdog.watch(left)
     finally:
-        engine.waiters -= 1
+        engine.waiters.discard(bell)
 
 
 def _is_able(pool: Pool[Any, Any], runner: Runner[Any, Any]) -> bool:
@@ -348,8 +353,7 @@ def _refuse_in_child() -> None:
     """Let the child's copies of the pools refuse: their threads have stayed in the parent."""
     for pool in list(_open):
         engine = pool._engine
-        engine.lock = threading.Lock()  # some thread of the parent may have held it
-        engine.settled = threading.Condition(engine.lock)
+        engine.lock = threading.RLock()  # some thread of the parent may have held it
         engine.forked = True
         engine.guarded = True
     _open.clear()
@@ -367,6 +371,7 @@ def _left(until: float | None) -> float | None:
 
 
 def _not_from_a_worker(pool: Pool[Any, Any], call: str) -> None:
+    pool._engine.steps.check(call)
     here = threading.current_thread()
     # The watchdog too: it calls callbacks, and what is waited for may be due in its hands.
     watchdog = pool._engine.watchdog

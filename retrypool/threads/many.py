@@ -7,7 +7,8 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from retrypool.errors import RetryPoolError
+from retrypool.checks import as_id
+from retrypool.errors import RetryPoolError, TaskNotFound
 from retrypool.events import Event, TaskDispatched
 from retrypool.model.task import DeadTask, Task
 from retrypool.threads.interrupt import shielded
@@ -42,7 +43,7 @@ class Works(Protocol):
     @property
     def identity(self) -> str: ...
     @property
-    def lock(self) -> threading.Lock: ...
+    def lock(self) -> threading.RLock: ...
     @property
     def scheduler(self) -> Scheduler: ...
     @property
@@ -56,6 +57,8 @@ class Works(Protocol):
     def act(self, happened: list[Event]) -> None: ...
     def cancel_waiting(self, task: Task[Any, Any], reason: str = ...) -> bool: ...
     def settle(self, slot: Any, ctx: Any, actual: float) -> None: ...
+    def stand_by(self) -> None: ...
+    def wait_begins(self, task: Task[Any, Any], timeout: float | None) -> Any: ...
 
 
 def dispatch_batches(
@@ -92,7 +95,7 @@ def _dispatch_batch(
         if refusal is None:
             for task in tasks:
                 if kept is not None:
-                    kept.add(task)
+                    scheduler.dropped.append(kept.add(task))
                 scheduler.submit(task, now, wall)
         happened = works.decided()
     works.act(happened)
@@ -105,14 +108,18 @@ def _dispatch_batch(
 @shielded
 def pull_dead(works: Works, task_id: int) -> DeadTask[Any]:
     """Take a dead task out of the pool, and out of its storage."""
+    id_ = as_id(task_id)
     with works.lock:
-        dead: DeadTask[Any] = works.scheduler.pull_dead(task_id)
+        found = None if id_ is None else works.scheduler.dead.pop(id_, None)
+    if found is None:
+        raise TaskNotFound(task_id, "among the dead tasks")
+    dead: DeadTask[Any] = found
     if works.journal is not None:
         try:
-            works.journal.pulled(task_id)
+            works.journal.pulled(dead.id)
         except BaseException:
             with works.lock:
-                works.scheduler.dead[task_id] = dead
+                works.scheduler.dead[dead.id] = dead
             raise
     return dead
 

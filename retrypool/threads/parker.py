@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from retrypool.clock import Clock
+from retrypool.ctrl_c import acquire
 
-__all__ = ["Parker"]
+__all__ = ["Bell", "Parker"]
 
 
 class Parker:
@@ -30,6 +32,32 @@ class Parker:
     def call(self) -> None:
         """End the present or the next `park`."""
         # Of two calls at once, one finds the lock free already: there is a call to take, as it wants.
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass
+
+
+class Bell:
+    """One thread waits for it, in real time, and any thread may ring it; a ring too many does no harm.
+
+    In place of a condition on the pool's lock: `with condition` enters through a function of Python's own,
+    and so does its `wait`. What strikes the thread in there, a Ctrl-C or an interrupt, leaves the lock taken
+    for good, or lets go of it once too often. Nobody who waits for a bell holds a lock.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # free when it was rung
+        self._lock.acquire()
+
+    def wait(self, timeout: float | None, look_up: Callable[[], object] | None = None) -> bool:
+        """Wait until it is rung, and return True, or False once `timeout` seconds have passed."""
+        return acquire(self._lock, timeout, look_up)
+
+    def ring(self) -> None:
+        """End the present or the next `wait`."""
         try:
             self._lock.release()
         except RuntimeError:

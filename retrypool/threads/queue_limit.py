@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from retrypool.ctrl_c import STRETCH
 from retrypool.errors import QueueFull
+from retrypool.threads.parker import Bell
 
 if TYPE_CHECKING:
     from retrypool.model.settings import TaskSettings
@@ -29,21 +29,37 @@ class QueueLimit:
         self._engine = engine
         self._limit = limit
         self._patient = patient  # whether a dispatcher that says nothing waits
-        self._changed = threading.Condition(engine.lock)  # there is room, or no hope for it
-        self._blocked = 0  # dispatchers that wait
+        self.waiting: dict[Bell, None] = {}  # those of dispatchers that wait, the first one first
         self.taken = 0  # places that belong to tasks on their way
 
     def reserve(self, settings: TaskSettings) -> None:
         """Take a place, waiting for it if need be. Raises `QueueFull`, and what the pool refuses with."""
-        with self._engine.lock:
-            try:
-                self._wait(settings)
-            except BaseException:
-                # Whatever ended the wait, a Ctrl-C too: a call that may have been meant for this thread
-                # goes to another.
+        engine = self._engine
+        with engine.lock:
+            if self._free():
+                self.taken += 1
+                return
+        until = time.monotonic() + self._patience(settings.block_timeout)
+        bell = Bell()
+        try:
+            while True:
+                with engine.lock:
+                    if refusal := engine.refusal(settings):
+                        raise refusal
+                    if self._free():
+                        self.taken += 1
+                        return
+                    left = until - time.monotonic()
+                    if left <= 0:
+                        raise QueueFull(self._limit)
+                    self.waiting[bell] = None
+                bell.wait(min(left, STRETCH), engine.stand_by)
+        finally:
+            with engine.lock:
+                self.waiting.pop(bell, None)
+                # There may be room for one more. And a call that was meant for this thread goes to another
+                # one, if a Ctrl-C ended the wait.
                 self.call()
-                raise
-            self.taken += 1
 
     def give_back(self) -> None:
         """Give back a place that no task comes for."""
@@ -52,27 +68,13 @@ class QueueLimit:
             self.call()
 
     def call(self) -> None:
-        """Call one of those who wait, if there is room; it calls the next. All, if there is no hope."""
-        if self._blocked:
+        """Call the first of those who wait, if there is room; it calls the next. All, if there is no hope."""
+        if self.waiting:
             if self._engine.refusal() is not None:
-                self._changed.notify_all()
+                for bell in self.waiting:
+                    bell.ring()
             elif self._free():
-                self._changed.notify()
-
-    def _wait(self, settings: TaskSettings) -> None:
-        patience = self._patience(settings.block_timeout)
-        until = time.monotonic() + patience
-        while not self._free():
-            left = until - time.monotonic()
-            if left <= 0:
-                raise QueueFull(self._limit)
-            self._blocked += 1
-            try:
-                self._changed.wait(min(left, STRETCH))
-            finally:
-                self._blocked -= 1
-            if refusal := self._engine.refusal(settings):
-                raise refusal
+                next(iter(self.waiting)).ring()
 
     def _free(self) -> bool:
         scheduler = self._engine.scheduler

@@ -13,14 +13,18 @@ from retrypool.threads.worker_thread import Runner
 __all__ = ["info_of"]
 
 
-def info_of(crew: Sequence[Runner[Any, Any]], now: float) -> WorkerInfo:
-    """Return what there is to tell of the worker that these runners are. Called under the pool's lock."""
+def info_of(crew: Sequence[Runner[Any, Any]], now: float, held: list[object]) -> WorkerInfo:
+    """Return what there is to tell of the worker that these runners are. Called under the pool's lock.
+
+    What runs may end meanwhile, and this be the last to hold it: so `held` holds it longer.
+    """
     slots = [runner.slot for runner in crew]
     group = slots[0].group
     failures: Counter[str] = Counter()
     for counts in [counts for slot in slots for counts in (slot.failures, slot.lost)]:
         failures.update(dict.copy(counts))  # atomic: the slot's own thread counts meanwhile
     busy = [ctx for slot in slots for ctx in [*slot.running, slot.stuck] if ctx is not None]
+    held.append(busy)
     return WorkerInfo(
         id=slots[0].id,
         name=slots[0].name,

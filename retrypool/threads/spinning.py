@@ -19,7 +19,7 @@ __all__ = ["spin_while_held"]
 TURNS = 20
 
 
-def spin_while_held(lock: threading.Lock) -> None:
+def spin_while_held(lock: threading.Lock | threading.RLock) -> None:
     """Let other threads run while `lock` is held, a few times at the most.
 
     For the moment before `with lock`. That statement is what takes it, and blocks if need be: this is

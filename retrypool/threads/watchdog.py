@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from retrypool.callbacks import log_broken
 from retrypool.clock import SystemClock
-from retrypool.ctrl_c import join
+from retrypool.ctrl_c import is_ctrl_c, join
 from retrypool.threads.parker import Parker
 
 if TYPE_CHECKING:
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["Watchdog"]
 
 log = logging.getLogger("retrypool")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+"""Seconds before what could not be done is tried again: at first, and at the most."""
 
 
 class Watchdog:
@@ -30,8 +35,13 @@ class Watchdog:
         self._engine = engine
         self._parker = Parker(engine.clock)
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()  # so that there is one thread and no second
+        # So that there is one thread and no second. Nobody waits for it: whoever finds it taken relies on
+        # the one who has it, who may be in the garbage collector, which may wait for the pool's lock.
+        self._starting = threading.Lock()
         self._stopped = False
+        self.short = False  # the system gave no thread for it: who has nothing to do stands by
+        self._try_again_at = -inf  # on the system's clock
+        self._pause = FIRST_PAUSE  # before the next try
         self.stands_in = False  # the main thread does its work, while the interpreter exits
         self.wakes_at = inf  # written by its own thread; read by whoever arms something
         self._asked = inf  # what it was called for last; a hint, so of two writers either will do
@@ -46,8 +56,8 @@ class Watchdog:
 
     def stop(self) -> None:
         """End the thread, if there is one. It may be in a callback, and is not waited for."""
-        with self._starting:
-            self._stopped = True
+        self._stopped = True
+        self.short = False
         self._parker.call()
 
     def join(self, timeout: float | None) -> None:
@@ -61,29 +71,66 @@ class Watchdog:
         return self._thread is threading.current_thread()
 
     def _start(self) -> None:
-        with self._starting:
+        if time.monotonic() < self._try_again_at or not self._starting.acquire(blocking=False):
+            return
+        try:
             if self._thread is None and not self._stopped and self._engine.threaded:
-                thread = threading.Thread(
-                    target=self._watch, name=f"{self._engine.name}-watchdog", daemon=True
-                )
-                try:
-                    thread.start()
-                except RuntimeError:  # no more threads; it is tried again when the next thing is armed
-                    log.exception("%s could not be started: nothing happens in time", thread.name)
-                else:
-                    self._thread = thread
+                self._try_to_start()
+        finally:
+            self._starting.release()
+
+    def _try_to_start(self) -> None:
+        thread = threading.Thread(target=self._watch, name=f"{self._engine.name}-watchdog", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError):
+            log.warning(
+                "%s can't be started: idle workers stand in for it meanwhile", thread.name, exc_info=True
+            )
+            self._try_again_at = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            self.short = True
+            for slot in list(self._engine.scheduler.fleet.slots):
+                slot.wake()  # who sleeps without end looks up, and sleeps in stretches from now on
+        else:
+            self._thread = thread
+            self.short = False
+            self._pause = FIRST_PAUSE
+
+    def stand_by(self) -> None:
+        """Do what is due, if the watchdog has no thread, and try again to start one. For who only waits."""
+        if self.short:
+            self._start()
+            if self.short:
+                self._catch_up_whatever_comes()
 
     def _watch(self) -> None:
         monotonic = self._engine.clock.monotonic
+        pause = FIRST_PAUSE
         while not self._stopped:
             self.wakes_at = inf
-            wakes_at = self.catch_up()
+            wakes_at = self._catch_up_whatever_comes()
+            if wakes_at is None:
+                self._parker.park(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            pause = FIRST_PAUSE
             # What it was called for may be over already. It wakes up for that all the same: for nothing,
             # but once in the time of a timeout, and not for each attempt that finds it without a plan.
             if monotonic() < self._asked < wakes_at:
                 wakes_at = self._asked
             self.wakes_at = wakes_at
             self._parker.park(None if wakes_at == inf else wakes_at - monotonic())
+
+    def _catch_up_whatever_comes(self) -> float | None:
+        """Do all that is due, and return as `catch_up` does; None if that met an error, which is logged."""
+        try:
+            return self.catch_up()
+        except BaseException as broken:
+            if is_ctrl_c(broken):
+                raise
+            log_broken("the watchdog of %s goes on after an error", self._engine.name)
+            return None
 
     def stand_in(self) -> bool:
         """Let the calling thread be the watchdog if there is none yet; return whether it is.
@@ -116,11 +163,11 @@ class Watchdog:
         with engine.lock:
             now = engine.monotonic()
             engine.scheduler.advance(now, engine.clock.time())
-            overdue, expiry = engine.attempts.take_overdue(now)
+            overdue, expiry = engine.takeovers.take_overdue(now)
             wakeup = engine.scheduler.next_wakeup()
             engine.settle_waiters()
-            happened = engine.scheduler.take_happened()
+            happened = engine.take_happened()
         engine.act(happened)
         for slot, ctx in overdue:
-            engine.attempts.timed_out(slot, ctx, now)
+            engine.takeovers.timed_out(slot, ctx, now)
         return expiry if wakeup is None else min(expiry, wakeup)

@@ -59,12 +59,20 @@ class Runner(Generic[T, R]):
         self._handed: Task[T, R] | None = None  # what it has taken and may not simply run, for _next
         slot.wake = self._parker.call
         slot.interrupt = self._gate.interrupt
-        self.thread = threading.Thread(target=self._live, name=f"{engine.name}-{slot.name}", daemon=True)
+        self.thread = self._make_thread()
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread. Raises `RuntimeError` if there is none to be had; then it may be tried again."""
         if self.engine.threaded:
-            self.thread.start()
+            try:
+                self.thread.start()
+            except BaseException:
+                self.thread = self._make_thread()
+                raise
+
+    def _make_thread(self) -> threading.Thread:
+        name = f"{self.engine.name}-{self.slot.name}"
+        return threading.Thread(target=self._live, name=name, daemon=True)
 
     @property
     def can_be_remade(self) -> bool:
@@ -364,7 +372,7 @@ class Runner(Generic[T, R]):
     def _came_back(self, ctx: Context) -> None:
         """Notice that the attempt was over before this thread was: what it brings is of no use."""
         interrupted = self._gate.absorb(ctx)
-        self.engine.attempts.came_back(self.slot, unfit=interrupted and self.spec.factory is not None)
+        self.engine.takeovers.came_back(self.slot, unfit=interrupted and self.spec.factory is not None)
 
     # -- hooks -----------------------------------------------------------------------------------
 

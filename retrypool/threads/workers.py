@@ -8,8 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar, get_args
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar, get_args
+from weakref import ref
 
+from retrypool.checks import as_id
 from retrypool.ctrl_c import join
 from retrypool.errors import InvalidValue, WorkerNotFound
 from retrypool.events import (
@@ -28,8 +31,9 @@ from retrypool.model.slots import Group, Slot
 from retrypool.model.worker import WorkerInfo, WorkerSpec
 from retrypool.threads.engine import Engine
 from retrypool.threads.interrupt import shielded
-from retrypool.threads.outcome import Fate
 from retrypool.threads.snapshots import info_of
+from retrypool.threads.takeover import Fate
+from retrypool.threads.watchdog import FIRST_PAUSE, LONGEST_PAUSE
 from retrypool.threads.worker_thread import Runner
 
 __all__ = ["Then", "Workers"]
@@ -97,7 +101,8 @@ class Workers(Generic[T, R]):
 
     def find(self, worker_id: int) -> tuple[Runner[T, R], ...]:
         """Return the runners of the worker of this id. Raises `WorkerNotFound`."""
-        crew = self._crews.get(worker_id) if isinstance(worker_id, int) else None
+        id_ = as_id(worker_id)
+        crew = None if id_ is None else self._crews.get(id_)
         if crew is None:
             raise WorkerNotFound(worker_id, tuple(self._crews))
         return crew
@@ -114,6 +119,7 @@ class Workers(Generic[T, R]):
     @shielded
     def add(self, spec: WorkerSpec[T, R]) -> int:
         """Add a worker, start its threads, and return its id."""
+        self._engine.steps.check("add_worker()")
         engine, scheduler = self._engine, self._engine.scheduler
         with engine.lock:
             if refusal := engine.closing_refusal():
@@ -138,22 +144,38 @@ class Workers(Generic[T, R]):
             engine.journal.worker(crew[0].slot, there=True)
         self._tell(WorkerAdded, crew[0].slot)
         for runner in crew:
-            runner.start()
+            self._start(runner)
         if spec.cancel is not None:
-            engine.follow(spec.cancel, lambda token: self._dismiss_by(token, worker_id))
+            engine.bonds.bind(worker_id, spec.cancel, partial(_dismiss_by, ref(self), worker_id))
         return worker_id
 
-    @shielded
-    def _dismiss_by(self, token: CancelToken, worker_id: int) -> None:
-        """Let a worker leave whose token was cancelled."""
-        self._dismiss(worker_id, reason_of(token))
+    def _start(self, runner: Runner[T, R], pause: float = FIRST_PAUSE) -> None:
+        """Start the thread of a runner; if the system has none to give, try again after `pause` seconds."""
+        engine = self._engine
+        try:
+            runner.start()
+        except (RuntimeError, MemoryError):
+            if engine.exiting:
+                raise
+            log.warning("%s can't be started now: that is tried again", runner.thread.name, exc_info=True)
+            again = partial(self._start_late, runner, min(2 * pause, LONGEST_PAUSE))
+            with engine.lock:
+                engine.scheduler.timers.add(engine.monotonic() + pause, engine.run_errand, again)
+                happened = engine.decided()
+            engine.act(happened)
+
+    def _start_late(self, runner: Runner[T, R], pause: float) -> None:
+        """Start a runner that got no thread before, unless it is not wanted any more."""
+        if runner in self._crews.get(runner.slot.id, ()) and not runner.slot.retired:
+            self._start(runner, pause)
 
     # -- leaving ---------------------------------------------------------------------------------
 
     @shielded
     def remove(self, worker_id: int, timeout: float, *, force: bool) -> None:
         """Let a worker leave: asked first, then without its task, then by force, then without it."""
-        self.find(worker_id)
+        self._engine.steps.check("remove_worker()")
+        worker_id = self.find(worker_id)[0].slot.id
         crew = self._ask_to_leave(worker_id)
         if any(runner.thread is threading.current_thread() for runner in crew):
             for runner in crew:
@@ -163,7 +185,7 @@ class Workers(Generic[T, R]):
         for runner in crew:
             if runner.thread.ident is not None:
                 join(runner.thread, until - time.monotonic())
-        self._dismiss(worker_id, "the worker was removed", force=force)
+        self.dismiss(worker_id, "the worker was removed", force=force)
 
     def _ask_to_leave(self, worker_id: int) -> Crew[T, R]:
         """Let the runners of a worker leave after what they run; return them. No other will join them."""
@@ -180,9 +202,12 @@ class Workers(Generic[T, R]):
         engine.act(happened)
         return crew
 
-    def _dismiss(self, worker_id: int, reason: str, *, force: bool = False) -> None:
+    @shielded
+    def dismiss(self, worker_id: int, reason: str, *, force: bool = False) -> None:
         """Let a worker leave at once: its tasks are run elsewhere, and its threads are not waited for."""
         engine = self._engine
+        if engine.steps.put_off(partial(self.dismiss, worker_id, reason, force=force)):
+            return
         crew = self._ask_to_leave(worker_id)
         for runner in crew:
             self._end_attempt(runner.slot, "retry", reason, force=force)
@@ -195,6 +220,7 @@ class Workers(Generic[T, R]):
                     self._forget(runner)
             happened = engine.decided()
         engine.act(happened)
+        engine.bonds.unbind(worker_id)
 
     def _forget(self, runner: Runner[T, R]) -> None:
         """Count a runner no more; if its thread lives on, it is abandoned. Called under the lock."""
@@ -227,6 +253,8 @@ class Workers(Generic[T, R]):
                 self._forget(runner)
             happened = engine.decided()
         engine.act(happened)
+        if last:
+            engine.bonds.unbind(slot.id)
         if runner.error is None and last:
             self._tell(WorkerRemoved, slot)
         elif runner.error is not None:
@@ -238,11 +266,12 @@ class Workers(Generic[T, R]):
     @shielded
     def interrupt(self, worker_id: int, task: Fate, then: Then, *, force: bool) -> bool:
         """End what a worker runs, decide its tasks' fate and what the worker does next."""
+        self._engine.steps.check("interrupt_worker()")
         for what, value, choices in (("task", task, get_args(Fate)), ("then", then, get_args(Then))):
             if value not in choices:
                 raise InvalidValue(what, value, f"one of {', '.join(map(repr, choices))}")
         crew = self.find(worker_id)
-        name = crew[0].slot.name
+        worker_id, name = crew[0].slot.id, crew[0].slot.name
         if then == "pause":  # before its task is ended, so that it gets no other
             self.pause(worker_id)
         elif then == "restart":
@@ -253,7 +282,7 @@ class Workers(Generic[T, R]):
             self._end_attempt(runner.slot, task, f"{name} was interrupted", force=force) for runner in crew
         ]
         if then == "remove":
-            self._dismiss(worker_id, f"{name} was removed", force=force)
+            self.dismiss(worker_id, f"{name} was removed", force=force)
         elif then == "restart":
             self._replace_those_gone(crew)
         return any(ended)
@@ -261,6 +290,7 @@ class Workers(Generic[T, R]):
     @shielded
     def restart(self, worker_id: int, spec: WorkerSpec[T, R] | None = None) -> None:
         """Have a worker stopped, made anew (from another spec, if given) and started, after its task."""
+        self._engine.steps.check("restart_worker()")
         crew = self.find(worker_id)
         if spec is not None:
             for runner in crew:
@@ -271,8 +301,10 @@ class Workers(Generic[T, R]):
     @shielded
     def supplant(self, worker_id: int, spec: WorkerSpec[T, R]) -> None:
         """Put another resource in a worker's place, and let it begin with a clean slate."""
+        self._engine.steps.check("replace_worker()")
         engine = self._engine
         slot = self.find(worker_id)[0].slot
+        worker_id = slot.id
         self.restart(worker_id, spec)
         with engine.lock:
             # Others of its group have still the resource that was told to wait, or was found ill.
@@ -293,12 +325,12 @@ class Workers(Generic[T, R]):
 
     def _end_attempt(self, slot: Slot, fate: Fate, reason: str, *, force: bool) -> bool:
         """End the attempt at `slot`, if there is one; with `force`, interrupt also one that is over."""
-        attempts = self._engine.attempts
-        with self._engine.lock:
+        engine, takeovers = self._engine, self._engine.takeovers
+        with engine.lock:
             stuck = slot.stuck
-            taken = [ctx for ctx in slot.running[:] if attempts.take_over(slot, ctx)]
+            taken = [ctx for ctx in engine.scheduler.running_at(slot) if takeovers.take_over(slot, ctx)]
         for ctx in taken:
-            attempts.end(slot, ctx, fate, reason, interrupt=force)
+            takeovers.end(slot, ctx, fate, reason, interrupt=force)
         if force and stuck is not None:
             slot.interrupt(stuck)
         return bool(taken)
@@ -343,7 +375,7 @@ class Workers(Generic[T, R]):
             happened = engine.decided()
         engine.act(happened)
         self._tell(WorkerAdded, runner.slot)
-        runner.start()
+        self._start(runner)
 
     def _replace(self, old: Runner[T, R]) -> bool:
         """Give a stuck worker a new thread and a new resource, if not too many were given up already.
@@ -366,7 +398,7 @@ class Workers(Generic[T, R]):
             happened = engine.decided()
         engine.act(happened)
         self._tell(WorkerReplaced, runner.slot)
-        runner.start()
+        self._start(runner)
         return True
 
     def _stand_in(self, old: Runner[T, R], group: Group, spec: WorkerSpec[T, R]) -> Runner[T, R]:
@@ -398,6 +430,7 @@ class Workers(Generic[T, R]):
     @shielded
     def pause_all(self) -> None:
         """Give no worker anything until `resume_all`. Raises `PoolClosed`: it runs what it has."""
+        self._engine.steps.check("pause()")
         engine = self._engine
         with engine.lock:
             if refusal := engine.closing_refusal():
@@ -409,6 +442,7 @@ class Workers(Generic[T, R]):
     @shielded
     def resume_all(self) -> None:
         """Give the workers tasks again, but for those that were paused one by one."""
+        self._engine.steps.check("resume()")
         engine = self._engine
         with engine.lock:
             engine.scheduler.fleet.resume_all()
@@ -426,6 +460,7 @@ class Workers(Generic[T, R]):
     @shielded
     def _change(self, worker_id: int, change: Callable[[Slot], None]) -> Slot:
         """Do something to each slot of a worker; return one of them."""
+        self._engine.steps.check("a change of a worker")
         engine = self._engine
         crew = self.find(worker_id)
         with engine.lock:
@@ -443,6 +478,15 @@ class Workers(Generic[T, R]):
 
     def infos(self) -> list[WorkerInfo]:
         """Return what there is to tell of each worker, in the order in which they came."""
-        with self._engine.lock:
-            now = self._engine.monotonic()
-            return [info_of(crew, now) for crew in self._crews.values()]
+        return self._engine.look(self._infos)
+
+    def _infos(self) -> list[WorkerInfo]:
+        now, held = self._engine.monotonic(), self._engine.scheduler.dropped
+        return [info_of(crew, now, held) for crew in self._crews.values()]
+
+
+def _dismiss_by(workers: ref[Workers[Any, Any]], worker_id: int, token: CancelToken) -> None:
+    """Let a worker leave whose token was cancelled. The token does not keep the pool."""
+    its = workers()
+    if its is not None:
+        its.dismiss(worker_id, reason_of(token))

@@ -16,7 +16,7 @@ def same(item: Any) -> Any:
 
 
 def blocked(pool: Any) -> int:
-    return int(pool._engine.queue_limit._blocked)
+    return len(pool._engine.queue_limit.waiting)
 
 
 def until_blocked(pool: Any, count: int, within: float) -> None:

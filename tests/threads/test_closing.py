@@ -47,7 +47,7 @@ def test_several_threads_close_one_pool(stage: Any) -> None:
     pool = stage.pool([running.hold])
     task = pool.dispatch("x")
     closing = [stage.start(pool.close) for _ in range(4)]
-    stage.until(lambda: pool._engine.waiters == 4)
+    stage.until(lambda: len(pool._engine.waiters) == 4)
     assert not any(each.done() for each in closing)
     running.open()
     for each in closing:

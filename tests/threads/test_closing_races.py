@@ -226,7 +226,7 @@ def test_task_that_is_said_to_be_cancelled_while_its_failure_is_decided_ends_so(
     task = pool.dispatch("x", retry=RetryPolicy(retry_if=never))
     deciding.wait_until_reached()
     cancelling = stage.start(pool.cancel_task, task)
-    stage.until(lambda: cancelling.done() or pool._engine.lock.locked() or task._record.cancelled)
+    stage.until(lambda: cancelling.done() or stage.lock_is_held(pool) or task._record.cancelled)
     deciding.open()
     cancelled = cancelling.result(stage.within)
     pool.close(timeout=stage.within)

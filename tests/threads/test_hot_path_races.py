@@ -5,6 +5,13 @@ from typing import Any
 import pytest
 
 from retrypool import Pool, RetryPolicy, TaskState
+from retrypool.core import queue
+
+
+@pytest.fixture
+def tombstones_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those do that are few among many tasks."""
+    monkeypatch.setattr(queue, "SWEPT_AT", 0)
 
 
 def busy_worker(stage: Any, hooks: Any, **options: Any) -> "tuple[Pool[Any, Any], Any]":
@@ -114,7 +121,7 @@ def test_worker_that_is_woken_by_two_at_once_leaves_none_unwoken(stage: Any, hoo
 
 @pytest.mark.parametrize("look", ["queue_size", "stats", "wait", "repr"])
 def test_pool_can_be_looked_at_while_a_worker_comes_upon_a_cancelled_task(
-    stage: Any, hooks: Any, look: str
+    stage: Any, hooks: Any, look: str, tombstones_stay: None
 ) -> None:
     """The worker has taken it out of the injector and has not struck it off the count of tombstones."""
     pool, first = busy_worker(stage, hooks)
@@ -134,7 +141,9 @@ def test_pool_can_be_looked_at_while_a_worker_comes_upon_a_cancelled_task(
     pool.close(timeout=stage.within)
 
 
-def test_worker_that_parks_while_another_comes_upon_a_cancelled_task_lives(stage: Any, hooks: Any) -> None:
+def test_worker_that_parks_while_another_comes_upon_a_cancelled_task_lives(
+    stage: Any, hooks: Any, tombstones_stay: None
+) -> None:
     """Whoever parks finds out whether the pool is idle, if somebody waits for that."""
     pool, first = busy_worker(stage, hooks)
     assert pool.dispatch("cancelled").cancel()
@@ -204,7 +213,7 @@ def test_nothing_starts_after_pause_has_returned(stage: Any, hooks: Any, pause: 
     first.open()
     starting.wait_until_reached()
     pausing = stage.start(pool.pause if pause == "pool" else lambda: pool.pause_worker(0))
-    stage.until(lambda: pausing.done() or pool._engine.lock.locked())
+    stage.until(lambda: pausing.done() or stage.lock_is_held(pool))
     starting.open()
     pausing.result(stage.within)
     stage.until(lambda: task.done() or pool.queue_size == 1)

@@ -8,6 +8,7 @@ import pytest
 from retrypool import AttemptTimeout, CloseTimeout, RetryPolicy, TaskState, WorkerSpec
 from retrypool.events import WorkerReplaced, WorkerStuck
 from retrypool.testing import ManualPool
+from retrypool.threads.parker import Bell
 
 
 class Resources:
@@ -183,8 +184,8 @@ def test_closing_does_not_burn_a_processor_while_a_paused_worker_runs(stage, mon
     task = pool.dispatch("x")
     hang.wait_until_begun()
     pool.pause_worker(pool.workers()[0].id)
-    waits = pool._engine.settled.wait_for
-    monkeypatch.setattr(pool._engine.settled, "wait_for", lambda *a: (looked.append(1), waits(*a))[1])
+    wait = Bell.wait
+    monkeypatch.setattr(Bell, "wait", lambda *a: (looked.append(1), wait(*a))[1])
     closing = stage.start(pool.close)
     stage.until(lambda: looked)
     hang.release()

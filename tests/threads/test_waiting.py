@@ -48,7 +48,7 @@ def test_several_threads_wait(stage: Any) -> None:
     pool = stage.pool([running.hold])
     pool.dispatch("x")
     waiting = [stage.start(pool.wait, stage.within) for _ in range(5)]
-    stage.until(lambda: pool._engine.waiters == 5)
+    stage.until(lambda: len(pool._engine.waiters) == 5)
     running.open()
     assert [each.result(stage.within) for each in waiting] == [True] * 5
     pool.close(timeout=stage.within)

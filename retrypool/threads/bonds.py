@@ -1,0 +1,80 @@
+"""The tokens that a pool follows: those of the pool itself, of workers, of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from retrypool.model.cancel import CancelToken
+
+if TYPE_CHECKING:
+    from retrypool.threads.engine import Engine
+
+__all__ = ["Bonds"]
+
+
+class Bond:
+    """That a pool follows a token. What is over holds on to nothing."""
+
+    __slots__ = ("_end", "_token")
+
+    def __init__(self, token: CancelToken, end: Callable[[], None]) -> None:
+        self._token: CancelToken | None = token
+        self._end = end
+
+    @property
+    def past(self) -> bool:
+        """Whether it is over: then the timers need not hold it."""
+        return self._token is None
+
+    def look(self) -> None:
+        """Look at the token, which cancels it if its time is over."""
+        token = self._token
+        if token is not None:
+            token.cancelled  # noqa: B018 - see above
+
+    def end(self) -> None:
+        """Follow the token no more."""
+        self._token = None
+        self._end()
+
+
+class Bonds:
+    """The tokens that one pool follows."""
+
+    # _ends: anybody, one atomic step at a time.
+    def __init__(self, engine: Engine[Any, Any]) -> None:
+        self._engine = engine
+        self._ends: dict[object, Callable[[], None]] = {}  # how that ends, by what `bind` was told
+
+    def follow(self, token: CancelToken, callback: Callable[[CancelToken], object]) -> Callable[[], None]:
+        """Have `callback(token)` called when `token` is cancelled, also if that is for its time.
+
+        Returns a function that ends it.
+        """
+        bond = Bond(token, token.on_cancel(callback))
+        left = token.time_left()
+        if left is not None:
+            with self._engine.lock:
+                self._engine.scheduler.timers.add(self._engine.monotonic() + left, self._expire, bond)
+                happened = self._engine.decided()
+            self._engine.act(happened)
+        return bond.end
+
+    def _expire(self, bond: Bond, now: float) -> None:
+        self._engine.run_errand(bond.look, now)
+
+    def bind(self, key: object, token: CancelToken, callback: Callable[[CancelToken], object]) -> None:
+        """Follow a token until `unbind(key)`, or until the pool is over."""
+        self._ends[key] = self.follow(token, callback)
+
+    def unbind(self, key: object) -> None:
+        """Follow a token no more. Called outside the lock: the token may be of a class of the user's."""
+        end = self._ends.pop(key, None)
+        if end is not None:
+            end()
+
+    def unbind_all(self) -> None:
+        """Follow no token any more."""
+        for key in list(self._ends):
+            self.unbind(key)

@@ -1,0 +1,271 @@
+"""The way in: what lets a task into a pool, quickly or with care, and back into it once it was dead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from retrypool.checks import as_id
+from retrypool.errors import TaskNotFound
+from retrypool.events import TaskDispatched
+from retrypool.model.completion import Reporter
+from retrypool.model.settings import TaskSettings
+from retrypool.model.task import DeadTask, Record, Task
+from retrypool.threads.interrupt import shielded
+from retrypool.threads.keys import checked_key, without_storage
+from retrypool.threads.many import dispatch_batches
+from retrypool.threads.spinning import spin_while_held
+
+if TYPE_CHECKING:
+    from retrypool.threads.engine import Engine
+
+__all__ = ["Intake"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Intake(Generic[T, R]):
+    """Accepts the tasks of one pool."""
+
+    def __init__(self, engine: Engine[T, R]) -> None:
+        self._engine = engine
+
+    @shielded
+    def way_in(self, settings: TaskSettings) -> Callable[[Task[T, R]], None] | None:
+        """Return what lets a task with these settings arrive without a lock, if it may come that way.
+
+        One that asks for certain workers may as long as all that there are will do. A worker that comes
+        later, and may not take it, finds that out and files it.
+        """
+        engine = self._engine
+        if (
+            not settings.at_once
+            or settings.drain is not None
+            or engine.steps.in_step
+            or (settings.picky and engine.refusal(settings))
+        ):
+            return None
+        with engine.lock:
+            if settings.picky and not engine.scheduler.suits_all(settings.constraints):
+                return None
+            line = engine.injector.open_line(settings.priority)
+        if line is None or settings.plain:
+            return None if line is None else line.append
+
+        def arrive(task: Task[T, R]) -> None:
+            task._record = Record(task.id, settings.retry_plain)  # so that its worker looks whether it may
+            line.append(task)
+
+        return arrive
+
+    def entrance(
+        self,
+        settings: TaskSettings,
+        reporter: Reporter | None = None,
+        *,
+        key: Callable[[T], str] | None = None,
+        later: bool = False,
+    ) -> Callable[[T], Task[T, R]]:
+        """Return a function that dispatches with these settings, as quickly as that can be done.
+
+        `reporter` hears of the end of each of the tasks. With `later`, a task may be stored after it was
+        accepted, soon: for those who give it again if the process ends before.
+        """
+        engine, fleet = self._engine, self._engine.scheduler.fleet
+        if engine.journal is not None or key is not None:
+
+            def store(data: T) -> Task[T, R]:
+                name = None if key is None else checked_key("key", key(data))
+                return self.dispatch(data, settings, reporter, key=name, later=later)
+
+            return store
+        version = fleet.version
+        arrive = self.way_in(settings)
+        if arrive is None:
+            return partial(self.dispatch, settings=settings, reporter=reporter)
+        next_id, monotonic = engine.scheduler.backlog.next_seq, engine.monotonic
+        parked, picky = engine.parked, settings.picky
+
+        def dispatch(data: T) -> Task[T, R]:
+            # The steps of Pool.dispatch, in the same order.
+            if engine.guarded or (picky and fleet.version != version):
+                return self.dispatch(data, settings, reporter)
+            task: Task[T, R] = Task(next_id(), data, settings, engine, monotonic())
+            task._completion = reporter
+            arrive(task)
+            if engine.guarded:
+                self.look_again(task)
+            if parked and not engine.searching:
+                engine.wake_one()
+            return task
+
+        return dispatch
+
+    @shielded
+    def dispatch(
+        self,
+        data: T,
+        settings: TaskSettings,
+        reporter: Reporter | None = None,
+        *,
+        key: str | None = None,
+        later: bool = False,
+    ) -> Task[T, R]:
+        """Accept a task, the careful way. If the storage knows one of this key, return that."""
+        engine = self._engine
+        if key is None:
+            return self._dispatch(data, settings, reporter, None, later=later)
+        if engine.journal is None:
+            raise without_storage(key)
+        if refusal := engine.closing_refusal():
+            raise refusal
+        engine.steps.check("dispatch(key=)")
+        make = partial(self._dispatch, data, settings, reporter, key, later=later)
+        task, made = engine.journal.keys.find_or_make(key, data, settings, engine, make)
+        if reporter is not None and not made:
+            task.add_done_callback(reporter.report)
+        return task
+
+    def dispatch_all(self, items: Iterable[T], settings: TaskSettings) -> list[Task[T, R]]:
+        """Accept many tasks of the same settings."""
+        engine = self._engine
+        if engine.journal is None or engine.queue_limit is not None:
+            dispatch = self.entrance(settings)
+            return [dispatch(data) for data in items]
+        return dispatch_batches(engine, engine.journal, items, settings)
+
+    def _dispatch(
+        self, data: T, settings: TaskSettings, reporter: Reporter | None, key: str | None, *, later: bool
+    ) -> Task[T, R]:
+        engine = self._engine
+        if refusal := engine.refusal(settings):
+            raise refusal
+        if engine.steps.in_step:
+            return self._dispatch_late(data, settings, reporter)
+        queue_limit = engine.queue_limit
+        if queue_limit is not None:
+            queue_limit.reserve(settings)
+        now = engine.monotonic()
+        wall = 0.0 if settings.at is None else engine.clock.time()
+        task: Task[T, R] = Task(engine.scheduler.backlog.next_seq(), data, settings, engine, now)
+        task._completion = reporter if engine.kept is None else engine.kept.reporter(reporter)
+        try:
+            engine.scheduler.prepare(task)
+            if engine.journal is not None:
+                engine.journal.accept(task, key, later=later)
+            if engine.observers.wants_dispatched:
+                engine.observers.tell(TaskDispatched(now, task))
+        except BaseException:  # a cost function that raises, a Ctrl-C, a full disk
+            if queue_limit is not None:
+                queue_limit.give_back()
+            raise
+        if settings.drain is not None:
+            settings.drain._open_source(engine)
+        spin_while_held(engine.lock)
+        with engine.lock:
+            refusal = engine.refusal(settings)
+            if queue_limit is not None:
+                queue_limit.taken -= 1  # by the task itself from here on
+            if refusal is None:
+                if settings.drain is not None:
+                    engine.drains[id(settings.drain)] = settings.drain
+                if engine.kept is not None:
+                    engine.scheduler.dropped.append(engine.kept.add(task))
+                engine.scheduler.submit(task, now, wall)
+            happened = engine.decided()
+        engine.act(happened)
+        if refusal is not None:
+            if settings.drain is not None and id(settings.drain) not in engine.drains:
+                settings.drain._end_source(engine)
+            if engine.journal is not None:
+                engine.journal.take_back((task,))
+            raise refusal
+        if settings.cancel is not None:
+            engine.takeovers.obey(settings.cancel, task)
+        return task
+
+    def _dispatch_late(self, data: T, settings: TaskSettings, reporter: Reporter | None) -> Task[T, R]:
+        """Make a task that is accepted after the step that this thread is in the middle of."""
+        engine = self._engine
+        task: Task[T, R] = Task(
+            engine.scheduler.backlog.next_seq(), data, settings, engine, engine.monotonic()
+        )
+        task._completion = reporter if engine.kept is None else engine.kept.reporter(reporter)
+        engine.scheduler.prepare(task)
+        engine.steps.put_off(partial(self._accept_late, task))
+        return task
+
+    def _accept_late(self, task: Task[T, R]) -> None:
+        """Accept a task whose dispatch has returned already, or cancel it if the pool takes none any more."""
+        engine = self._engine
+        settings = task._settings
+        if settings.drain is not None:
+            settings.drain._open_source(engine)
+        with engine.lock:
+            now, wall = engine.monotonic(), engine.clock.time()
+            if refusal := engine.refusal(settings):
+                engine.scheduler.cancel(task, str(refusal), now)
+            else:
+                if settings.drain is not None:
+                    engine.drains[id(settings.drain)] = settings.drain
+                if engine.kept is not None:
+                    engine.scheduler.dropped.append(engine.kept.add(task))
+                engine.scheduler.submit(task, now, wall)
+            happened = engine.decided()
+        engine.act(happened)
+        if settings.cancel is not None:
+            engine.takeovers.obey(settings.cancel, task)
+
+    @shielded
+    def look_again(self, task: Task[T, R]) -> None:
+        """Take a task back that was appended while the pool ceased to take any, and say why.
+
+        If a worker has it already, or has tried it, it came in time.
+        """
+        engine = self._engine
+        with engine.lock:
+            refusal = engine.refusal()
+            if refusal is not None and (task.attempts or not engine.scheduler.withdraw(task)):
+                refusal = None
+            happened = engine.decided()
+        engine.act(happened)
+        if refusal is not None:
+            raise refusal
+
+    @shielded
+    def requeue(self, task_id: int) -> Task[T, R]:
+        """Give a dead task fresh attempts."""
+        engine = self._engine
+        engine.steps.check("requeue_dead_task()")
+        now = engine.monotonic()
+        id_ = as_id(task_id)
+        with engine.lock:
+            if refusal := engine.refusal():
+                raise refusal
+            found: DeadTask[T] | None = None if id_ is None else engine.scheduler.dead.pop(id_, None)
+        if found is None:
+            raise TaskNotFound(task_id, "among the dead tasks")
+        dead = found
+        # From here on the dead task is this call's own.
+        task: Task[T, R] = Task(dead.id, dead.data, dead.settings, engine, now)
+        try:
+            engine.scheduler.prepare(task)
+            if engine.journal is not None:
+                engine.journal.requeued(task)
+            if engine.observers.wants_dispatched:
+                engine.observers.tell(TaskDispatched(now, task))
+            with engine.lock:
+                if refusal := engine.refusal(dead.settings):
+                    raise refusal
+                if engine.kept is not None:
+                    engine.scheduler.dropped.append(engine.kept.add(task))
+                engine.scheduler.resurrect(task, dead, now, engine.clock.time())
+                happened = engine.decided()
+        except BaseException:
+            with engine.lock:
+                engine.scheduler.dead[dead.id] = dead
+            raise
+        engine.act(happened)
+        return task

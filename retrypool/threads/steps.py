@@ -1,0 +1,89 @@
+"""Calls at the wrong moment: in the middle of a step of ours, or by the last worker that could go on.
+
+A step is what a thread does with the pool's lock. The garbage collector may run meanwhile, and call what the
+user has written: a `__del__`, or the end of a generator that was not run to its end. It finds the lock
+open, as its thread has it. What it only looks at, it may see; what it wants to change is done after the step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from retrypool.callbacks import call_guarded
+from retrypool.errors import WrongThread
+from retrypool.model.context import slot_here
+from retrypool.model.slots import Slot
+from retrypool.model.task import Task
+
+if TYPE_CHECKING:
+    from retrypool.threads.engine import Engine
+
+__all__ = ["Steps"]
+
+
+class Steps:
+    """Knows whether this thread is in the middle of a step of one pool, and does what was put off."""
+
+    def __init__(self, engine: Engine[Any, Any]) -> None:
+        self._engine = engine
+        self._later: deque[Callable[[], object]] = deque()  # anybody appends; `finish` takes out
+
+    def __bool__(self) -> bool:
+        """Whether something was put off."""
+        return bool(self._later)
+
+    @property
+    def in_step(self) -> bool:
+        """Whether this thread is in the middle of a step."""
+        owned: bool = self._engine.lock._is_owned()  # type: ignore[attr-defined]
+        return owned
+
+    def put_off(self, change: Callable[[], object]) -> bool:
+        """If this thread is in the middle of a step, have `change()` called after it; return whether so."""
+        if not self.in_step:
+            return False
+        self._later.append(change)
+        return True
+
+    def check(self, call: str) -> None:
+        """Raise `WrongThread` in the middle of a step, for a call that can neither be made nor put off."""
+        if self.in_step:
+            raise WrongThread(call)
+
+    def wait_begins(self, task: Task[Any, Any], timeout: float | None) -> Slot | None:
+        """Raise `WrongThread` if this thread would wait for itself; return the slot it has here, if any.
+
+        So it would in the middle of a step, and if it is a worker's and all the others wait for tasks of this
+        pool too, without end. Who has been given a slot clears its `waits_for` after the wait.
+        """
+        self.check("waiting for a task")
+        slot = slot_here()
+        if slot is None or timeout is not None or slot not in self._engine.scheduler.fleet.slots:
+            return None
+        with self._engine.lock:
+            slot.waits_for = task
+            if any(self._may_go_on(other) for other in self._engine.scheduler.fleet):
+                return slot
+            slot.waits_for = None
+        raise WrongThread("waiting for a task of the same pool, as all its workers do,")
+
+    def _may_go_on(self, slot: Slot) -> bool:
+        """Return whether `slot` may come to take a task by itself, as far as can be seen. Under the lock."""
+        task = slot.waits_for
+        if task is None:
+            return self._engine.scheduler.fleet.present(slot) or not slot.idle
+        ends_by_itself = task._settings.deadline is not None
+        limited = any(ctx._expires < inf for ctx in self._engine.scheduler.running_at(slot))
+        return ends_by_itself or limited or task.done()
+
+    def finish(self) -> None:
+        """Do what was put off. Called outside the lock."""
+        while True:
+            try:
+                change = self._later.popleft()
+            except IndexError:
+                return
+            call_guarded("what was put off", change)

@@ -1,0 +1,203 @@
+"""Ending an attempt from outside its thread: because its time is up, or because it is not wanted any more.
+
+Whoever gets the context out of its slot's box owns the attempt from then on (see `outcome`), and takes it
+the same way: entered, its code told to stop, and its task's fate decided and carried out. Its thread finds
+the box empty when it comes back.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import ref
+
+from retrypool.errors import AttemptTimeout, RetryPoolError
+from retrypool.events import AttemptEnded
+from retrypool.model.cancel import CancelToken, reason_of
+from retrypool.model.context import Context
+from retrypool.model.slots import Slot
+from retrypool.model.task import Attempt, Task
+from retrypool.states import DeadReason, Outcome
+from retrypool.threads.interrupt import shielded
+from retrypool.threads.spinning import spin_while_held
+
+if TYPE_CHECKING:
+    from retrypool.threads.engine import Engine
+
+__all__ = ["Fate", "Takeovers"]
+
+Fate = Literal["retry", "drop", "dead"]
+"""What becomes of a task whose attempt is ended from outside."""
+
+
+class Takeovers:
+    """Ends attempts from outside. Called outside the pool's lock, but for what says otherwise."""
+
+    def __init__(self, engine: Engine[Any, Any]) -> None:
+        self._engine = engine
+        self._attempts = engine.attempts
+        self._scheduler = engine.scheduler
+        self._observers = engine.observers
+        self._monotonic = engine.clock.monotonic
+
+    def take_over(self, slot: Slot, ctx: Context) -> bool:
+        """Make an attempt one's own, unless its worker has just ended it. Called under the lock.
+
+        The slot is stuck from then on, until its thread comes back.
+        """
+        try:
+            slot.running.remove(ctx)  # atomic: the worker's pop gets it, or this
+        except ValueError:
+            return False
+        slot.stuck = ctx
+        self._scheduler.undecided += 1
+        return True
+
+    def _settled(self) -> None:
+        """Take notice that the fate of a task is decided whose attempt was taken over."""
+        engine = self._engine
+        spin_while_held(engine.lock)
+        with engine.lock:
+            self._scheduler.undecided -= 1
+            happened = engine.decided()
+        engine.act(happened)
+
+    def take_overdue(self, now: float) -> tuple[list[tuple[Slot, Context]], float]:
+        """Take over what is out of time; say when the next one will be. Called under the lock."""
+        overdue: list[tuple[Slot, Context]] = []
+        earliest = inf
+        for slot in self._scheduler.fleet:
+            for ctx in self._scheduler.running_at(slot):
+                if ctx._expires > now:
+                    earliest = min(earliest, ctx._expires)
+                elif self.take_over(slot, ctx):
+                    slot.timed_out += 1
+                    overdue.append((slot, ctx))
+        return overdue, earliest
+
+    def timed_out(self, slot: Slot, ctx: Context, now: float) -> None:
+        """Go on with an attempt that was taken over because its time was up."""
+        error = AttemptTimeout(*self._attempts.time_left(ctx._task, ctx._started))
+        try:
+            self._attempts.failed(slot, ctx, error, now, over=True)
+        finally:
+            self._settled()
+
+    def end(self, slot: Slot, ctx: Context, fate: Fate, reason: str, *, interrupt: bool = False) -> None:
+        """End an attempt that was taken over because somebody wants so, and decide its task's fate."""
+        self._attempts.deciding.add(ctx)
+        try:
+            self._end(slot, ctx, fate, reason, interrupt=interrupt)
+        finally:
+            self._attempts.deciding.discard(ctx)
+            self._settled()
+
+    def _end(self, slot: Slot, ctx: Context, fate: Fate, reason: str, *, interrupt: bool) -> None:
+        task = ctx._task
+        outcome = Outcome.WITHDRAWN if fate == "retry" else Outcome.CANCELLED
+        ended = self._monotonic()
+        attempt = Attempt(ctx.attempt, slot.id, slot.group.name, ctx._started, ended, outcome)
+        with self._engine.lock:
+            slot.lost[outcome._value_] += 1
+            self._scheduler.ended_early(task, attempt)
+        self.stop(slot, ctx, reason, interrupt=interrupt)
+        if self._observers.wants_ended:
+            self._observers.tell(AttemptEnded(attempt.ended, task, attempt))
+        if slot.attentive:
+            self._forget_probe(slot)
+        match fate:
+            case "retry":
+                if self._engine.journal is not None:
+                    self._engine.journal.failed(slot, task, 0.0)
+                self._attempts.put_back(task, 0.0)
+            case "drop":
+                self._attempts.cancel(task, reason)
+            case "dead":
+                errors = task.errors
+                error = errors[-1] if errors else RetryPoolError(reason)
+                self._attempts.bury(task, DeadReason.CALLBACK, error)
+        ctx._let_go()
+
+    def _forget_probe(self, slot: Slot) -> None:
+        """Take notice that an attempt that was a probe has shown nothing."""
+        engine = self._engine
+        with engine.lock:
+            self._scheduler.probe_not_made(slot, self._monotonic())
+            happened = engine.decided()
+        engine.act(happened)
+
+    def stop(self, slot: Slot, ctx: Context, reason: object, *, interrupt: bool) -> None:
+        """Tell the code that still runs that nobody waits for it.
+
+        Callbacks on its token are called here, and may want to cancel the task: so it has been entered
+        as being decided on before.
+        """
+        ctx._cancel(reason)
+        if interrupt:
+            slot.interrupt(ctx)
+        self._engine.expect_back(slot, ctx)
+
+    @shielded
+    def cancel_task(
+        self, task: Task[Any, Any], reason: str, *, interrupt: bool = False, patient: bool = True
+    ) -> bool:
+        """Cancel a task wherever it is; return False if it has ended, or does so just now.
+
+        Without patience also if somebody has it in hand, who may be the thread that calls this.
+        """
+        engine = self._engine
+        if engine.steps.put_off(
+            partial(self.cancel_task, task, reason, interrupt=interrupt, patient=False)
+        ):  # in the middle of a step
+            return False
+        while not task.done():
+            if engine.cancel_waiting(task, reason):
+                return True
+            slot = task._slot
+            if slot is not None and (ctx := self._take_over_from(slot, task)) is not None:
+                self.end(slot, ctx, "drop", reason, interrupt=interrupt)
+                return True
+            # Somebody else has the task in hand. If its attempt failed, its owner looks at `cancelled`
+            # after it has ceased to be deciding; else it has only a few steps to go.
+            record = task._record
+            if record is not None and record.deciding:
+                record.cancelled = True
+                if record.deciding:
+                    return True
+            if not patient:
+                return False
+            time.sleep(0)
+        return task.cancelled()
+
+    def _take_over_from(self, slot: Slot, task: Task[Any, Any]) -> Context | None:
+        ctx: Context
+        with self._engine.lock:
+            for ctx in self._scheduler.running_at(slot):
+                if ctx._task is task and self.take_over(slot, ctx):
+                    return ctx
+        return None
+
+    def obey(self, token: CancelToken, task: Task[Any, Any]) -> None:
+        """Cancel `task` when `token` is cancelled."""
+        known = ref(task)
+
+        def cancel(token: CancelToken) -> None:
+            if (task := known()) is not None:
+                self.cancel_task(task, reason_of(token))
+
+        end = self._engine.bonds.follow(token, cancel)
+        task.add_done_callback(lambda _: end())
+
+    def came_back(self, slot: Slot, *, unfit: bool = False) -> None:
+        """Take a worker back whose attempt had been taken over, as it is or to be made anew."""
+        engine = self._engine
+        spin_while_held(engine.lock)
+        with engine.lock:
+            slot.stuck = None
+            slot.given_up = False
+            if unfit:
+                self._scheduler.fleet.make_unfit(slot)
+            happened = engine.decided()
+        engine.act(happened)
