@@ -43,9 +43,6 @@ ON_FIRST_USE: set[tuple[str, str]] = set()
 # Pairs that still import each other. None may be added.
 CIRCLES = {
     frozenset(("retrypool.pool", "retrypool.threads.lifecycle")),
-    frozenset(("retrypool.threads.engine", "retrypool.threads.outcome")),
-    frozenset(("retrypool.threads.engine", "retrypool.threads.queue_limit")),
-    frozenset(("retrypool.threads.engine", "retrypool.threads.watchdog")),
     frozenset(("retrypool.policy.retry", "retrypool.policy.delays")),
     frozenset(("retrypool.policy.retry", "retrypool.model.task")),
 }

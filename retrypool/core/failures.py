@@ -36,7 +36,8 @@ _CHARGEABLE = (Scope.TASK, Scope.OUTAGE, Scope.GROUP)
 
 def speaks_of_network(error: BaseException) -> bool:
     """Return whether an error may come from an outage behind all groups."""
-    return isinstance(error, OSError) and not isinstance(error, _OF_ONE_ITEM)
+    kind = type(error)  # by its type: it may do anything when it is asked for its class
+    return issubclass(kind, OSError) and not issubclass(kind, _OF_ONE_ITEM)
 
 
 class Failures:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from retrypool.model.cancel import CancelToken
-
-if TYPE_CHECKING:
-    from retrypool.threads.engine import Engine
+from retrypool.threads.works import Works
 
 __all__ = ["Bonds"]
 
@@ -43,7 +40,7 @@ class Bonds:
     """The tokens that one pool follows."""
 
     # _ends: anybody, one atomic step at a time.
-    def __init__(self, engine: Engine[Any, Any]) -> None:
+    def __init__(self, engine: Works) -> None:
         self._engine = engine
         self._ends: dict[object, Callable[[], None]] = {}  # how that ends, by what `bind` was told
 

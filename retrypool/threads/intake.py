@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from retrypool.checks import as_id
 from retrypool.errors import TaskNotFound
@@ -16,9 +16,7 @@ from retrypool.threads.interrupt import shielded
 from retrypool.threads.keys import checked_key, without_storage
 from retrypool.threads.many import dispatch_batches
 from retrypool.threads.spinning import spin_while_held
-
-if TYPE_CHECKING:
-    from retrypool.threads.engine import Engine
+from retrypool.threads.works import Works
 
 __all__ = ["Intake"]
 
@@ -29,7 +27,7 @@ R = TypeVar("R")
 class Intake(Generic[T, R]):
     """Accepts the tasks of one pool."""
 
-    def __init__(self, engine: Engine[T, R]) -> None:
+    def __init__(self, engine: Works) -> None:
         self._engine = engine
 
     @shielded
@@ -123,6 +121,7 @@ class Intake(Generic[T, R]):
             raise refusal
         engine.steps.check("dispatch(key=)")
         make = partial(self._dispatch, data, settings, reporter, key, later=later)
+        task: Task[T, R]
         task, made = engine.journal.keys.find_or_make(key, data, settings, engine, make)
         if reporter is not None and not made:
             task.add_done_callback(reporter.report)

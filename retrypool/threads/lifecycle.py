@@ -219,7 +219,7 @@ def force_close(pool: Pool[T, R], reason: str = CLOSED_BY_FORCE) -> Cancelled[T,
     _over(pool)
     takeovers = engine.takeovers
     with engine.lock:
-        scheduler.over = True  # before the rest: what is in somebody's hands now is cancelled later
+        scheduler.over = True  # H12, before the rest: what is in somebody's hands now is cancelled later
         queued: list[Task[T, R]] = scheduler.cancel_waiting(reason, engine.monotonic())
         taken = [
             (runner.slot, ctx)

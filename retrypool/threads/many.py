@@ -5,24 +5,19 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from retrypool.checks import as_id
-from retrypool.errors import RetryPoolError, TaskNotFound
-from retrypool.events import Event, TaskDispatched
+from retrypool.errors import TaskNotFound
+from retrypool.events import TaskDispatched
 from retrypool.model.task import DeadTask, Task
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.restoring import restore
+from retrypool.threads.works import Works
 
 if TYPE_CHECKING:
-    import threading
-
-    from retrypool.clock import Clock
-    from retrypool.core.scheduler import Scheduler
     from retrypool.model.settings import TaskSettings
     from retrypool.threads.journal import Journal
-    from retrypool.threads.kept import Kept
-    from retrypool.threads.observers import Observers
 
 __all__ = ["dispatch_batches", "pull_dead", "restore_all"]
 
@@ -30,35 +25,6 @@ log = logging.getLogger("retrypool")
 
 AT_ONCE = 2000
 """How many tasks go into the storage in one commit; the workers begin with them then."""
-
-
-class Works(Protocol):
-    """What is needed of an engine."""
-
-    # As properties: what is only read.
-    @property
-    def name(self) -> str: ...
-    @property
-    def clock(self) -> Clock: ...
-    @property
-    def identity(self) -> str: ...
-    @property
-    def lock(self) -> threading.RLock: ...
-    @property
-    def scheduler(self) -> Scheduler: ...
-    @property
-    def observers(self) -> Observers[Any, Any]: ...
-    @property
-    def kept(self) -> Kept | None: ...
-    @property
-    def journal(self) -> Journal | None: ...
-    def refusal(self, settings: TaskSettings | None = None) -> RetryPoolError | None: ...
-    def decided(self) -> list[Event]: ...
-    def act(self, happened: list[Event]) -> None: ...
-    def cancel_waiting(self, task: Task[Any, Any], reason: str = ...) -> bool: ...
-    def settle(self, slot: Any, ctx: Any, actual: float) -> None: ...
-    def stand_by(self) -> None: ...
-    def wait_begins(self, task: Task[Any, Any], timeout: float | None) -> Any: ...
 
 
 def dispatch_batches(

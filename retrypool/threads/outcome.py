@@ -8,7 +8,7 @@ Only the owner goes on from there, so each attempt ends once, and its task has o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retrypool.callbacks import log_broken, shown
 from retrypool.ctrl_c import is_ctrl_c
@@ -25,9 +25,7 @@ from retrypool.policy.retry_after import parse_retry_after
 from retrypool.states import DeadReason, TaskState
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.spinning import spin_while_held
-
-if TYPE_CHECKING:
-    from retrypool.threads.engine import Engine
+from retrypool.threads.works import Works
 
 __all__ = ["Attempts"]
 
@@ -35,7 +33,7 @@ __all__ = ["Attempts"]
 class Attempts:
     """What can become of an attempt. Called outside the pool's lock, but for what says otherwise."""
 
-    def __init__(self, engine: Engine[Any, Any]) -> None:
+    def __init__(self, engine: Works) -> None:
         self._engine = engine
         self._scheduler = engine.scheduler
         self._observers = engine.observers

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
 
 from retrypool.ctrl_c import STRETCH
 from retrypool.errors import QueueFull
+from retrypool.model.settings import TaskSettings
 from retrypool.threads.parker import Bell
-
-if TYPE_CHECKING:
-    from retrypool.model.settings import TaskSettings
-    from retrypool.threads.engine import Engine
+from retrypool.threads.works import Works
 
 __all__ = ["QueueLimit"]
 
@@ -25,7 +22,7 @@ class QueueLimit:
     """
 
     # All of it under the engine's lock.
-    def __init__(self, engine: Engine[Any, Any], limit: int, *, patient: bool) -> None:
+    def __init__(self, engine: Works, limit: int, *, patient: bool) -> None:
         self._engine = engine
         self._limit = limit
         self._patient = patient  # whether a dispatcher that says nothing waits

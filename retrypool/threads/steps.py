@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retrypool.callbacks import call_guarded
 from retrypool.errors import WrongThread
 from retrypool.model.context import slot_here
 from retrypool.model.slots import Slot
 from retrypool.model.task import Task
-
-if TYPE_CHECKING:
-    from retrypool.threads.engine import Engine
+from retrypool.threads.works import Works
 
 __all__ = ["Steps"]
 
@@ -27,7 +25,7 @@ __all__ = ["Steps"]
 class Steps:
     """Knows whether this thread is in the middle of a step of one pool, and does what was put off."""
 
-    def __init__(self, engine: Engine[Any, Any]) -> None:
+    def __init__(self, engine: Works) -> None:
         self._engine = engine
         self._later: deque[Callable[[], object]] = deque()  # anybody appends; `finish` takes out
 

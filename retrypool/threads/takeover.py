@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from weakref import ref
 
 from retrypool.errors import AttemptTimeout, RetryPoolError
@@ -22,9 +22,7 @@ from retrypool.model.task import Attempt, Task
 from retrypool.states import DeadReason, Outcome
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.spinning import spin_while_held
-
-if TYPE_CHECKING:
-    from retrypool.threads.engine import Engine
+from retrypool.threads.works import Works
 
 __all__ = ["Fate", "Takeovers"]
 
@@ -35,7 +33,7 @@ Fate = Literal["retry", "drop", "dead"]
 class Takeovers:
     """Ends attempts from outside. Called outside the pool's lock, but for what says otherwise."""
 
-    def __init__(self, engine: Engine[Any, Any]) -> None:
+    def __init__(self, engine: Works) -> None:
         self._engine = engine
         self._attempts = engine.attempts
         self._scheduler = engine.scheduler

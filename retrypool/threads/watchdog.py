@@ -6,15 +6,12 @@ import logging
 import threading
 import time
 from math import inf
-from typing import TYPE_CHECKING, Any
 
 from retrypool.callbacks import log_broken
 from retrypool.clock import SystemClock
 from retrypool.ctrl_c import is_ctrl_c, join
 from retrypool.threads.parker import Parker
-
-if TYPE_CHECKING:
-    from retrypool.threads.engine import Engine
+from retrypool.threads.works import Works
 
 __all__ = ["Watchdog"]
 
@@ -31,7 +28,7 @@ class Watchdog:
     whoever arms something enters it before reading `wakes_at`.
     """
 
-    def __init__(self, engine: Engine[Any, Any]) -> None:
+    def __init__(self, engine: Works) -> None:
         self._engine = engine
         self._parker = Parker(engine.clock)
         self._thread: threading.Thread | None = None
@@ -163,6 +160,7 @@ class Watchdog:
         with engine.lock:
             now = engine.monotonic()
             engine.scheduler.advance(now, engine.clock.time())
+            expiry: float
             overdue, expiry = engine.takeovers.take_overdue(now)
             wakeup = engine.scheduler.next_wakeup()
             engine.settle_waiters()

@@ -13,13 +13,13 @@ def test_task_appended_while_the_pool_closes_is_refused_or_run(stage: Any, hooks
     pool = stage.pool([ran.append])
     stage.until(lambda: pool._engine.scheduler.fleet.parked)
     late = stage.gate()
-    settings, append = pool._settled
+    settings, append, version = pool._settled
 
     def append_late(task: "Task[Any, Any]") -> None:
         late.hold()
         append(task)
 
-    pool._settled = (settings, append_late)
+    pool._settled = (settings, append_late, version)
     dispatching = stage.start(pool.dispatch, "x")
     late.wait_until_reached()
     pool.close(timeout=stage.within)
