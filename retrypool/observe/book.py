@@ -196,7 +196,7 @@ class Book:
         if len(self.workers) < WORKERS:
             self.add_worker(worker_id, f"worker-{worker_id}", "", 1, at)
             return self.workers[worker_id]
-        return self.workers.setdefault(OTHERS, WorkerSeen(OTHERS, "others", "", 0, added=at))
+        return self.workers.setdefault(OTHERS, WorkerSeen(OTHERS, "others", "", 1, added=at))
 
     def _shared(self, bar: Bar) -> Bar:
         """Return the bar with the text of an error that others have already."""

@@ -48,6 +48,19 @@ def test_bundles_keep_counts_and_order_and_running_time(attempts: list[tuple[flo
     assert all(a.end <= b.start + 1e-9 for a, b in zip(lane.bars, lane.bars[1:], strict=False))
 
 
+@given(st.lists(st.tuples(st.integers(0, 5), st.floats(0, 0.5), st.floats(0.001, 5)), max_size=400))
+def test_lanes_share_the_room(attempts: list[tuple[int, float, float]]) -> None:
+    lanes, now = Lanes(60), [0.0] * 6
+    for worker_id in range(6):
+        lanes.open(worker_id, f"token-{worker_id}", "group")
+    for worker_id, pause, length in attempts:
+        start = now[worker_id] + pause
+        now[worker_id] = start + length
+        lanes.add(worker_id, bar(start, start + length))
+    assert sum(len(lane.bars) for lane in lanes) <= 60
+    assert sum(each.calls for lane in lanes for each in lane.bars) == len(attempts)
+
+
 def test_long_attempts_survive_among_short_ones() -> None:
     lanes = Lanes(100)
     lanes.open(1, "token", "group")

@@ -17,6 +17,7 @@ from retrypool import (
     Unrecoverable,
     WorkerSpec,
 )
+from retrypool.observe import book
 from retrypool.observe.recording import Recording
 from retrypool.testing import ManualPool
 
@@ -360,6 +361,24 @@ def test_worker_that_cannot_start_is_in_the_report(stage: Any) -> None:
         ("device-1", "OSError: no such device")
     ]
     assert "device-1 could not be started: OSError: no such device." in report.advice
+
+
+def test_workers_beyond_the_limit_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(book, "WORKERS", 3)
+    scripts: Any = {f"w{n}": takes(1.0) for n in range(5)}
+    pool = played(scripts)
+    with Recorder(pool) as run:
+        pool.dispatch_many(range(10))
+        play(pool, scripts)
+    report = run.report()
+    assert {worker.name: worker.calls for worker in report.workers} == {
+        "w0": 2,
+        "w1": 2,
+        "w2": 2,
+        "others": 4,
+    }
+    assert report.succeeded == 10
+    assert report.note == "4 attempts are counted and not shown: there are too many workers."
 
 
 def test_recorder_is_used_once() -> None:
