@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import threading
 import time
@@ -11,6 +10,8 @@ import uuid
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import Future
 from typing import Any
+
+from distributed import Actor
 
 from retrypool.remote.engine import EngineClosed, Place
 from retrypool.remote.host import Host
@@ -107,24 +108,45 @@ class DaskEngine:
             resources=self._resources,
         )
         try:
-            actor = await client.gather(future, asynchronous=True)
+            await _ended(future)
+            # Not with `gather`, which asks all workers that are to be gathered from at once, and so waits for
+            # those that are gone.
+            holders = await client.scheduler.who_has(keys=[future.key])
+            address = holders[future.key][0]
         except BaseException:
             future.release()
             raise
-        # An actor belongs to the client that is current where it is unpickled, which may be another one.
+        # An actor belongs to the client that is current where it is made, which may be another one.
         with client.as_current():
-            return DaskPlace(self, client, copy.copy(actor), future)
+            return DaskPlace(self, client, Actor(Host, address, future.key), future, address)
+
+
+async def _ended(future: Any) -> None:
+    """Wait for a future of Dask's, in the loop; raise its error. Does not fetch its result."""
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+
+    def tell(_: Any) -> None:  # in a thread
+        error = future.exception() if future.status == "error" else None
+        if future.status == "cancelled":
+            error = ConnectionError("the scheduler is gone")
+        loop.call_soon_threadsafe(ended.set_result, error)
+
+    future.add_done_callback(tell)
+    error = await ended
+    if error is not None:
+        raise error
 
 
 class DaskPlace:
     """An actor."""
 
-    def __init__(self, engine: DaskEngine, client: Any, actor: Any, future: Any) -> None:
+    def __init__(self, engine: DaskEngine, client: Any, actor: Any, future: Any, address: str) -> None:
         self._engine = engine
         self._client = client
         self._actor = actor
         self._future = future
-        self._address: str = actor._address
+        self._address = address
         self._since = time.monotonic()
 
     def ask(self, method: str, *args: object, **kwargs: object) -> Future[Any]:
@@ -134,7 +156,7 @@ class DaskPlace:
     async def _ask(self, method: str, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         return await getattr(self._actor, method)(*args, **kwargs)
 
-    def lost(self) -> str | None:
+    def lost(self, *, started: bool = True) -> str | None:  # noqa: ARG002 - the actor has been made
         """Look at what the scheduler says: the line to a process that was stopped just stays silent."""
         status = self._future.status
         if status not in ("finished", "pending"):

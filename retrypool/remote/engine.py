@@ -35,8 +35,11 @@ class Place(Protocol):
         """Call a method of the `Host`. Does not block. What the future raises, the engine has raised."""
         ...
 
-    def lost(self) -> str | None:
-        """Say why no answer can come any more, if that is so. Asked about once a second; does not block."""
+    def lost(self, *, started: bool = True) -> str | None:
+        """Say why no answer can come any more, if that is so. Asked about once a second; does not block.
+
+        Unless the hand has `started`, silence says nothing: the process may not be there yet.
+        """
         ...
 
     def leave(self, *, lost: bool) -> None:
@@ -84,11 +87,16 @@ class Recipe(Generic[A, T, R]):
         self._failures = 0  # to make it, in a row
         self._not_before = 0.0
 
-    def wait_for_turn(self, ctx: Context) -> None:
-        """Wait until it may be made again, or raise if the attempt is over before."""
+    def wait_for_turn(self, ctx: Context, until: float) -> bool:
+        """Wait until it may be made again; return False if that is not before `until`.
+
+        Raises if the attempt is over before.
+        """
         pause = self._not_before - time.monotonic()
+        left = until - time.monotonic()
         if pause > 0:
-            ctx.sleep(pause)
+            ctx.sleep(max(0.0, min(pause, left)))
+        return pause <= left
 
     def made(self, well: bool) -> None:
         """Take note of how it went."""

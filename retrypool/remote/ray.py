@@ -123,7 +123,7 @@ class RayPlace:
         run = process.run_beside if method in ("tell", "ping") else process.run
         return run.remote(method, *args, **kwargs)
 
-    def lost(self) -> str | None:
+    def lost(self, *, started: bool = True) -> str | None:
         """Ping the process: Ray does not notice one that was stopped."""
         now = time.monotonic()
         ping = self._ping
@@ -131,7 +131,7 @@ class RayPlace:
             self._ping, self._pinged = self.ask("ping"), now
             return None
         if not ping.done():
-            silent = now - self._pinged
+            silent = now - self._pinged if started else 0.0
             return f"its process was silent for {silent:.0f} s" if silent > self._engine.silence else None
         error = ping.exception()
         return None if error is None else f"{type(error).__name__}: {error}"

@@ -21,6 +21,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from math import inf
 from typing import Any, Generic, TypeVar
 
 from retrypool.errors import Interrupted, Unrecoverable, WorkerFault, WorkerLost
@@ -104,27 +105,35 @@ class RemoteWorker(Generic[T, R]):
     # -- made --------------------------------------------------------------------------------------
 
     def _begin(self, ctx: Context) -> Place:
-        """Make the far worker, or go on with that."""
+        """Make the far worker, or go on with that, for as long as the attempt allows."""
+        remaining = ctx.remaining
+        # So that there is time left to say whose fault it is: a timeout would be the task's.
+        until = inf if remaining is None else time.monotonic() + 0.9 * remaining
+        try:
+            return self._make(ctx, until)
+        except _Over:
+            ctx.check()
+            raise WorkerFault(WorkerLost(self._recipe.name, None, "it is still being made")) from None
+
+    def _make(self, ctx: Context, until: float) -> Place:
         recipe = self._recipe
         if self._placing is None and self._place is None:
-            recipe.wait_for_turn(ctx)
+            if not recipe.wait_for_turn(ctx, until):
+                raise _Over
             self._until = time.monotonic() + recipe.limits.start
         try:
             place = self._place
             if place is None:
                 if self._placing is None:
                     self._placing = recipe.engine.place()
-                self._wait_for_start(ctx, self._placing)
+                self._wait_for_start(ctx, self._placing, until)
                 place = self._place = self._placing.result()
                 self._placing = None
             if self._starting is None:
                 self._starting = place.ask("start", self._hand, WIRE, PYTHON, recipe.packed)
-            self._wait_for_start(ctx, self._starting)
+            self._wait_for_start(ctx, self._starting, until)
             answer = load(self._starting.result())
-        except _Over:
-            ctx.check()
-            raise  # never: the attempt is over
-        except Interrupted:
+        except (_Over, Interrupted):
             raise
         except EngineClosed as closed:
             self._leave(lost=True)
@@ -144,14 +153,14 @@ class RemoteWorker(Generic[T, R]):
         ctx._slot.where = answer.host
         return place
 
-    def _wait_for_start(self, ctx: Context, future: Future[Any]) -> None:
-        if not self._wait(ctx, future, self._late):
+    def _wait_for_start(self, ctx: Context, future: Future[Any], until: float) -> None:
+        if not self._wait(ctx, future, self._late, until):
             raise _Over
 
     def _late(self) -> str | None:
-        if time.monotonic() < self._until:
-            return None
-        return f"it was not there after {self._recipe.limits.start:g} s"
+        if time.monotonic() >= self._until:
+            return f"it was not there after {self._recipe.limits.start:g} s"
+        return None if self._place is None else self._place.lost(started=False)
 
     # -- called ------------------------------------------------------------------------------------
 
@@ -178,8 +187,10 @@ class RemoteWorker(Generic[T, R]):
             what = f"the data or the options of task {ctx.task_id} can't be sent to another process"
             raise Unrecoverable(f"{what}: {_said(error)}") from error
 
-    def _wait(self, ctx: Context, future: Future[Any], lost: Callable[[], str | None]) -> bool:
-        """Wait for an answer; return False if the attempt is over before. Raises `_Gone`."""
+    def _wait(
+        self, ctx: Context, future: Future[Any], lost: Callable[[], str | None], until: float = inf
+    ) -> bool:
+        """Wait for an answer; return False if the attempt is over before, or it is late. Raises `_Gone`."""
         if future.done():
             return True
         called = threading.Lock()
@@ -193,9 +204,10 @@ class RemoteWorker(Generic[T, R]):
         forget = ctx.token.on_cancel(call)
         try:
             while not future.done():
-                if ctx.cancelled:
+                left = until - time.monotonic()
+                if ctx.cancelled or left <= 0:
                     return False
-                if not called.acquire(timeout=BEAT) and not future.done() and (why := lost()):
+                if not called.acquire(timeout=min(BEAT, left)) and not future.done() and (why := lost()):
                     raise _Gone(why)
         finally:
             forget()
@@ -300,11 +312,14 @@ class _Gone(Exception):
 
 
 class _Over(Exception):
-    """The attempt is over."""
+    """The attempt is over, or as good as over."""
 
 
 def _said(error: BaseException) -> str:
-    return str(error) if isinstance(error, _Gone) else f"{type(error).__name__}: {error}"
+    """Return what an error says, without the pages that some engines add."""
+    text = str(error) if isinstance(error, _Gone) else f"{type(error).__name__}: {error}"
+    first, *others = text.strip().splitlines()
+    return first[:300] if len(first) > 300 or not others else f"{first} [...]"
 
 
 def _found(told: Future[Any]) -> bool:

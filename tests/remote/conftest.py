@@ -63,7 +63,7 @@ class LoopPlace:
             return broken
         return asyncio.run_coroutine_threadsafe(getattr(self.host, method)(*args, **kwargs), self._loop)
 
-    def lost(self) -> str | None:
+    def lost(self, *, started: bool = True) -> str | None:
         return self.why
 
     def leave(self, *, lost: bool) -> None:

@@ -12,6 +12,7 @@ from retrypool import InvalidType, MissingExtra, Outcome, Pool, RetryPolicy, Wor
 from retrypool.remote import worker as remote
 from retrypool.remote.engine import EngineClosed
 from retrypool.remote.host import Host
+from retrypool.testing import FakeClock
 
 from .conftest import LoopCluster
 from .test_remote_workers import caller, echo, wait_for
@@ -109,8 +110,11 @@ def test_start_that_outlasts_an_attempt_goes_on_for_the_next(loop_cluster: LoopC
         return asked[-1]
 
     loop_cluster.place_now = place
-    with Pool(loop_cluster.workers(echo(), "a"), retry=RetryPolicy(attempts=1)) as pool:
-        assert pool.dispatch(1, timeout=0.05).exception(20) is not None
+    # On a clock that stands still no attempt is over, however slow this machine is.
+    with Pool(loop_cluster.workers(echo(), "a"), retry=RetryPolicy(attempts=1), clock=FakeClock()) as pool:
+        error = pool.dispatch(1, timeout=0.1).exception(20)
+        assert isinstance(error, WorkerFault)  # a timeout would be the task's fault
+        assert "still being made" in str(error)
         asked[0].set_result(loop_cluster._place().result())
         assert pool.dispatch(2).result(20) == ("a", 2)
     assert len(asked) == 1
