@@ -11,8 +11,6 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from distributed import Actor
-
 from retrypool.remote.engine import EngineClosed, Place
 from retrypool.remote.host import Host
 
@@ -118,6 +116,8 @@ class DaskEngine:
             raise
         # An actor belongs to the client that is current where it is made, which may be another one.
         with client.as_current():
+            from distributed import Actor  # here, where the engine is known to be there
+
             return DaskPlace(self, client, Actor(Host, address, future.key), future, address)
 
 
