@@ -48,7 +48,7 @@ def advice(facts: Facts) -> list[str]:
 
 def percent(share: float) -> str:
     """Return a share as people write it."""
-    return f"{share:.0%}" if share >= 0.01 or not share else "less than 1%"
+    return f"{share:.0%}" if share >= 0.01 or not share else "<1%"
 
 
 def _of_makespan(facts: Facts, seconds: float) -> str:

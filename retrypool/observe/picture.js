@@ -76,6 +76,14 @@ function clock(moment, step) {
 
 const words = (outcome) => outcome.replace("_", " ");
 
+const sizeOf = (bundle) => bundle.counts.reduce((sum, [, count]) => sum + count, 0);
+
+// A number that has room beside an axis.
+function brief(value) {
+  const [scale, unit] = value >= 1e6 ? [1e6, "M"] : value >= 1e4 ? [1e3, "k"] : [1, ""];
+  return `${+(value / scale).toPrecision(3)}${unit}`;
+}
+
 function element(tag, text, className) {
   const made = document.createElement(tag);
   if (text !== undefined) made.textContent = text;
@@ -241,8 +249,10 @@ function drawBars(c, from, to, y, height, inner, start, end) {
     c.globalAlpha = state.task && bars.task[i] !== state.task ? 0.35 : 1;
     if (split) {
       let top = y;
-      const total = split.reduce((sum, [, count]) => sum + count, 0);
-      for (const [kind, count] of split) {
+      const total = sizeOf(split);
+      // The paler, the more of its time nothing ran.
+      c.globalAlpha *= 0.35 + 0.65 * split.share;
+      for (const [kind, count] of split.counts) {
         const share = (height * count) / total;
         c.fillStyle = colours[outcomes[kind]];
         c.fillRect(left, top, width - gap, share);
@@ -446,7 +456,7 @@ function drawCurve(id, title, names, palette, least, mean) {
     c.moveTo(GUTTER, y);
     c.lineTo(width - RIGHT, y);
     c.stroke();
-    if (level) c.fillText(String(+level.toPrecision(3)), GUTTER - 7, Math.max(y, 7));
+    if (level) c.fillText(brief(level), GUTTER - 7, Math.max(y, 7));
   }
   c.textAlign = "left";
   c.save();
@@ -515,9 +525,9 @@ function describe({ row, i, moment }) {
     const name = run.outcomes[bars.outcome[i]], split = bars.bundles[i];
     const title = element("b"), dot = element("span", undefined, "dot");
     dot.style.background = `var(--${name})`;
-    title.append(dot, split ? `${split.reduce((sum, [, count]) => sum + count, 0)} short attempts` : `${words(name)}: task ${bars.task[i]}`);
+    title.append(dot, split ? `${sizeOf(split)} short attempts` : `${words(name)}: task ${bars.task[i]}`);
     lines.push(title);
-    if (split) lines.push(element("div", split.map(([kind, count]) => `${count} ${words(run.outcomes[kind])}`).join(", ")));
+    if (split) lines.push(element("div", split.counts.map(([kind, count]) => `${count} ${words(run.outcomes[kind])}`).join(", ") + `, running ${Math.max(1, Math.round(100 * split.share))}% of the time`));
     else lines.push(element("div", run.labels[bars.label[i]]));
     if (bars.error[i]) lines.push(element("div", run.errors[bars.error[i]]));
     const which = split ? "" : `attempt ${bars.number[i]} on `;

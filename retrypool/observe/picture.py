@@ -158,7 +158,9 @@ def _columns(recording: Recording, lanes: Sequence[Lane]) -> dict[str, Json]:
         for bar in lane.bars:
             start = round((bar.start - recording.begin) * 1e6)
             if bar.outcomes:
-                bundles[str(len(columns["start"]))] = [[numbers[each], count] for each, count in bar.outcomes]
+                counts = [[numbers[each], count] for each, count in bar.outcomes]
+                share = min(bar.busy / (bar.end - bar.start), 1.0) if bar.end > bar.start else 1.0
+                bundles[str(len(columns["start"]))] = {"counts": counts, "share": round(share, 3)}
             add["start"](start - before)
             add["length"](round((bar.end - recording.begin) * 1e6) - start)
             add["outcome"](numbers[bar.outcome])

@@ -56,5 +56,5 @@ def duration(seconds: float) -> str:
         if seconds >= least:
             unit, length = longer, its_length
     value = seconds / length
-    decimals = 0 if value >= 9.95 else 1 if value >= 0.95 else 2
-    return f"{value:.{decimals}f} {unit}"
+    number = f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.95 else f"{value:.1g}"
+    return f"{number} {unit}"
