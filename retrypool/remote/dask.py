@@ -96,6 +96,8 @@ class DaskEngine:
             log.warning("no Dask client could be made; it is tried again", exc_info=True)
 
     async def _place(self, client: Any) -> Place:
+        from distributed import Actor  # on first use: it is there if somebody has made a client
+
         allowed = self.view.without_the_silent(self._workers)
         future = client.submit(
             Host,
