@@ -43,7 +43,13 @@ def log_broken(message: str, *args: object) -> None:
     except BaseException as error:  # it raises also while it is shown, in a formatter or a handler
         if is_ctrl_c(error):
             raise
-        log.error(message, *args)
+        try:
+            log.error(message, *args)
+        except (
+            BaseException
+        ) as again:  # a handler of the user's that always raises: nobody is left to be told
+            if is_ctrl_c(again):
+                raise
 
 
 def shown(value: object) -> str:

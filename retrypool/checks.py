@@ -147,8 +147,8 @@ def unknown_option(option: str, known: Iterable[str]) -> InvalidType:
 
     names = tuple(known)
     meant = next(iter(difflib.get_close_matches(option, names, n=1)), None)
-    hint = "" if meant is None else f". Did you mean {meant!r}?"
-    return InvalidType("an option", option, f"one of: {', '.join(names)}{hint}")
+    hint = "" if meant is None else f"another. Did you mean {meant!r}? It is "
+    return InvalidType("an option", option, f"{hint}one of: {', '.join(names)}")
 
 
 def exact(value: T) -> T:

@@ -35,8 +35,19 @@ __all__ = ["Pool"]
 T = TypeVar("T", default=Any)
 R = TypeVar("R", default=Any)
 
-_USUAL: Any = object()
-"""Stands for a default that is made when it is needed."""
+
+class _Default:
+    """Stands for a default whose module is imported with the first pool. Shown as what it stands for."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+_HEALTH: Any = _Default("HealthPolicy()")
+_WHOLE: Any = _Default("<the whole pool>")
 
 _pool_number = itertools.count(1).__next__
 
@@ -109,7 +120,7 @@ class Pool(Generic[T, R]):
         on_dead: Callable[[DeadTask[T]], object] | None = None,
         listeners: Iterable[Listening] = (),
         blame: BlameOption = None,
-        health: HealthPolicy | None = _USUAL,
+        health: HealthPolicy | None = _HEALTH,
         rate: RateOption = None,
         retry_budget: Budget | None = None,
         affinity_wait: Duration = 5.0,
@@ -152,7 +163,7 @@ class Pool(Generic[T, R]):
         flag("wait_for_workers", wait_for_workers)
         if cancel is not None and not isinstance(cancel, CancelToken):
             raise InvalidType("cancel", cancel, "a CancelToken")
-        if health is _USUAL:
+        if health is _HEALTH:
             health = HealthPolicy()
         if health is not None and not isinstance(health, HealthPolicy):
             raise InvalidType("health", health, "a HealthPolicy, or None for no ejections")
@@ -387,7 +398,7 @@ class Pool(Generic[T, R]):
         """
         return self._lookup.status(task)
 
-    def explain(self, task: AnyTask = _USUAL) -> str:
+    def explain(self, task: AnyTask = _WHOLE) -> str:
         """Return one sentence on why a task waits, for whom and until when; or what else it does.
 
         Takes a task or its id, and costs what `status` does. Without one: some sentences on what the whole
@@ -402,7 +413,7 @@ class Pool(Generic[T, R]):
         >>> pool.explain()
         '1 task waits, no task runs. The pool is paused, until it is resumed.'
         """
-        return self._lookup.explain(Whole.POOL if task is _USUAL else task)
+        return self._lookup.explain(Whole.POOL if task is _WHOLE else task)
 
     def task(self, task_id: int) -> Task[T, R]:
         """Return the task of this id: one that has not ended, or one that is kept (`keep_results=`).

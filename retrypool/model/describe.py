@@ -22,12 +22,12 @@ _MARK = "retrypool: "
 
 
 def shortened(data: object) -> str:
-    """Return what `repr` says of `data`, on one line and cut short if it is long."""
-    if isinstance(data, (bytes, bytearray)) and len(data) > _LONGEST:
-        data = data[:_LONGEST]  # what reprlib does not cut short before it is written out
+    """Return what `repr` says of `data`, on one line and cut short if it is long. Never raises."""
     try:
+        if type(data) in (bytes, bytearray):
+            data = data[:_LONGEST]  # type: ignore[index] # reprlib would write it all out, and then cut it
         text = " ".join(_short.repr(data).split())
-    except BaseException as error:  # whatever the user's __repr__ raises
+    except BaseException as error:
         if is_ctrl_c(error):
             raise
         text = f"<{type(data).__name__}>"
@@ -43,29 +43,22 @@ def described(task: Task[Any, Any] | DeadTask[Any]) -> str:
 def kind_of(error: BaseException) -> str:
     """Return the type of an error as a traceback writes it."""
     kind = type(error)
-    return (
-        kind.__qualname__
-        if kind.__module__ in ("builtins", "__main__")
-        else (f"{kind.__module__}.{kind.__qualname__}")
-    )
+    known = kind.__module__ in ("builtins", "__main__")
+    return kind.__qualname__ if known else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def is_annotated(error: BaseException, task: Task[Any, Any]) -> bool:
     """Return whether the last note on an error is about this task."""
-    try:
-        notes = getattr(error, "__notes__", None) or [""]
-        return str(notes[-1]).startswith(f"{_MARK}task {task.id} ")
-    except BaseException as wrong:
-        if is_ctrl_c(wrong):
-            raise
-        return True  # it is not to be asked again
+    notes = _notes_of(error)
+    return bool(notes) and str(notes[-1]).startswith(f"{_MARK}task {task.id} ")
 
 
 def annotate(error: BaseException | None, task: Task[Any, Any]) -> None:
     """Note on what a task ends with which task that was, and where it was tried last.
 
     Of an error that is raised again and again, the note tells of the last time only. Called by the owner of
-    the task, or once it has ended; calls the user's `__repr__`, so outside of locks.
+    the task, or once it has ended; calls the user's `__repr__`, so outside of locks. Never raises: an error
+    that takes no notes, as a frozen dataclass does, has none.
     """
     if error is None:
         return
@@ -80,10 +73,20 @@ def annotate(error: BaseException | None, task: Task[Any, Any]) -> None:
         where = "never tried"
     note = f"{_MARK}{described(task)}, {where}"
     try:
-        notes = getattr(error, "__notes__", None)
-        if isinstance(notes, list):
-            notes[:] = [each for each in notes if not str(each).startswith(_MARK)]
+        notes = _notes_of(error)
+        notes[:] = [each for each in notes if not str(each).startswith(_MARK)]
         error.add_note(note)
-    except BaseException as wrong:  # an error that takes no notes, as a frozen dataclass does
-        if is_ctrl_c(wrong):
+    except BaseException as refused:
+        if is_ctrl_c(refused):
             raise
+
+
+def _notes_of(error: BaseException) -> list[object]:
+    """Return the notes that an error has, as the list that it has them in."""
+    try:
+        notes = getattr(error, "__notes__", None)
+        return notes if type(notes) is list else []
+    except BaseException as refused:
+        if is_ctrl_c(refused):
+            raise
+        return []

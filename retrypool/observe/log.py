@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from typing import Any
 
+from retrypool.callbacks import text_of
 from retrypool.events import (
     Event,
     GroupCooling,
@@ -222,10 +223,7 @@ def _what(error: BaseException | None) -> str:
     """Return an error in one line, with the place that raised it."""
     if error is None:
         return "no error"
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - whatever the user's __str__ raises
-        text = ""
+    text = " ".join(text_of(error).split())
     place = ""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:

@@ -133,6 +133,55 @@ def test_data_that_cannot_be_shown_stops_nothing(logged: pytest.LogCaptureFixtur
     assert isinstance(task.exception(), Silent)
 
 
+class Rude:
+    """Ends the program when it is shown."""
+
+    def __repr__(self) -> str:
+        raise SystemExit
+
+
+class RudeError(Exception):
+    """So does this one, and when it is asked for its notes."""
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__notes__":
+            raise SystemExit
+        return super().__getattribute__(name)
+
+
+def test_nothing_that_is_shown_ends_a_worker(logged: pytest.LogCaptureFixture, stage: Any) -> None:
+    def run(data: object) -> object:
+        if isinstance(data, Rude):
+            raise RudeError
+        return data
+
+    pool = stage.pool([run], retry=ONCE)
+    task = pool.dispatch(Rude())
+    assert isinstance(task.exception(stage.within), RudeError)
+    assert pool.dispatch("x").result(stage.within) == "x"
+    pool.close(timeout=stage.within)
+    assert len(records(logged, "task_dead")) == 1
+
+
+def test_handler_that_raises_ends_no_worker_and_no_close(stage: Any) -> None:
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError("no room on the disk")
+
+    handler = Broken()
+    logging.getLogger("retrypool").addHandler(handler)
+    try:
+        pool = stage.pool([int], retry=ONCE)
+        assert isinstance(pool.dispatch("x").exception(stage.within), ValueError)
+        assert pool.dispatch("1").result(stage.within) == 1
+        pool.close(timeout=stage.within)
+    finally:
+        logging.getLogger("retrypool").removeHandler(handler)
+
+
 def test_executor_leaves_errors_to_its_futures(logged: pytest.LogCaptureFixture) -> None:
     with PoolExecutor(1) as executor:
         assert executor.submit(int, "x").exception() is not None
