@@ -25,7 +25,7 @@ from retrypool.core.scheduler import Scheduler
 from retrypool.core.schedules import Overlap
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.model.cancel import CancelToken
-from retrypool.model.settings import LABELS, MapOptions, TaskOptions, TaskSettings
+from retrypool.model.settings import LABELS, MapOptions, TaskOptions, TaskSettings, checked_token
 from retrypool.model.signature import is_stateful
 from retrypool.model.task import DeadTask, Task
 from retrypool.model.worker import AnyWorker, SpecOptions, WorkerInfo, WorkerSpec, as_spec
@@ -98,6 +98,7 @@ __all__ = [
     "as_pace",
     "as_spec",
     "checked_key",
+    "checked_token",
     "count",
     "count_all",
     "exact",

@@ -286,9 +286,12 @@ class Pool(Generic[T, R]):
         if "key" in options:
             key = checked_key("key", options.pop("key"))
             return engine.intake.dispatch(data, self._settling(options)[0], key=key)
+        token = checked_token("cancel", options.pop("cancel")) if "cancel" in options else None
         settings, arrive, _ = self._settling(options) if options else self._settled
         if arrive is None or engine.guarded:
-            return engine.intake.dispatch(data, settings)
+            if token is not None:
+                settings, arrive = settings.having({"cancel": token}), None
+            return engine.intake.dispatch(data, settings, arrive=arrive)
         task: Task[T, R] = Task(self._next_id(), data, settings, engine, self._monotonic())
         # Handshakes H1 and H2: append, then read `guarded` and `parked`.
         arrive(task)
@@ -296,6 +299,8 @@ class Pool(Generic[T, R]):
             engine.intake.look_again(task)
         if self._parked and not engine.searching:
             engine.wake_one()
+        if token is not None:
+            engine.takeovers.obey(token, task)
         return task
 
     def _settling(self, options: Mapping[str, Any]) -> _Settled:
@@ -328,7 +333,7 @@ class Pool(Generic[T, R]):
 
     def _settle(self, settings: TaskSettings) -> _Settled:
         # The version is read first: a worker that comes or goes meanwhile makes the answer an old one.
-        version = self._engine.scheduler.fleet.version if settings.picky else None
+        version = self._engine.scheduler.fleet.version if settings.depends else None
         return settings, self._engine.intake.way_in(settings), version
 
     def dispatch_many(self, items: Iterable[T], **options: Unpack[TaskOptions]) -> list[Task[T, R]]:

@@ -41,7 +41,7 @@ __all__ = ["Scheduler"]
 CLOSED_BY_FORCE = "the pool was closed by force"
 
 # Bound once: looking a member up in its enum costs more than what is done with it.
-_QUEUED = TaskState.QUEUED
+_QUEUED, _SCHEDULED, _RETRYING = TaskState.QUEUED, TaskState.SCHEDULED, TaskState.RETRYING
 _THROTTLED = Scope.THROTTLED
 
 
@@ -70,6 +70,7 @@ class Scheduler(Matching):
         self.dead_dropped = 0  # those that dead_limit pushed out
         self.died = 0  # since the pool was made
         self.cancelled = 0
+        self.tells_cancelled = True  # whether anybody wants to hear of each task that is cancelled
         self.retried = 0  # but for those that slots count themselves
         self._happened: list[Event] = []
         self.schedules = Schedules(timers, fleet, self.report)
@@ -95,7 +96,7 @@ class Scheduler(Matching):
         """
         settings = task._settings
         if settings.deadline is not None:
-            self.timers.add(now + settings.deadline, self._deadline, ref(task))
+            self.timers.add(now + settings.deadline, self.meet_deadline, ref(task))
         if settings.delay > 0:
             if self._is_too_late(task, now):
                 self._expire(task, now)
@@ -186,7 +187,8 @@ class Scheduler(Matching):
         task._outcome = reason
         self.history.ended(task, TaskState.CANCELLED, now)
         task._phase = TaskState.CANCELLED
-        self.report(TaskCancelled(now, task, reason))
+        if self.tells_cancelled or task._completion is not None:  # handshake H6
+            self.report(TaskCancelled(now, task, reason))
 
     def withdraw(self, task: AnyTask) -> bool:
         """Take a waiting task out, so that nobody will run it; False if it does not wait.
@@ -195,7 +197,8 @@ class Scheduler(Matching):
         `_withdrawn`, then read `_slot`.
         """
         phase = task._phase
-        if phase.ended or phase is TaskState.RUNNING or task._withdrawn:
+        waits = phase is _QUEUED or phase is _SCHEDULED or phase is _RETRYING
+        if not waits or task._withdrawn:
             return False
         task._withdrawn = True
         if task._slot is not None:
@@ -255,7 +258,7 @@ class Scheduler(Matching):
         """Take a prepared task up again that was accepted in another process, due in `delay` seconds."""
         record, deadline = task._record, task._settings.deadline
         if deadline is not None:
-            self.timers.add(task._dispatched + deadline, self._deadline, ref(task))
+            self.timers.add(task._dispatched + deadline, self.meet_deadline, ref(task))
         if delay > 0:
             again = record is not None and record.entries
             self._defer(task, TaskState.RETRYING if again else TaskState.SCHEDULED, now + delay)
@@ -425,13 +428,18 @@ class Scheduler(Matching):
 
     def expire_the_late(self, now: float) -> None:
         """Let tasks be dead that can't be begun before their deadline, as things have come to stand."""
-        for task_ref in self.timers.subjects(self._deadline):
+        for task_ref in self.timers.subjects(self.meet_deadline):
             task = task_ref()
             self.dropped.append(task)  # nobody else may hold it by now
-            if task is not None and self._is_too_late(task, now) and self.withdraw(task):
-                self._expire(task, now)
+            if task is not None:
+                self.expire_if_late(task, now)
 
-    def _deadline(self, task_ref: ref[AnyTask], now: float) -> None:
+    def expire_if_late(self, task: AnyTask, now: float) -> None:
+        """Let a task be dead that waits, and can't be begun before its deadline, as things stand."""
+        if self._is_too_late(task, now) and self.withdraw(task):
+            self._expire(task, now)
+
+    def meet_deadline(self, task_ref: ref[AnyTask], now: float) -> None:
         """The deadline of a task has come. If it runs, its attempt ends by itself, at this moment."""
         task = task_ref()
         self.dropped.append(task)  # nobody else may hold it by now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -44,7 +45,9 @@ class Timers:
     def __init__(self) -> None:
         self.dropped: list[object] = []  # what is let go of; see `Matching.dropped`
         self.tombstones = 0  # appointments whose subject wants them no more, as far as was told
-        self._timed = Heap(self.dropped)
+        # Entered without the lock, by `add_soon`. Whoever looks at the heap, with the lock, takes it in.
+        self.incoming: deque[tuple[float, Action, Any]] = deque()
+        self._heap = Heap(self.dropped)
         self._dated = Heap(self.dropped)
         self._look_at = inf  # when the wall clock is to be read next
 
@@ -57,6 +60,18 @@ class Timers:
 
     def __len__(self) -> int:
         return len(self._timed.entries) + len(self._dated.entries)
+
+    @property
+    def _timed(self) -> Heap:
+        """The heap, with what has come in since the last time."""
+        while self.incoming:
+            self._heap.push(*self.incoming.popleft())
+        return self._heap
+
+    def add_soon(self, when: float, action: Action, subject: Any) -> int:
+        """Do as `add` does, without the lock; return how many have been entered that way."""
+        self.incoming.append((when, action, subject))
+        return len(self.incoming)
 
     def add(self, when: float, action: Action, subject: Any) -> None:
         """Have `action(subject, now)` called at `when`. A weak reference is passed on as one."""
@@ -146,7 +161,7 @@ class Heap:
                 return True
             self._dropped.append(subject)  # nobody else may hold it by now
         if isinstance(subject, Task):
-            return subject.state.ended
+            return subject.done()
         return bool(getattr(subject, "past", False))
 
 

@@ -16,6 +16,9 @@ from retrypool.ctrl_c import in_main_thread
 __all__ = ["CancelToken", "reason_of"]
 
 
+_SYSTEM = SystemClock()
+
+
 class CancelToken:
     """A flag that says stop, and why; it can be waited on, and has children that stop with it.
 
@@ -46,7 +49,7 @@ class CancelToken:
     )
 
     def __init__(self, *, clock: Clock | None = None) -> None:
-        self._clock = SystemClock() if clock is None else clock
+        self._clock = _SYSTEM if clock is None else clock
         self._reasons: list[tuple[object]] = []  # the first one is the reason
         # A child keeps its parent, so that the way up stays whole; a parent does not keep its children.
         self._parent: CancelToken | None = None
@@ -155,10 +158,13 @@ class CancelToken:
         What it raises is logged. Returns a function that takes the callback back.
         """
         key = object()
+        self._listen(key, callback)
+        return partial(self._take_back, key)
+
+    def _listen(self, key: object, callback: Callable[[CancelToken], object]) -> None:
         self._callbacks[key] = callback
         if self._reasons:
             self._tell()
-        return partial(self._take_back, key)
 
     def _take_back(self, key: object) -> None:
         self._callbacks.pop(key, None)

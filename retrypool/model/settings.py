@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from retrypool.model.cancel import CancelToken
     from retrypool.model.drain import Drain
 
-__all__ = ["LABELS", "MapOptions", "TaskOptions", "TaskSettings", "checked_cost"]
+__all__ = ["LABELS", "MapOptions", "TaskOptions", "TaskSettings", "checked_cost", "checked_token"]
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -94,7 +94,7 @@ class TaskSettings:
     wraps_up: bool = field(init=False)
     # Whether a task may be claimed now, in the order of its priority, and is run like all others.
     at_once: bool = field(init=False)
-    # Whether any worker may take it, besides.
+    # Whether any worker may take it, besides, and whenever it comes to it.
     plain: bool = field(init=False)
     # As its policy says: here too, because a policy may be of a class of the user's.
     immediate: bool = field(init=False)
@@ -113,13 +113,12 @@ class TaskSettings:
             not wraps_up
             and self.delay == 0
             and self.at is None
-            and self.deadline is None
             and self.cancel is None
             and self.cost == 1.0
             and not self.copy_context
         )
         object.__setattr__(self, "at_once", at_once)
-        object.__setattr__(self, "plain", at_once and not self.picky)
+        object.__setattr__(self, "plain", at_once and not self.depends)
         object.__setattr__(self, "immediate", self.retry.immediate)
         object.__setattr__(self, "retry_plain", not self.immediate and not self.picky)
         constraints = Constraints(frozenset(), self.require, self.worker, self.exclude)
@@ -137,6 +136,11 @@ class TaskSettings:
     def picky(self) -> bool:
         """Whether it is not for any worker."""
         return bool(self.require or self.exclude) or self.worker is not None
+
+    @property
+    def depends(self) -> bool:
+        """Whether its way in depends on what workers there are."""
+        return self.picky or self.deadline is not None
 
     @property
     def wants(self) -> str:
@@ -277,7 +281,8 @@ def checked_cost(what: str, value: object) -> float:
     return cost
 
 
-def _token(what: str, value: object) -> object:
+def checked_token(what: str, value: object) -> Any:
+    """Return `value` if it is a token, or None."""
     if value is not None and not callable(getattr(value, "on_cancel", None)):
         raise InvalidType(what, value, "a CancelToken")
     return value
@@ -313,7 +318,7 @@ _CHECKS = {
     "wait_for_worker": _flag,
     "cost": _cost,
     "copy_context": _flag,
-    "cancel": _token,
+    "cancel": checked_token,
     "delay": seconds,
     "at": _date,
     "drain": _drain,

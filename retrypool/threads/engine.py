@@ -79,7 +79,7 @@ class Engine(Generic[T, R]):
     #   closed, forked, exiting   set once, under `lock`; read without it
     #   drains               under `lock`
     #   unwanted             anybody appends; whoever calls `act` takes out
-    #   guarded              written under `lock`; dispatchers read it after they have appended (H2)
+    #   guarded, announces   written under `lock`; dispatchers read it after they have appended (H2)
     #   searching            anybody, at any time: a hint that a worker was just woken and will look
     #                        at the injector queue, so that nobody needs to wake another (H8)
     def __init__(
@@ -131,6 +131,7 @@ class Engine(Generic[T, R]):
         self.exiting = False  # with the interpreter: no thread can be started any more
         self.careful = careful  # no task is plain: the pool's own options see to that
         self.guarded = True  # a pool starts without workers
+        self.announces = False  # whether it is guarded only because listeners hear of each task
         self.searching = False
         self.leaving = Parker(SystemClock())  # called by each worker that is about to leave
         self.journal = journal  # what is told of every task, if the pool has a storage
@@ -235,16 +236,18 @@ class Engine(Generic[T, R]):
 
     def review_guard(self) -> None:
         """Say anew whether dispatchers have to take the careful way. Called under the lock."""
-        self.guarded = (
+        self.scheduler.tells_cancelled = self.journal is not None or self.observers.wants_cancelled
+        careful = (
             self.careful
             or self.journal is not None
             or self.closed
             or self.forked
-            or self.observers.wants_dispatched
             or self.queue_limit is not None
             or self.kept is not None
             or (not self.scheduler.fleet.live and not self.wait_for_workers)
         )
+        self.guarded = careful or self.observers.wants_dispatched
+        self.announces = self.guarded and not careful
 
     def listen(self, listener: Listening) -> None:
         """Tell `listener` of what happens from now on."""

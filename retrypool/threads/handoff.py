@@ -13,7 +13,7 @@ These operations are atomic in CPython, with the GIL and with the per-object loc
 - `deque.append`, `deque.popleft`, `deque.copy`; `list.append`, `list.pop`, `list.remove` (by identity or
   `==` of objects that define no `__eq__`), slicing a whole list;
 - `dict[key] = value`, `dict.pop(key, default)`, `dict.popitem()` with keys that hash and compare by
-  identity;
+  identity; `next(iter(dict))`, which returns a key or raises;
 - `set.add`, `set.discard` with such members; `next()` of an `itertools.count`.
 
 Nothing is assumed of two operations in a row: another thread may run between any two bytecodes. Writes are
@@ -59,7 +59,8 @@ H5  End and take over. The worker pops the context from `slot.running`; whoever 
     Excluded: an attempt with two ends.
     Test: test_timeout_strikes_as_the_thread_reaches_for_its_success
 H6  End and wait. Whoever ends a task writes `_phase`, then reads `_completion`. Whoever waits installs a
-    completion, then reads `_phase`. Excluded: a waiter that is never told.
+    completion, then reads `_phase`. Excluded: a waiter that is never told. A reporter may be told twice, by
+    both, and takes no notice of the second time.
     Test: test_who_meets_a_task_just_before_it_ends_is_told
 H7  Decide and cancel. Whoever decides on a failure writes `record.deciding = False`, then reads
     `record.cancelled`. Whoever cancels writes `cancelled`, then reads `deciding`. Excluded: a cancellation
@@ -84,4 +85,8 @@ H12 Retry and close by force. Whoever puts a task back reads `scheduler.over` un
     `force_close` writes `over`, then cancels what waits, under the lock. Excluded: a retry left behind in a
     pool that is over.
     Test: test_task_whose_failure_is_just_being_decided_ends_when_the_pool_is_closed_by_force
+H13 Deadline and bar. Whoever dispatches with a deadline enters that, appends the task, then reads whether
+    any slot is `direct`. Whoever bars a group writes `direct`, then looks through the deadlines, those just
+    entered too. Excluded: a task that waits for a deadline which it can't keep.
+    Test: test_task_whose_deadline_comes_in_as_the_last_worker_is_barred_is_dead_at_once
 """

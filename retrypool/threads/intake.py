@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Generic, TypeVar
+from weakref import ref
 
 from retrypool.checks import as_id
+from retrypool.core.queue import Line
 from retrypool.errors import TaskNotFound
 from retrypool.events import TaskDispatched
 from retrypool.model.completion import Reporter
 from retrypool.model.settings import TaskSettings
+from retrypool.model.slots import Slot
 from retrypool.model.task import DeadTask, Record, Task
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.keys import checked_key, without_storage
@@ -19,6 +22,9 @@ from retrypool.threads.spinning import spin_while_held
 from retrypool.threads.works import Works
 
 __all__ = ["Intake"]
+
+MOST_ENTERED = 1024
+"""Deadlines that may be entered without the lock before they are looked through with it."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -49,14 +55,42 @@ class Intake(Generic[T, R]):
             if settings.picky and not engine.scheduler.suits_all(settings.constraints):
                 return None
             line = engine.injector.open_line(settings.priority)
+            slots = tuple(engine.scheduler.fleet)
         if line is None or settings.plain:
             return None if line is None else line.append
+        picky, deadline = settings.picky, settings.deadline
 
         def arrive(task: Task[T, R]) -> None:
-            task._record = Record(task.id, settings.retry_plain)  # so that its worker looks whether it may
-            line.append(task)
+            if picky:  # so that its worker looks whether it may
+                task._record = Record(task.id, settings.retry_plain)
+            if deadline is None:
+                line.append(task)
+            else:
+                self._arrive_in_time(task, task._dispatched + deadline, line, slots)
 
         return arrive
+
+    def _arrive_in_time(self, task: Task[T, R], deadline: float, line: Line, slots: Iterable[Slot]) -> None:
+        """Let a task come in that has a deadline: without the lock as long as some worker may go on."""
+        engine, scheduler = self._engine, self._engine.scheduler
+        entered = scheduler.timers.add_soon(deadline, scheduler.meet_deadline, ref(task))
+        line.append(task)
+        if deadline < engine.watchdog.wakes_at:  # handshake H9
+            engine.watchdog.expect(deadline)
+        for slot in slots:
+            if slot.direct:  # handshake H13: it has all that it needs to take something now
+                break
+        else:
+            entered = MOST_ENTERED
+        if entered >= MOST_ENTERED and not engine.steps.put_off(partial(self._expire_if_late, task)):
+            self._expire_if_late(task)
+
+    def _expire_if_late(self, task: Task[T, R]) -> None:
+        engine = self._engine
+        with engine.lock:
+            engine.scheduler.expire_if_late(task, engine.monotonic())
+            happened = engine.decided()
+        engine.act(happened)
 
     def entrance(
         self,
@@ -84,12 +118,12 @@ class Intake(Generic[T, R]):
         if arrive is None:
             return partial(self.dispatch, settings=settings, reporter=reporter)
         next_id, monotonic = engine.scheduler.backlog.next_seq, engine.monotonic
-        parked, picky = engine.parked, settings.picky
+        parked, depends = engine.parked, settings.depends
 
         def dispatch(data: T) -> Task[T, R]:
             # The steps of Pool.dispatch, in the same order.
-            if engine.guarded or (picky and fleet.version != version):
-                return self.dispatch(data, settings, reporter)
+            if engine.guarded or (depends and fleet.version != version):
+                return self.dispatch(data, settings, reporter, arrive=None if depends else arrive)
             task: Task[T, R] = Task(next_id(), data, settings, engine, monotonic())
             task._completion = reporter
             arrive(task)
@@ -110,9 +144,15 @@ class Intake(Generic[T, R]):
         *,
         key: str | None = None,
         later: bool = False,
+        arrive: Callable[[Task[T, R]], None] | None = None,
     ) -> Task[T, R]:
-        """Accept a task, the careful way. If the storage knows one of this key, return that."""
+        """Accept a task, the careful way. If the storage knows one of this key, return that.
+
+        `arrive` is what lets it come in without the lock, where there is nothing to do but to tell of it.
+        """
         engine = self._engine
+        if arrive is not None and engine.announces:
+            return self._announce(data, settings, reporter, arrive)
         if key is None:
             return self._dispatch(data, settings, reporter, None, later=later)
         if engine.journal is None:
@@ -134,6 +174,26 @@ class Intake(Generic[T, R]):
             dispatch = self.entrance(settings)
             return [dispatch(data) for data in items]
         return dispatch_batches(engine, engine.journal, items, settings)
+
+    def _announce(
+        self,
+        data: T,
+        settings: TaskSettings,
+        reporter: Reporter | None,
+        arrive: Callable[[Task[T, R]], None],
+    ) -> Task[T, R]:
+        """Accept a task of which listeners are told first. The steps of Pool.dispatch."""
+        engine = self._engine
+        now = engine.monotonic()
+        task: Task[T, R] = Task(engine.scheduler.backlog.next_seq(), data, settings, engine, now)
+        task._completion = reporter
+        engine.observers.tell(TaskDispatched(now, task))
+        arrive(task)
+        if not engine.announces:  # handshake H2
+            self.look_again(task)
+        if engine.parked and not engine.searching:
+            engine.wake_one()
+        return task
 
     def _dispatch(
         self, data: T, settings: TaskSettings, reporter: Reporter | None, key: str | None, *, later: bool

@@ -14,6 +14,7 @@ from retrypool.events import (
     AttemptStarted,
     Event,
     Listener,
+    TaskCancelled,
     TaskDead,
     TaskDispatched,
     TaskRetrying,
@@ -79,6 +80,7 @@ class Observers(Generic[T, R]):
         self.wants_ended = self._wants(AttemptEnded)
         self.wants_retrying = self._wants(TaskRetrying)
         self.wants_succeeded = self._wants(TaskSucceeded)
+        self.wants_cancelled = self._wants(TaskCancelled)
         # Whether a success is to be told of at all.
         self.talkative = self.on_success is not None or self.wants_ended or self.wants_succeeded
 

@@ -16,6 +16,7 @@ from weakref import ref
 from retrypool.errors import AttemptTimeout, RetryPoolError
 from retrypool.events import AttemptEnded
 from retrypool.model.cancel import CancelToken, reason_of
+from retrypool.model.completion import Reporter
 from retrypool.model.context import Context
 from retrypool.model.slots import Slot
 from retrypool.model.task import Attempt, Task
@@ -179,6 +180,11 @@ class Takeovers:
 
     def obey(self, token: CancelToken, task: Task[Any, Any]) -> None:
         """Cancel `task` when `token` is cancelled."""
+        if type(token) is CancelToken and token.deadline is None:
+            follower = _Follower(self, token, task)
+            token._listen(follower, follower.cancel)
+            task._report_to(follower)
+            return
         known = ref(task)
 
         def cancel(token: CancelToken) -> None:
@@ -199,3 +205,25 @@ class Takeovers:
                 self._scheduler.fleet.make_unfit(slot)
             happened = engine.decided()
         engine.act(happened)
+
+
+class _Follower(Reporter):
+    """Between a token and the task that it cancels: one object, which hears of both ends."""
+
+    __slots__ = ("_takeovers", "_task", "_token")
+
+    def __init__(self, takeovers: Takeovers, token: CancelToken, task: Task[Any, Any]) -> None:
+        self._takeovers = takeovers
+        self._token = token
+        self._task = ref(task)  # a token that lives long keeps no task
+
+    def cancel(self, token: CancelToken) -> None:
+        """Cancel the task."""
+        task = self._task()
+        if task is not None:
+            self._takeovers.cancel_task(task, reason_of(token))
+
+    # A method in place of the attribute, which would be a reference to itself.
+    def report(self, _task: Task[Any, Any]) -> None:
+        """Let go of the token: the task has ended."""
+        self._token._take_back(self)

@@ -35,6 +35,7 @@ class Works(TaskOwner, Protocol):
     monotonic: Callable[[], float]
     threaded: bool
     guarded: bool
+    announces: bool
     searching: bool
     parked: dict[Slot, None]
     injector: InjectorQueue

@@ -81,7 +81,7 @@ def test_appointments_of_living_tasks_survive_the_sweep() -> None:
     timers.add(5.0, lambda subject, now: None, alive)
     for _ in range(5_000):
         timers.add(1.0, print, ended)
-    assert [entry[3] for entry in timers._timed.entries].count(alive) == 1
+    assert [entry[3] for entry in timers._heap.entries].count(alive) == 1
 
 
 def test_weak_appointment_does_not_keep_a_task_alive() -> None:

@@ -30,10 +30,13 @@ def test_task_appended_while_the_pool_closes_is_refused_or_run(stage: Any, hooks
     assert pool.stats().dispatched == 0
 
 
-def test_task_appended_just_before_the_pool_closes_is_refused_or_run(stage: Any, hooks: Any) -> None:
+@pytest.mark.parametrize("listens", [False, True])
+def test_task_appended_just_before_the_pool_closes_is_refused_or_run(
+    stage: Any, hooks: Any, listens: bool
+) -> None:
     """It is in the injector, and the dispatcher finds the pool closed: it takes it back, if it can."""
     ran: list[object] = []
-    pool = stage.pool([ran.append])
+    pool = stage.pool([ran.append], listeners=[lambda event: None] if listens else [])
     stage.until(lambda: pool._engine.scheduler.fleet.parked)
     pool.pause()
     appended = stage.gate()

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from retrypool import Pool, RetryPolicy, TaskState
+from retrypool import AttemptTimeout, CancelToken, DeadReason, Pool, RetryPolicy, TaskState
 from retrypool.core import queue
+from retrypool.threads import intake
 
 
 @pytest.fixture
@@ -275,3 +276,63 @@ def test_pool_does_not_count_as_idle_while_a_task_goes_from_one_hand_to_the_next
     assert pool.wait(timeout=stage.within) is True
     assert task.done()
     pool.close(timeout=stage.within)
+
+
+@pytest.mark.parametrize("when", ["before", "appended", "after"])
+def test_task_whose_deadline_comes_in_as_the_last_worker_is_barred_is_dead_at_once(
+    stage: Any, hooks: Any, when: str
+) -> None:
+    """Either the one who bars it finds the deadline, or the dispatcher finds nobody to begin in time."""
+    pool = stage.pool([str])
+    engine = pool._engine
+    pool.dispatch(0, deadline=60).result(stage.within)
+    stage.until(lambda: engine.parked)
+
+    def bar() -> None:
+        (slot,) = engine.scheduler.fleet
+        with engine.lock:
+            now = engine.monotonic()
+            engine.scheduler.fleet.quarantine.cool(slot.group, 3600.0, now)
+            engine.scheduler.expire_the_late(now)
+            happened = engine.decided()
+        engine.act(happened)
+
+    if when == "before":
+        bar()
+    elif when == "appended":
+        hooks.arm("appended", bar)
+    task = pool.dispatch(1, deadline=60)
+    if when == "after":
+        task.result(stage.within)
+    else:
+        assert isinstance(task.exception(timeout=0), AttemptTimeout)
+        assert pool.dead_tasks()[0].reason is DeadReason.DEADLINE
+
+
+def test_deadlines_that_come_in_without_the_lock_are_looked_through_now_and_then(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is entered for tasks that have ended meanwhile is not kept until its time."""
+    monkeypatch.setattr(intake, "MOST_ENTERED", 10)
+    pool = stage.pool([str])
+    pool.dispatch(0, deadline=3600).result(stage.within)
+    for number in range(100):
+        pool.dispatch(number, deadline=3600).result(stage.within)
+    assert len(pool._engine.scheduler.timers.incoming) < 10
+
+
+def test_token_that_is_cancelled_while_its_task_arrives_cancels_it(stage: Any, hooks: Any) -> None:
+    pool, first = busy_worker(stage, hooks)
+    token = CancelToken()
+    hooks.arm("appended", token.cancel)
+    task = pool.dispatch("x", cancel=token)
+    assert task.cancelled()
+    first.open()
+
+
+def test_token_keeps_no_task_that_has_ended(stage: Any) -> None:
+    pool, token = stage.pool([str]), CancelToken()
+    tasks = [pool.dispatch(number, cancel=token) for number in range(10)]
+    pool.close(timeout=stage.within)
+    assert all(task.done() for task in tasks)
+    assert not token._callbacks
