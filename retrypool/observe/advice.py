@@ -38,6 +38,7 @@ def advice(facts: Facts) -> list[str]:
         _delays,
         _rates,
         _missing_workers,
+        _hanging_attempts,
         _dead_tasks,
         _load,
     )
@@ -277,14 +278,32 @@ def _missing_workers(facts: Facts) -> Iterator[Finding]:
     for worker in recording.workers:
         if worker.error:
             yield Finding(0.5, f"{worker.name} could not be started: {worker.error}.")
-    for kind, text in (
-        ("stuck", "did not come back from attempts that were over"),
-        ("cordoned", "was given nothing more"),
-    ):
-        for span in recording.spans:
-            if span.kind == kind:
-                why = f" ({span.why})" if span.why else ""
-                yield Finding(0.2, f"{recording.name_of(int(span.who))} {text}{why}.")
+    last = {(span.kind, span.who): span for span in recording.spans if span.kind in ("stuck", "cordoned")}
+    for (kind, who), span in last.items():
+        name = recording.name_of(int(who))
+        if kind == "cordoned":
+            yield Finding(0.2, f"{name} was given nothing more{f' ({span.why})' if span.why else ''}.")
+            continue
+        times = _times(recording.span_counts.get((kind, who), 1))
+        back = " and is not back" if span.end >= recording.end else ""
+        yield Finding(0.2, f"{name} did not come back in time from an attempt that was over, {times}{back}.")
+
+
+def _hanging_attempts(facts: Facts) -> Iterator[Finding]:
+    """What runs still, and has for long."""
+    recording = facts.recording
+    usual = recording.total.useful.quantile(0.95)
+    long = [(recording.end - one.start, one) for one in recording.running]
+    long = [(seconds, one) for seconds, one in long if usual and seconds > 5 * usual]
+    if long:
+        seconds, one = max(long, key=lambda found: found[0])
+        others = f", and {len(long) - 1} more like it" if len(long) > 1 else ""
+        yield Finding(
+            1.0,
+            f"Task {one.task_id} ({one.label}) has been running on {recording.name_of(one.worker_id)} for "
+            f"{duration(seconds)}{others}; 95% of what succeeds does so within {duration(usual)}. "
+            f"A timeout would end it.",
+        )
 
 
 def _dead_tasks(facts: Facts) -> Iterator[Finding]:

@@ -383,17 +383,28 @@ function drawAxis() {
   });
 }
 
-// The whole run in small: what is shown is the bright part.
+// The whole run in small: what is shown is the bright part. All bars are drawn only when they look different.
+const whole = { image: document.createElement("canvas"), key: "" };
+
 function drawMap() {
-  const { c, height, inner } = prepare($("map"), 44), rows = run.lanes.length || 1;
+  const { c, width, height, inner } = prepare($("map"), 44), rows = run.lanes.length || 1;
   const tall = height / rows, before = state.task;
-  state.task = 0;
-  c.fillStyle = colours.muted;
-  c.fillText("Whole run", 8, height / 2);
-  c.fillStyle = colours.lane;
-  c.fillRect(GUTTER, 0, inner, height);
-  bars.of.forEach(([from, to], row) => drawBars(c, from, to, row * tall, Math.max(tall - (tall > 3 ? 1 : 0), 0.5), inner, 0, length));
-  state.task = before;
+  const key = [$("map").width, document.documentElement.dataset.theme, ...hidden].join();
+  if (whole.key === key) {
+    c.drawImage(whole.image, 0, 0, width, height);
+  } else {
+    state.task = 0;
+    c.fillStyle = colours.muted;
+    c.fillText("Whole run", 8, height / 2);
+    c.fillStyle = colours.lane;
+    c.fillRect(GUTTER, 0, inner, height);
+    bars.of.forEach(([from, to], row) => drawBars(c, from, to, row * tall, Math.max(tall - (tall > 3 ? 1 : 0), 0.5), inner, 0, length));
+    state.task = before;
+    whole.image.width = $("map").width;
+    whole.image.height = $("map").height;
+    whole.image.getContext("2d").drawImage($("map"), 0, 0);
+    whole.key = key;
+  }
   const left = place(view.from, inner, 0, length), right = place(view.to, inner, 0, length);
   c.fillStyle = colours.card;
   c.globalAlpha = 0.72;

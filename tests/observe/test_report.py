@@ -168,6 +168,36 @@ def test_outages_are_told() -> None:
     assert len(report_of(with_outage).outages) == 1
 
 
+def test_attempt_that_does_not_end_is_named_while_it_runs() -> None:
+    scripts = {"a": takes(1.0)}
+    pool = stage(scripts)
+    run = Recorder(pool).start()
+    pool.dispatch_many(range(9))
+    play(pool, scripts)
+    pool.dispatch("hangs")
+    assert pool.claim() is not None
+    pool.clock.advance(60)
+    assert run.report().advice[0] == (
+        "Task 10 (hangs) has been running on a for 60 s; 95% of what succeeds does so within 1.0 s. "
+        "A timeout would end it."
+    )
+    run.stop()
+    pool.force_close()
+
+
+def test_workers_that_did_not_come_back_or_were_cordoned_are_told_of_once() -> None:
+    _, recording = recorded({"a": takes(1.0), "b": takes(1.0)}, range(10))
+    first, second = (worker.id for worker in recording.workers)
+    spans = [
+        Span(1.0, 2.0, "stuck", first),
+        Span(3.0, 4.0, "stuck", first),
+        Span(2.0, 5.0, "cordoned", second, "revoked"),
+    ]
+    report = report_of(replace(recording, spans=spans, span_counts={("stuck", first): 2}))
+    assert "a did not come back in time from an attempt that was over, 2 times." in report.advice
+    assert "b was given nothing more (revoked)." in report.advice
+
+
 def test_text_has_a_summary_a_table_and_the_slowest_tasks() -> None:
     fails = iter([OSError("down")])
     report, _ = recorded({"token-a": lambda _: (1.0, next(fails, None)), "token-b": takes(1.0)}, range(10))
