@@ -38,6 +38,7 @@ __all__ = [
     "WorkerRemoved",
     "WorkerReplaced",
     "WorkerResumed",
+    "WorkerReturned",
     "WorkerStuck",
 ]
 
@@ -161,6 +162,12 @@ class WorkerFailed(WorkerEvent):
 
 class WorkerStuck(WorkerEvent):
     """A worker has not come back from an attempt that was over `grace` seconds ago."""
+
+    __slots__ = ()
+
+
+class WorkerReturned(WorkerEvent):
+    """A worker that was stuck has come back, and takes tasks again."""
 
     __slots__ = ()
 

@@ -27,6 +27,7 @@ from retrypool.events import (
     WorkerCordoned,
     WorkerEvent,
     WorkerReplaced,
+    WorkerReturned,
     WorkerStuck,
 )
 from retrypool.model.describe import described, kind_of, shortened
@@ -50,7 +51,7 @@ class EventLog:
     def __init__(self, engine: Engine[Any, Any], *, tasks: bool = True) -> None:
         self._engine = engine
         kinds: list[type[Event]] = [GroupEvent, OutageBegan, OutageEnded]
-        kinds += [WorkerStuck, WorkerReplaced, WorkerCordoned]
+        kinds += [WorkerStuck, WorkerReturned, WorkerReplaced, WorkerCordoned]
         if tasks:
             kinds += [TaskDead, PoolStopped]
             if log.isEnabledFor(logging.DEBUG):
@@ -198,6 +199,9 @@ class EventLog:
         match event:
             case WorkerStuck():
                 what, text = "worker_stuck", f"{name} has not come back from an attempt that is over"
+            case WorkerReturned():
+                what, level = "worker_returned", logging.INFO
+                text = f"{name} has come back, and takes tasks again"
             case WorkerReplaced():
                 what, level = "worker_replaced", logging.INFO
                 text = f"{name} is replaced; its old thread is abandoned"

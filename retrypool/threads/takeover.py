@@ -14,7 +14,7 @@ from typing import Any, Literal
 from weakref import ref
 
 from retrypool.errors import AttemptTimeout, RetryPoolError
-from retrypool.events import AttemptEnded
+from retrypool.events import AttemptEnded, WorkerReturned
 from retrypool.model.cancel import CancelToken, reason_of
 from retrypool.model.completion import Reporter
 from retrypool.model.context import Context
@@ -200,7 +200,10 @@ class Takeovers:
         spin_while_held(engine.lock)
         with engine.lock:
             slot.stuck = None
-            slot.given_up = False
+            if slot.given_up:
+                slot.given_up = False
+                event = WorkerReturned(self._monotonic(), slot.id, slot.name, slot.group.name)
+                self._scheduler.report(event)
             if unfit:
                 self._scheduler.fleet.make_unfit(slot)
             happened = engine.decided()

@@ -1,12 +1,13 @@
 """Workers that do not come back: grace, factories, replacement, max_abandoned, and closing with them."""
 
+import logging
 import threading
 from typing import Any
 
 import pytest
 
 from retrypool import AttemptTimeout, CloseTimeout, RetryPolicy, TaskState, WorkerSpec
-from retrypool.events import WorkerReplaced, WorkerStuck
+from retrypool.events import WorkerReplaced, WorkerReturned, WorkerStuck
 from retrypool.testing import ManualPool
 from retrypool.threads.parker import Bell
 
@@ -227,3 +228,19 @@ def test_thread_that_has_just_left_is_not_counted_as_abandoned(stage):
     removing.result(stage.within)
     assert pool.stats().abandoned == 0
     go_on.set()
+
+
+def test_worker_that_was_stuck_tells_that_it_is_back(stage, caplog):
+    caplog.set_level(logging.INFO, logger="retrypool")
+    hang, told = stage.hang(), []
+    pool = stage.eager_pool([hang], timeout=0.01, grace=0.01, retry=stage.once)
+    pool.add_listener(lambda event: told.append(type(event)))
+    task = pool.dispatch("x")
+    stage.until(lambda: WorkerStuck in told and pool._workers.find(0)[0].slot.given_up)
+    hang.release()
+    stage.until(lambda: WorkerReturned in told)
+    assert task.exception(stage.within) is not None
+    found = {record.event: record for record in caplog.records if hasattr(record, "event")}
+    assert found["worker_stuck"].levelno == logging.WARNING
+    assert found["worker_returned"].levelno == logging.INFO
+    assert found["worker_returned"].worker == "worker-0"
