@@ -10,7 +10,7 @@ from heapq import heapify
 from typing import Any
 
 from retrypool.core.fleet import Fleet
-from retrypool.core.queue import Backlog, Place, Subqueue, rank_of
+from retrypool.core.queue import Backlog, Subqueue, rank_of
 from retrypool.core.timers import Timers
 from retrypool.model.constraints import Constraints
 from retrypool.model.record import NO_GROUPS
@@ -294,8 +294,15 @@ class Matching:
             self._file(task, record, now)
 
     def _next_to_probe(self, slot: Slot, now: float) -> AnyTask | None:
-        """Take a task that shows whether an outage is over: one that nobody has failed, if possible."""
-        backlog = self.backlog
+        """Take a task that shows whether an outage is over: whoever has tried it.
+
+        In turn the first one that has been tried, and the first one that has not: if the one kind never
+        succeeds, the other may.
+        """
+        backlog, outage = self.backlog, self.fleet.quarantine.outage
+        assert outage is not None
+        if outage.probes % 2 == 0 and (task := self._take_tried(slot)) is not None:
+            return task
         while (task := backlog.injector.popleft_before(None)) is not None:
             if task._withdrawn:
                 backlog.bury(task)
@@ -303,13 +310,13 @@ class Matching:
                 return task
             else:
                 self._file(task, task._record, now)
-        found: tuple[bool, Place, Subqueue] | None = None
-        for subqueue in list(backlog.subqueues.values()):
-            if subqueue.constraints.suits(slot) and (place := backlog.head(subqueue)) is not None:
-                entry = (bool(subqueue.constraints.tried), place, subqueue)
-                if found is None or entry[:2] < found[:2]:
-                    found = entry
-        return None if found is None else backlog.take(found[2])
+        return self._take_tried(slot)
+
+    def _take_tried(self, slot: Slot) -> AnyTask | None:
+        """Take the first task of those in subqueues, whoever has tried it."""
+        suited = [q for q in self.backlog.subqueues.values() if q.constraints.suits(slot)]
+        placed = [(place, q) for q in suited if (place := self.backlog.head(q)) is not None]
+        return self.backlog.take(min(placed, key=lambda pair: pair[0])[1]) if placed else None
 
     def _next_for(self, slot: Slot, now: float) -> AnyTask | None:
         """Take the task that is first in order among those that `slot` may run."""

@@ -42,6 +42,9 @@ LEAST_WAIT = 0.001  # seconds from one probe of an outage to the next
 USUAL_WAIT = 0.25  # up to which that doubles
 LONGEST_WAIT = 2.0  # up to which it grows with the time that the outage lasts
 
+SEVERAL = 3  # different tasks that have to fail, so that it may be an outage
+FALSE_ALARM = 2  # probes with which an outage is over that was none
+
 _LIMIT = -math.log(CHANCE)
 
 
@@ -362,7 +365,7 @@ class Beliefs:
 
     def _is_outage(self, live: Collection[Group], left: Callable[[], int]) -> bool:
         length = len(self._row)
-        if length < 3 or not self.policy.limit_of_outage:
+        if length < SEVERAL or not self.policy.limit_of_outage:
             return False
         share = (self._bad + 1) / (self._good + self._bad + 4)
         if share**length >= UNLIKELY:
@@ -372,6 +375,15 @@ class Beliefs:
             return True
         # So few tasks are left that they don't go round.
         return len(failing) >= min(len(live), 2) and length >= left()
+
+    def many_fail(self, error: BaseException) -> bool:
+        """Return whether several tasks have failed on groups that have not succeeded with any since."""
+        if type(error) in self._doubted or not self.policy.limit_of_outage:
+            return False
+        tasks = set(self._row)
+        for belief in self._of.values():
+            tasks |= belief.streak.keys()
+        return self.has_worked and len(tasks) >= SEVERAL
 
     def begin_outage(self, now: float, usual: float) -> tuple[Outage, dict[AnyTask, int]]:
         """Return the outage that begins, and the tasks that it struck, with the attempts to give back.
@@ -392,11 +404,15 @@ class Beliefs:
         self.suspects.clear()
         return Outage(now, until, network, max(usual, LEAST_WAIT)), struck
 
-    def end_outage(self, *, recovered: bool) -> None:
+    def end_outage(self, outage: Outage, *, recovered: bool) -> None:
         """Begin a new row. If nothing has succeeded, such errors are no sign of an outage for now."""
         if not recovered:
             self._doubted |= self._kinds
-        self._clear_row()
+            self._clear_row()
+        elif outage.probes <= FALSE_ALARM:
+            self._end_row()  # so many failures in a row are usual here
+        else:
+            self._clear_row()
 
 
 def _ill_share(share: float) -> float:

@@ -31,6 +31,9 @@ _OF_ONE_ITEM = (
     ChildProcessError,
 )
 
+MORE_THAN_ONE = 2  # attempts that a policy allows, so that an outage need not be the end of a task
+GRACE = 5  # attempts that are given back to a task before there is an outage for sure
+
 _CHARGEABLE = (Scope.TASK, Scope.OUTAGE, Scope.GROUP)
 
 
@@ -152,12 +155,13 @@ class Failures:
                 self._carry_out(beliefs.strike(task, record.accused), group, now)
                 record.accused = NO_GROUPS
             return
+        network = scope is Scope.OUTAGE or speaks_of_network(error)
         found = beliefs.failed(
             group,
             task,
             error,
             own_fault=scope is Scope.GROUP,
-            network=scope is Scope.OUTAGE or speaks_of_network(error),
+            network=network,
             decides=decides,
             accused=accused,
             live=[other for other in self._fleet.live if not (other.shut(now) or _is_idle_for_good(other))],
@@ -174,11 +178,31 @@ class Failures:
         if found.outage:
             self._hold(now, error)
             record.elsewhere = record.keeps_place = True
+        elif network and self._is_premature(task, record, error):
+            _give_back(record, 1)
         elif found.suspect:
             record.elsewhere = record.urgent = True  # it brings the verdict
             self._rush(group, task, now)
         if found.ill:
             self._assignment.review_tried(now)
+
+    def _is_premature(self, task: AnyTask, record: Record, error: BaseException) -> bool:
+        """Return whether a task is about to die in what may be the first moments of an outage.
+
+        Others fail too, and nothing that began after its first failure has succeeded. What succeeds in such a
+        moment may have been under way before.
+        """
+        beliefs, charged = self._quarantine.beliefs, record.charged
+        if charged < task._settings.retry.attempts or charged < MORE_THAN_ONE:
+            return False
+        given_back = record.entries - charged - record.uncharged
+        first = record.history[-min(charged, len(record.history))].started
+        return (
+            beliefs is not None
+            and given_back < GRACE
+            and beliefs.many_fail(error)
+            and not self._history.has_success_begun_since(first)
+        )
 
     def _carry_out(self, found: Any, group: Group, now: float) -> None:
         self._quarantine.carry_out(found, group, now)

@@ -120,6 +120,10 @@ class History:
         """Return whether something has succeeded since then, as the latest entries tell. Needs no lock."""
         return any(entry[3] >= moment for entry in self._latest_successes())
 
+    def has_success_begun_since(self, moment: float) -> bool:
+        """Return whether an attempt that began since then has succeeded, as the latest entries tell."""
+        return any(entry[2] >= moment for entry in self._latest_successes())
+
     def usual_duration(self) -> float:
         """Return how many seconds an attempt that succeeds takes, as far as the latest entries tell."""
         spans = [entry[3] - entry[2] for entry in self._latest_successes()]

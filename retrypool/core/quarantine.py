@@ -286,7 +286,7 @@ class Quarantine:
     def _end_outage(self, outage: Outage, now: float, *, recovered: bool) -> None:
         assert self.beliefs is not None
         self.outage = None
-        self.beliefs.end_outage(recovered=recovered)
+        self.beliefs.end_outage(outage, recovered=recovered)
         self._report(OutageEnded(now, now - outage.began, recovered))
         self._fleet.let_sleepers_in(self._fleet, now)
         for group in self._fleet.groups.values():

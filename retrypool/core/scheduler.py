@@ -117,7 +117,7 @@ class Scheduler(Matching):
         record = task._record
         assert record is not None
         record.deciding = False
-        if record.cancelled or self.over:
+        if record.cancelled or self.over:  # H12
             self.cancel(task, "cancelled" if record.cancelled else CLOSED_BY_FORCE, now)
             return
         task._slot = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any, Generic, Never, Protocol, TypeVar
 
 from typing_extensions import TypedDict, Unpack
@@ -27,6 +28,7 @@ __all__ = [
     "as_spec",
     "check_worker",
     "hook",
+    "is_same",
     "run_of",
 ]
 
@@ -61,7 +63,8 @@ class WorkerSpec(Generic[T, R]):
     - `factory`: makes the worker, in the worker's own thread, if `worker` is not given; and makes it anew
       when it is restarted, was interrupted, or does not come back from an attempt that is over.
     - `name`: shown in tables and errors; default: `worker-` and its id.
-    - `group`: the failure domain it belongs to; default: one of its own, called as the worker is.
+    - `group`: the failure domain it belongs to; default: that of another worker which is the same object
+      (`[fetch] * 8` is one resource with eight threads), else one of its own, called as the worker is.
     - `concurrency`: how many threads call it, all of them in its group; default 1. Each has a worker of
       its own if there is a factory; else they share the one there is, and its hooks run in each.
     - `rate`: how fast its group is called: a `Rate`, or `"learn"`; default: as fast as it goes. Workers of
@@ -159,7 +162,8 @@ class WorkerInfo:
     """What a pool can tell of a worker at one moment. Times are on the pool's clock.
 
     `state` is one of: `starting`; `active`; `paused`; `cooling` and `ejected`, until `until`; `probing`,
-    while one task shows whether that is over; `cordoned` for good, for `reason`; `stuck` in an attempt that
+    while one task shows whether that is over; `suspect`, until others have tried what it failed; `holding`,
+    in an outage; `cordoned` for good, for `reason`; `stuck` in an attempt that
     is over; `stopping`, and `stopped` once its thread has ended; `failed`, with `error`.
     """
 
@@ -211,6 +215,15 @@ def check_worker(worker: AnyWorker[Any, Any] | None) -> None:
     """Raise `InvalidType` for what is no worker, or can't be called as one."""
     run, takes_context = run_of(worker)
     check_run(worker, run, takes_context=takes_context)
+
+
+def is_same(one: object, other: object) -> bool:
+    """Return whether two workers are the same object, or the same method of one."""
+    if one is other:
+        return True
+    if isinstance(one, MethodType) and isinstance(other, MethodType):
+        return one.__self__ is other.__self__ and one.__func__ is other.__func__
+    return False
 
 
 def hook(worker: AnyWorker[Any, Any] | None, name: str) -> Hook | None:

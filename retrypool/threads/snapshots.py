@@ -47,6 +47,7 @@ def info_of(crew: Sequence[Runner[Any, Any]], now: float, held: list[object]) ->
 def _state(crew: Sequence[Runner[Any, Any]], now: float) -> str:
     """Return the state of a worker: the first one that applies."""
     slots = [runner.slot for runner in crew]
+    outage = crew[0].engine.scheduler.fleet.quarantine.outage is not None
     group = slots[0].group
     states = {
         "failed": any(runner.error is not None for runner in crew),
@@ -60,6 +61,7 @@ def _state(crew: Sequence[Runner[Any, Any]], now: float) -> str:
         "ejected": group.ejected and group.until is not None,
         "suspect": group.suspected is not None,
         "cooling": group.shut(now),
+        "holding": outage and not any(slot.running for slot in slots),
     }
     return next((state for state, applies in states.items() if applies), "active")
 

@@ -28,7 +28,7 @@ from retrypool.events import (
 )
 from retrypool.model.cancel import CancelToken, reason_of
 from retrypool.model.slots import Group, Slot
-from retrypool.model.worker import WorkerInfo, WorkerSpec
+from retrypool.model.worker import WorkerInfo, WorkerSpec, is_same
 from retrypool.threads.engine import Engine
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.snapshots import info_of
@@ -128,7 +128,7 @@ class Workers(Generic[T, R]):
             name = spec.name or f"worker-{worker_id}"
             # A group of its own, also for one that is called as another is.
             own = name if name not in scheduler.fleet.groups else f"{name}-{worker_id}"
-            group = scheduler.fleet.group(spec.group or own, spec.rate)
+            group = scheduler.fleet.group(spec.group or self._group_of(spec) or own, spec.rate)
             crew = tuple(
                 Runner(engine, Slot(worker_id, name, group, spec.tags), spec, self._has_left)
                 for _ in range(spec.concurrency)
@@ -168,6 +168,20 @@ class Workers(Generic[T, R]):
         """Start a runner that got no thread before, unless it is not wanted any more."""
         if runner in self._crews.get(runner.slot.id, ()) and not runner.slot.retired:
             self._start(runner, pause)
+
+    def _group_of(self, spec: WorkerSpec[T, R]) -> str | None:
+        """Return the name of the group that has the same object for a worker, if neither says otherwise."""
+        if spec.group is not None or spec.worker is None:
+            return None
+        for crew in self._crews.values():
+            known = crew[0]
+            if (
+                known.spec.group is None
+                and not known.slot.retired
+                and is_same(known.spec.worker, spec.worker)
+            ):
+                return known.slot.group.name
+        return None
 
     # -- leaving ---------------------------------------------------------------------------------
 

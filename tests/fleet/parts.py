@@ -16,10 +16,17 @@ def echo(data: Any) -> Any:
     return data
 
 
+class Echo:
+    """An object of its own for each worker, so that each has a group of its own."""
+
+    def run(self, ctx: Any, data: Any) -> Any:
+        return data
+
+
 def fleet(*names: str, concurrency: int = 1, **options: Any) -> ManualPool[Any, Any]:
     """A pool with one worker for each name, each in a group of its own, numbered from 0."""
     specs: list[WorkerSpec[Any, Any]] = [
-        WorkerSpec(echo, name=name, concurrency=concurrency) for name in names
+        WorkerSpec(Echo(), name=name, concurrency=concurrency) for name in names
     ]
     return ManualPool(specs, **{"retry": AT_ONCE, **options})
 

@@ -11,7 +11,7 @@ from retrypool import Budget, InvalidType, InvalidValue, Pool, RetryPolicy, Thro
 from retrypool.policy.budget import RetryBudget
 from retrypool.testing import ManualPool
 
-from .parts import claim_all, claimed, echo, fleet
+from .parts import Echo, claim_all, claimed, fleet
 
 TWICE = RetryPolicy(attempts=2, delay=0)
 
@@ -144,7 +144,7 @@ def test_retry_is_never_put_off_for_longer_than_all_that_wait_need(story: list[t
 
 def test_budget_is_shared_by_all_workers() -> None:
     pool: ManualPool[Any, Any] = ManualPool(
-        [echo] * 4, retry=TWICE, retry_budget=Budget(ratio=0, per_second=0.1)
+        [Echo()] * 4, retry=TWICE, retry_budget=Budget(ratio=0, per_second=0.1)
     )
     pool.dispatch_many(range(4))
     for attempt in claim_all(pool):

@@ -6,7 +6,7 @@ from retrypool import Budget, DeadReason, Rate, RetryPolicy, TaskState, Throttle
 from retrypool.events import GroupCooling, GroupOpened
 from retrypool.testing import ManualPool
 
-from .parts import AT_ONCE, claim_all, claimed, echo, fleet, heard, states
+from .parts import AT_ONCE, Echo, claim_all, claimed, echo, fleet, heard, states
 
 
 def test_task_flows_to_another_group_with_no_delay() -> None:
@@ -100,7 +100,7 @@ def test_probe_does_not_whitewash_an_ill_group() -> None:
 
 def test_probe_that_is_taken_away_lets_another_worker_try() -> None:
     pool: ManualPool[int, int] = ManualPool(
-        [WorkerSpec(echo, group="g"), WorkerSpec(echo, group="g")], retry=AT_ONCE
+        [WorkerSpec(Echo(), group="g"), WorkerSpec(Echo(), group="g")], retry=AT_ONCE
     )
     pool.dispatch_many(range(3))
     claimed(pool, 0).fail(Throttled(retry_after=5))
@@ -200,11 +200,11 @@ def test_told_no_time_at_all_it_waits_for_none() -> None:
 def test_group_whose_workers_are_exchanged_waits_on() -> None:
     """The other side knows the token, and not who holds it here."""
     pool = fleet("a", "b")
-    token = pool.add_worker(echo, group="token")
+    token = pool.add_worker(Echo(), group="token")
     pool.dispatch(1, worker=token)
     claimed(pool, token).fail(Throttled(retry_after=100))
     pool.remove_worker(token)
-    token = pool.add_worker(echo, group="token")
+    token = pool.add_worker(Echo(), group="token")
     pool.dispatch(2, worker=token)
     assert pool.claim(token) is None
     pool.clock.advance(99)
@@ -218,11 +218,11 @@ def test_group_whose_workers_are_exchanged_waits_on() -> None:
 def test_rate_of_a_group_whose_workers_are_exchanged_is_kept() -> None:
     rate = Rate(1, per=60)
     pool = fleet("b")
-    token = pool.add_worker(echo, group="token", rate=rate)
+    token = pool.add_worker(Echo(), group="token", rate=rate)
     pool.dispatch(1, worker=token)
     claimed(pool, token).finish(1)
     pool.remove_worker(token)
-    token = pool.add_worker(echo, group="token", rate=rate)
+    token = pool.add_worker(Echo(), group="token", rate=rate)
     pool.dispatch(2, worker=token)
     assert pool.claim(token) is None
     pool.clock.advance(60)
@@ -231,7 +231,7 @@ def test_rate_of_a_group_whose_workers_are_exchanged_is_kept() -> None:
 
 def test_new_resource_for_one_of_a_group_changes_nothing_for_the_others() -> None:
     pool = fleet("b")
-    first, second = (pool.add_worker(echo, group="token") for _ in range(2))
+    first, second = (pool.add_worker(Echo(), group="token") for _ in range(2))
     pool.dispatch(1, worker=first)
     claimed(pool, first).fail(Throttled(retry_after=100))
     pool.replace_worker(second, echo)

@@ -18,7 +18,7 @@ from retrypool import (
 from retrypool.events import GroupCooling, GroupEjected, GroupOpened
 from retrypool.testing import ManualPool
 
-from .parts import AT_ONCE, QUICK, claim_all, claimed, echo, fail_on, fleet, heard, states
+from .parts import AT_ONCE, QUICK, Echo, claim_all, claimed, fail_on, fleet, heard, states
 
 ILL = WorkerFault("ill")
 
@@ -231,7 +231,7 @@ def test_failed_probe_is_shut_out_although_too_many_are_ill_by_now() -> None:
 def test_worker_that_leaves_takes_its_counts_with_it() -> None:
     """What one slot did in the past must not keep the rest of its group from being judged."""
     pool: ManualPool[Any, Any] = ManualPool(
-        [WorkerSpec(echo, group="g"), WorkerSpec(echo, group="g"), WorkerSpec(echo, group="h")],
+        [WorkerSpec(Echo(), group="g"), WorkerSpec(Echo(), group="g"), WorkerSpec(Echo(), group="h")],
         retry=AT_ONCE,
     )
     for _ in range(100):

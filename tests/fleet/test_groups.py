@@ -17,7 +17,7 @@ from retrypool import (
 from retrypool.events import WorkerAdded, WorkerRemoved
 from retrypool.testing import ManualPool
 
-from .parts import AT_ONCE, STUBBORN, claim_all, claimed, echo, fleet, heard, outcomes
+from .parts import AT_ONCE, STUBBORN, Echo, claim_all, claimed, fleet, heard, outcomes
 
 # -- concurrency -----------------------------------------------------------------------------------
 
@@ -69,7 +69,7 @@ def test_whole_worker_is_paused_parked_and_interrupted() -> None:
 
 def test_removing_a_worker_removes_all_its_threads_and_tells_once() -> None:
     events, listen = heard((WorkerAdded, WorkerRemoved))
-    with Pool([WorkerSpec(echo, name="a", concurrency=3)], listeners=[listen]) as pool:
+    with Pool([WorkerSpec(Echo(), name="a", concurrency=3)], listeners=[listen]) as pool:
         pool.remove_worker(0)
         assert pool.workers() == []
         assert [type(event) for event in events] == [WorkerAdded, WorkerRemoved]
@@ -78,13 +78,13 @@ def test_removing_a_worker_removes_all_its_threads_and_tells_once() -> None:
 @pytest.mark.parametrize("concurrency", [0, -1])
 def test_concurrency_is_at_least_one(concurrency: int) -> None:
     with pytest.raises(InvalidValue, match="concurrency"):
-        WorkerSpec(echo, concurrency=concurrency)
+        WorkerSpec(Echo(), concurrency=concurrency)
 
 
 @pytest.mark.parametrize("concurrency", [1.0, True, None, "2"])
 def test_concurrency_is_a_whole_number(concurrency: Any) -> None:
     with pytest.raises(InvalidType, match="concurrency"):
-        WorkerSpec(echo, concurrency=concurrency)
+        WorkerSpec(Echo(), concurrency=concurrency)
 
 
 # -- groups ----------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def test_concurrency_is_a_whole_number(concurrency: Any) -> None:
 
 def test_workers_of_one_group_cool_together_and_are_tried_together() -> None:
     pool: ManualPool[Any, Any] = ManualPool(
-        [WorkerSpec(echo, group="g"), WorkerSpec(echo, group="g"), WorkerSpec(echo, group="h")],
+        [WorkerSpec(Echo(), group="g"), WorkerSpec(Echo(), group="g"), WorkerSpec(Echo(), group="h")],
         retry=AT_ONCE,
     )
     pool.dispatch(1)
@@ -110,21 +110,21 @@ def test_workers_of_the_same_name_are_each_a_group_of_their_own() -> None:
 
 def test_group_that_is_given_by_name_may_be_joined_on_purpose() -> None:
     pool = fleet("a")
-    pool.add_worker(echo, group="a")
+    pool.add_worker(Echo(), group="a")
     assert [worker.group for worker in pool.workers()] == ["a", "a"]
 
 
 def test_pool_that_can_not_be_made_leaves_no_threads() -> None:
     """The fixture of all tests looks for them."""
     with pytest.raises(InvalidValue):
-        Pool([WorkerSpec(echo, group="g", rate=Rate(1)), WorkerSpec(echo, group="g", rate=Rate(2))])
+        Pool([WorkerSpec(Echo(), group="g", rate=Rate(1)), WorkerSpec(Echo(), group="g", rate=Rate(2))])
 
 
 # -- requirements ----------------------------------------------------------------------------------
 
 
 def tagged(*tags: set[str], **options: Any) -> ManualPool[Any, Any]:
-    specs: list[WorkerSpec[Any, Any]] = [WorkerSpec(echo, tags=each) for each in tags]
+    specs: list[WorkerSpec[Any, Any]] = [WorkerSpec(Echo(), tags=each) for each in tags]
     return ManualPool(specs, **{"retry": AT_ONCE, **options})
 
 
@@ -172,7 +172,7 @@ def test_what_no_worker_can_meet_is_refused_with_what_was_asked(wanted: Any, wor
 @pytest.mark.parametrize("how", ["park", "remove"])
 def test_worker_that_is_gone_meets_nothing(how: str) -> None:
     """Even if others of its group are there still."""
-    pool: ManualPool[Any, Any] = ManualPool([WorkerSpec(echo, group="g"), WorkerSpec(echo, group="g")])
+    pool: ManualPool[Any, Any] = ManualPool([WorkerSpec(Echo(), group="g"), WorkerSpec(Echo(), group="g")])
     pool.dispatch(1, worker=0)
     attempt = claimed(pool, 0)
     pool.cordon_worker(0, "revoked") if how == "park" else pool.remove_worker(0, timeout=0)
@@ -195,7 +195,7 @@ def test_task_may_wait_for_a_worker_that_will_come() -> None:
     pool = fleet("a")
     task = pool.dispatch(1, require={"gold"}, wait_for_worker=True)
     assert pool.claim() is None
-    pool.add_worker(echo, tags={"gold"})
+    pool.add_worker(Echo(), tags={"gold"})
     claimed(pool, 1).finish("gold")
     assert task.result() == "gold"
 
@@ -204,7 +204,7 @@ def test_worker_that_comes_later_and_may_not_take_a_task_leaves_it_to_the_others
     """When it was dispatched, all workers would have done: it waits where anybody looks."""
     pool = tagged({"gold"})
     first, second = pool.dispatch(1, require={"gold"}), pool.dispatch(2, require=["gold"])
-    pool.add_worker(echo)
+    pool.add_worker(Echo())
     assert pool.claim(1) is None
     attempt = claimed(pool, 0)
     assert attempt.task is first
@@ -219,7 +219,7 @@ def test_what_all_workers_could_take_is_refused_once_none_is_left_that_can(how: 
     pool = tagged({"gold"})
     with pool.group(require={"gold"}) as group:
         tasks = [pool.dispatch(1, require={"gold"}), group.dispatch(2)]
-        pool.add_worker(echo)
+        pool.add_worker(Echo())
         while (attempt := pool.claim(0)) is not None:
             attempt.finish(None)
         pool.cordon_worker(0, "revoked") if how == "cordon" else pool.remove_worker(0, timeout=0)
@@ -233,7 +233,7 @@ def test_what_all_workers_could_take_is_refused_once_none_is_left_that_can(how: 
 def test_retry_of_a_task_that_all_workers_could_take_goes_to_one_that_may() -> None:
     pool = tagged({"gold"}, {"gold"})
     pool.dispatch(1, require={"gold"})
-    pool.add_worker(echo)
+    pool.add_worker(Echo())
     claimed(pool, 0).fail(OSError())
     assert [pool.claim(2), pool.claim(0)] == [None, None]
     assert pool.claim(1) is not None
@@ -243,12 +243,12 @@ def test_pool_that_waits_for_workers_waits_for_any_kind() -> None:
     pool: ManualPool[Any, Any] = ManualPool([], wait_for_workers=True)
     pool.dispatch(1, require={"gold"})
     pool.dispatch(2)
-    pool.add_worker(echo)
+    pool.add_worker(Echo())
     assert len(claim_all(pool)) == 1
 
 
 def test_task_that_nobody_can_take_is_cancelled_with_a_reason_when_the_pool_closes() -> None:
-    with Pool([echo]) as pool:
+    with Pool([Echo()]) as pool:
         waits = pool.dispatch(1, require={"gold"}, wait_for_worker=True)
         pinned = pool.dispatch(2, worker=7, wait_for_worker=True)
         other = pool.dispatch(3, delay=0.01)
@@ -259,7 +259,7 @@ def test_task_that_nobody_can_take_is_cancelled_with_a_reason_when_the_pool_clos
 
 
 def test_task_for_a_parked_worker_does_not_keep_the_pool_from_closing() -> None:
-    with Pool([echo, echo]) as pool:
+    with Pool([Echo(), Echo()]) as pool:
         pool.pause_worker(0)
         task = pool.dispatch(1, worker=0)
         pool.cordon_worker(0, "revoked")
@@ -288,9 +288,9 @@ def test_parked_slot_in_a_live_group_is_not_waited_for() -> None:
     """The only other gold worker is parked for good; that its group lives on is no reason to wait."""
     pool: ManualPool[Any, Any] = ManualPool(
         [
-            WorkerSpec(echo, group="g", tags={"gold"}),
-            WorkerSpec(echo, group="g"),
-            WorkerSpec(echo, group="h", tags={"gold"}),
+            WorkerSpec(Echo(), group="g", tags={"gold"}),
+            WorkerSpec(Echo(), group="g"),
+            WorkerSpec(Echo(), group="h", tags={"gold"}),
         ],
         retry=STUBBORN,
     )
@@ -337,5 +337,5 @@ def test_requirement_that_makes_no_sense_is_refused(wrong: Any) -> None:
 
 def test_tags_are_a_set_of_strings() -> None:
     with pytest.raises(InvalidType, match="tags"):
-        WorkerSpec(echo, tags="gold")
-    assert WorkerSpec(echo, tags=["gold", "gold"]).tags == {"gold"}
+        WorkerSpec(Echo(), tags="gold")
+    assert WorkerSpec(Echo(), tags=["gold", "gold"]).tags == {"gold"}

@@ -9,7 +9,7 @@ from retrypool import RetryPolicy, Throttled, WorkerSpec
 from retrypool.policy.rates import Learner
 from retrypool.testing import ManualPool
 
-from .parts import echo
+from .parts import Echo
 
 
 @dataclass
@@ -174,7 +174,7 @@ def test_pool_learns_each_groups_own_rate() -> None:
     """In a pool, with several threads for each token, and answers that take their time."""
     servers = {"slow": Server(2, 5), "fast": Server(10, 5)}
     specs: list[WorkerSpec[Any, Any]] = [
-        WorkerSpec(echo, name=name, rate="learn", concurrency=3) for name in servers
+        WorkerSpec(Echo(), name=name, rate="learn", concurrency=3) for name in servers
     ]
     pool: ManualPool[Any, Any] = ManualPool(specs, retry=RetryPolicy(attempts=1))
     tasks = pool.dispatch_many(range(1200))
@@ -198,7 +198,7 @@ def test_pool_learns_each_groups_own_rate() -> None:
 
 
 def test_told_pause_is_never_cut_short_by_what_was_learnt() -> None:
-    pool: ManualPool[Any, Any] = ManualPool([WorkerSpec(echo, rate="learn")])
+    pool: ManualPool[Any, Any] = ManualPool([WorkerSpec(Echo(), rate="learn")])
     pool.dispatch_many(range(50))
     for number in range(10):
         attempt = pool.claim()

@@ -12,7 +12,7 @@ from retrypool import InvalidType, InvalidValue, Rate, Throttled, WorkerSpec
 from retrypool.policy.rates import Bucket, as_pace
 from retrypool.testing import ManualPool
 
-from .parts import AT_ONCE, claim_all, claimed, echo
+from .parts import AT_ONCE, Echo, claim_all, claimed
 
 RATES = st.builds(
     Rate, st.floats(0.1, 1000), per=st.floats(0.1, 3600), burst=st.one_of(st.just(1), st.integers(1, 50))
@@ -27,7 +27,7 @@ def paced(*specs: WorkerSpec[Any, Any], **options: Any) -> ManualPool[Any, Any]:
 def slot(
     name: str, rate: Rate | None = None, *, slots: int = 1, group: str | None = None
 ) -> WorkerSpec[Any, Any]:
-    return WorkerSpec(echo, name=name, group=group, concurrency=slots, rate=rate)
+    return WorkerSpec(Echo(), name=name, group=group, concurrency=slots, rate=rate)
 
 
 def calls_until(pool: ManualPool[Any, Any], end: float, step: float) -> list[float]:
@@ -132,7 +132,7 @@ def test_rate_takes_a_timedelta_and_says_what_it_is() -> None:
 
 @pytest.mark.parametrize("rate", [5, "slow", True, (10, 1.0), Rate])
 def test_what_is_no_rate_is_refused(rate: Any) -> None:
-    for refused in (as_pace, lambda it: WorkerSpec(echo, rate=it), lambda it: paced(rate=it)):
+    for refused in (as_pace, lambda it: WorkerSpec(Echo(), rate=it), lambda it: paced(rate=it)):
         with pytest.raises(InvalidType):
             refused(rate)
 
@@ -158,8 +158,8 @@ def test_workers_of_one_group_share_one_rate() -> None:
 def test_group_has_one_rate_and_a_second_one_is_refused() -> None:
     pool = paced(slot("a1", Rate(2), group="a"))
     with pytest.raises(InvalidValue, match="group 'a'"):
-        pool.add_worker(echo, group="a", rate=Rate(3))
-    assert pool.add_worker(echo, group="a", rate=Rate(2)) in [worker.id for worker in pool.workers()]
+        pool.add_worker(Echo(), group="a", rate=Rate(3))
+    assert pool.add_worker(Echo(), group="a", rate=Rate(2)) in [worker.id for worker in pool.workers()]
 
 
 def test_rate_of_the_pool_holds_for_all_groups_together() -> None:

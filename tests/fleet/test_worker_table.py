@@ -8,7 +8,7 @@ from retrypool import HealthPolicy, Outcome, Rate, Throttled, WorkerFault, Worke
 from retrypool.events import GroupCooling, GroupEjected, GroupOpened, WorkerCordoned, WorkerResumed
 from retrypool.testing import ManualPool
 
-from .parts import AT_ONCE, QUICK, claimed, echo, fail_on, fleet, heard, states
+from .parts import AT_ONCE, QUICK, Echo, claimed, echo, fail_on, fleet, heard, states
 
 ILL = WorkerFault("ill")
 
@@ -63,7 +63,7 @@ def test_stuck_until_its_thread_comes_back() -> None:
 def test_every_worker_of_a_group_shows_that_it_is_probing() -> None:
     """The one that waits for the other's probe is not active: it is given nothing."""
     pool: ManualPool[Any, Any] = ManualPool(
-        [WorkerSpec(echo, group="g"), WorkerSpec(echo, group="g")], retry=AT_ONCE
+        [WorkerSpec(Echo(), group="g"), WorkerSpec(Echo(), group="g")], retry=AT_ONCE
     )
     pool.dispatch_many(range(2))
     claimed(pool, 0).fail(Throttled(retry_after=5))
@@ -97,7 +97,7 @@ def test_calls_and_failures_by_outcome() -> None:
 
 def test_rate_is_that_of_the_group() -> None:
     pool: ManualPool[Any, Any] = ManualPool(
-        [WorkerSpec(echo, rate=Rate(600, per=60)), WorkerSpec(echo, rate="learn"), WorkerSpec(echo)]
+        [WorkerSpec(Echo(), rate=Rate(600, per=60)), WorkerSpec(Echo(), rate="learn"), WorkerSpec(Echo())]
     )
     assert [worker.rate for worker in pool.workers()] == [10.0, None, None]
 

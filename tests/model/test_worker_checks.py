@@ -201,7 +201,7 @@ def test_exclude_that_names_nobody_is_refused() -> None:
 
 
 def test_exclude_may_name_who_has_left() -> None:
-    pool = ManualPool([WorkerSpec(len, name="a"), WorkerSpec(len, name="b")])
+    pool = ManualPool([WorkerSpec(len, name="a"), WorkerSpec(str, name="b")])
     pool.remove_worker(0)
     pool.dispatch("x", exclude={"a", 0})
     pool.claim().run()

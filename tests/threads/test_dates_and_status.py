@@ -330,7 +330,7 @@ def test_explain_says_where_a_task_runs_and_how_it_ended() -> None:
 
 
 def test_explain_says_whom_a_task_waits_for() -> None:
-    specs = [WorkerSpec(str, name=f"{{w{n}}}") for n in range(5)]
+    specs = [WorkerSpec(lambda data: data, name=f"{{w{n}}}") for n in range(5)]
     pool = ManualPool(specs, clock=FakeClock(time=START.timestamp()), retry=RetryPolicy(attempts=9, delay=0))
     task = pool.dispatch("x")
     for worker in (0, 1, 2):
