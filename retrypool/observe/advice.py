@@ -284,9 +284,10 @@ def _missing_workers(facts: Facts) -> Iterator[Finding]:
         if kind == "cordoned":
             yield Finding(0.2, f"{name} was given nothing more{f' ({span.why})' if span.why else ''}.")
             continue
-        times = _times(recording.span_counts.get((kind, who), 1))
-        back = " and is not back" if span.end >= recording.end else ""
-        yield Finding(0.2, f"{name} did not come back in time from an attempt that was over, {times}{back}.")
+        times = recording.span_counts.get((kind, who), 1)
+        often = f", {times} times" if times > 1 else ""
+        back = ", and is not back yet" if span.end >= recording.end else ""
+        yield Finding(0.2, f"{name} did not come back in time from an attempt that was over{often}{back}.")
 
 
 def _hanging_attempts(facts: Facts) -> Iterator[Finding]:

@@ -29,6 +29,7 @@ def page(recording: Recording) -> str:
     data = json.dumps(_data(recording, report), ensure_ascii=False, separators=(",", ":"))
     parts = {
         "title": escape(_title(recording)),
+        "report": escape(str(report)),
         "css": _part("css"),
         "js": _part("js"),
         # Nothing in it can end the element that it stands in.

@@ -180,7 +180,10 @@ class Recorder:
     # -- telling ---------------------------------------------------------------------------------
 
     def report(self) -> Report:
-        """Return what there is to say of the run: `print` it, or read its fields."""
+        """Return what there is to say of the run: `print` it, or read its fields.
+
+        While it records, that costs a look at each task that waits, with the pool's lock held.
+        """
         from retrypool.observe.report import report_of
 
         return report_of(self.recording())

@@ -24,6 +24,7 @@ class Page(HTMLParser):
         self.addresses: list[str] = []
         self.scripts: list[str] = []
         self.tags: list[str] = []
+        self.report = ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -33,6 +34,8 @@ class Page(HTMLParser):
             self.scripts.append("")
 
     def handle_data(self, data: str) -> None:
+        if self.tags[-1:] == ["pre"]:
+            self.report += data
         if self.scripts and self.tags[-1] == "script":
             self.scripts[-1] += data
 
@@ -70,6 +73,7 @@ def test_what_tasks_are_called_stays_text(tmp_path: Path) -> None:
     assert page.tags.count("script") == 2
     assert page.run["labels"] == [NASTY.replace("\u2028", " ")]
     assert page.run["errors"][1].startswith("OSError: </script>")
+    assert "tasks     1 dispatched = 0 succeeded + 1 dead + 0 cancelled" in page.report
     assert page.run["lanes"][0]["name"] == NASTY
     assert "{{" not in page.scripts[1]
 
