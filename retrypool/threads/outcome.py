@@ -85,25 +85,33 @@ class Attempts:
     ) -> None:
         """Take an attempt from its failure to what becomes of its task.
 
-        `over` says that it was taken over, and that its code still runs.
+        Judged, recorded, stopped if its code still runs, told, decided, carried out. `over` says that the
+        attempt was taken over: that is where timeouts join.
         """
         task = ctx._task
         self.deciding.add(ctx)
         try:
+            decision: Decision | None
             try:
                 self._scheduler.take_in_hand(task)
-                decision = self._find_decision(slot, ctx, error, ended, over=over)
+                scope, retry_after = self._judge(error)
+                attempt, scope, is_back = self._record(slot, ctx, error, scope, retry_after, ended, over=over)
+                if is_back:
+                    decision = None
+                else:
+                    if over:
+                        self._stop(slot, ctx, error)
+                    action = self._tell(task, attempt, error)
+                    decision = self._decide(task, attempt, scope, action, over=over)
             except BaseException as broken:
                 # The user's code runs in more places than callbacks: in a property of an error, for one.
                 if is_ctrl_c(broken):
                     raise
                 log_broken("what becomes of %r could not be decided: it is dead", task)
                 decision = GiveUp(DeadReason.POLICY_ERROR, broken)
-            if self._engine.journal is not None and isinstance(decision, RetryIn):
-                self._engine.journal.failed(slot, task, decision.delay)
             try:
                 if decision is not None:
-                    self._carry_out(task, decision, error)
+                    self._carry_out(slot, task, decision, error)
             except BaseException as broken:
                 if is_ctrl_c(broken):
                     raise
@@ -122,31 +130,6 @@ class Attempts:
             self._scheduler.take_in_hand(task)
             self.bury(task, DeadReason.POLICY_ERROR, error)
 
-    def _find_decision(
-        self, slot: Slot, ctx: Context, error: BaseException, ended: float, *, over: bool
-    ) -> Decision | None:
-        """Judge an attempt, enter it, and ask what becomes of the task; None if it is back already."""
-        task, observers = ctx._task, self._observers
-        scope, retry_after = self._judge(error)
-        quiet = not (over or observers.wants_ended or observers.wants_retrying) and (
-            observers.on_failure is None and observers.on_retry is None and self._engine.journal is None
-        )
-        attempt, scope, is_back = self._enter_failure(
-            slot, ctx, error, scope, retry_after, ended, quiet=quiet
-        )
-        if is_back:
-            return None
-        if over:
-            # Another of its kind: the pool has hold of the context for a while, which is no reason to
-            # keep what the task ends with.
-            self._engine.takeovers.stop(
-                slot, ctx, type(error)(*error.args), interrupt=task._settings.interrupt_on_timeout
-            )
-        if observers.wants_ended:
-            observers.tell(AttemptEnded(ended, task, attempt))
-        action = None if observers.on_failure is None else observers.failed(task, error)
-        return self._decide(task, attempt, scope, action, over=over)
-
     def _judge(self, error: BaseException) -> tuple[Scope, object]:
         """Say whose fault an error is."""
         try:
@@ -157,7 +140,7 @@ class Attempts:
             log_broken("blame raised for %s: it blames the task", shown(error))
             return Scope.TASK, None
 
-    def _enter_failure(
+    def _record(
         self,
         slot: Slot,
         ctx: Context,
@@ -166,13 +149,17 @@ class Attempts:
         retry_after: object,
         ended: float,
         *,
-        quiet: bool,
+        over: bool,
     ) -> tuple[Attempt, Scope, bool]:
         """Enter a failed attempt, and what it says of its group and of the fleet.
 
-        If nobody is to be told, and the decision takes nothing but to count, the task is put back too.
+        If nobody is to be told, and the decision takes nothing but to count, the task is put back too: then
+        the last of what is returned is True.
         """
-        engine, scheduler, task = self._engine, self._scheduler, ctx._task
+        engine, scheduler, task, observers = self._engine, self._scheduler, ctx._task, self._observers
+        quiet = not (over or observers.wants_ended or observers.wants_retrying) and (
+            observers.on_failure is None and observers.on_retry is None and engine.journal is None
+        )
         # Outside the lock: what was raised may have brought a type of its own.
         pause = None
         if scope is Scope.THROTTLED:
@@ -193,6 +180,20 @@ class Attempts:
             happened = engine.decided()
         engine.act(happened)
         return attempt, scope, is_back
+
+    def _stop(self, slot: Slot, ctx: Context, error: BaseException) -> None:
+        """Tell the code of an attempt that was taken over that nobody waits for it."""
+        # Another error of its kind: the pool has hold of the context for a while, which is no reason to keep
+        # what the task ends with.
+        interrupt = ctx._task._settings.interrupt_on_timeout
+        self._engine.takeovers.stop(slot, ctx, type(error)(*error.args), interrupt=interrupt)
+
+    def _tell(self, task: Task[Any, Any], attempt: Attempt, error: BaseException) -> FailureAction | None:
+        """Tell of the end of an attempt; return what `on_failure` wants."""
+        observers = self._observers
+        if observers.wants_ended:
+            observers.tell(AttemptEnded(attempt.ended, task, attempt))
+        return None if observers.on_failure is None else observers.failed(task, error)
 
     def _count(self, task: Task[Any, Any], scope: Scope) -> RetryIn | None:
         """Decide if that takes nothing but to count."""
@@ -240,9 +241,11 @@ class Attempts:
             failure.use_up(attempt.ended)
         return settings.retry.decide(failure, attempt.ended)
 
-    def _carry_out(self, task: Task[Any, Any], decision: Decision, error: BaseException) -> None:
+    def _carry_out(self, slot: Slot, task: Task[Any, Any], decision: Decision, error: BaseException) -> None:
         """Do what was decided."""
         if isinstance(decision, RetryIn):
+            if self._engine.journal is not None:
+                self._engine.journal.failed(slot, task, decision.delay)
             observers = self._observers
             # Told before it is done: as soon as the task is back, another worker may end it.
             if observers.on_retry is not None:
