@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from retrypool.checks import Duration, seconds
 from retrypool.clock import SystemClock
 from retrypool.errors import AttemptTimeout, InvalidValue
+from retrypool.model.cancel import CancelToken
 from retrypool.model.context import Context
 from retrypool.model.settings import checked_cost
 from retrypool.model.slots import Slot
@@ -54,6 +54,14 @@ class RemoteContext(Context):
         return self._order.options
 
     @property
+    def token(self) -> CancelToken:
+        """A token that is cancelled with the attempt, to hand on to what can watch one."""
+        token = super().token
+        if token.deadline is None and self._expires != math.inf:
+            token.deadline = self._expires
+        return token
+
+    @property
     def idempotency_key(self) -> str:
         """A text that no other task has, and that is the same in all attempts of this one."""
         return self._order.idempotency_key
@@ -81,11 +89,6 @@ class RemoteContext(Context):
         """Raise if the attempt is over: `AttemptTimeout` if it was for time, else `CancelledError`."""
         self._look_at_the_clock()
         super().check()
-
-    def sleep(self, duration: Duration) -> None:
-        """Wait `duration` seconds, or raise as `check` does, as soon as the attempt is over."""
-        self.token.wait(min(seconds("duration", duration), max(0.0, self._expires - self._clock.monotonic())))
-        self.check()
 
     def _look_at_the_clock(self) -> None:
         seconds = self._order.seconds

@@ -267,7 +267,8 @@ class _Hand:
         try:
             order: Order = load(packed)
         except BaseException as error:  # noqa: BLE001 - the answer tells it
-            return failed(Unrecoverable(f"the data can't be unpickled on {where()}: {error!r}"))
+            why = f"the data can't be unpickled: {error}"
+            return failed(RemoteError(type(error).__name__, why, where()))
         slot = self.slot
         if slot.id != order.worker_id or slot.group.name != order.group:
             slot.id, slot.group = order.worker_id, Group(order.group)

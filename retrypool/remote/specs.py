@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from retrypool.model.worker import AnyWorker, WorkerSpec, as_spec
 from retrypool.policy.rates import RateOption
 from retrypool.remote.engine import Engine, Limits, Recipe
 from retrypool.remote.worker import RemoteWorker
+from retrypool.threads.lifecycle import close_at_exit
 
 __all__ = ["HandOptions", "remote_workers"]
 
@@ -49,6 +51,10 @@ def remote_workers(
     for option in options:
         if option not in HandOptions.__annotations__:
             raise unknown_option(option, HandOptions.__annotations__)
+    if isinstance(arguments, str | bytes):
+        # Not the argument itself: it may be a secret.
+        kind = f"a single {type(arguments).__name__}"
+        raise InvalidType("arguments", kind, "a list, of one argument for each worker")
     limits = Limits(start_timeout=start_timeout, stop_timeout=stop_timeout)
     base = options.get("name")
     if base is None:
@@ -60,8 +66,15 @@ def remote_workers(
         try:
             recipe = Recipe(engine, factory, argument, name, limits)
         except Exception as error:
-            expected = f"what can be sent to another process; {type(error).__name__}: {error}"
-            # Not the argument itself: it may be a secret.
-            raise InvalidType("factory, or argument", number, expected) from error
+            what = f"the factory, or argument {number},"
+            expected = f"what can be sent to another process ({type(error).__name__}: {error})"
+            raise InvalidType(what, type(argument).__name__, expected) from error
         specs.append(as_spec(WorkerSpec(factory=partial(RemoteWorker, recipe)), **own | {"name": name}))
+    _drain_before_engines_end()
     return specs
+
+
+def _drain_before_engines_end() -> None:
+    """Have pools that are still open at the exit drained before the engine, imported later, shuts down."""
+    atexit.unregister(close_at_exit)
+    atexit.register(close_at_exit)

@@ -58,7 +58,7 @@ def test_pool_goes_on_when_the_scheduler_was_killed_and_started_again(
 
     with (
         Client(f"tcp://127.0.0.1:{port}", timeout="40s", direct_to_workers=True) as client,
-        Pool(_workers(client, caller(), "ab"), retry=RetryPolicy(attempts=1), timeout=30) as pool,
+        Pool(_workers(client, caller(), ["a", "b"]), retry=RetryPolicy(attempts=1), timeout=30) as pool,
     ):
         tasks = pool.dispatch_many([work] * 400)
         tasks[20].result(30)
@@ -83,7 +83,7 @@ def test_client_that_is_not_the_default_one_will_do(dask_cluster: Any) -> None:
 
     with (
         Client(dask_cluster.cluster, set_as_default=False) as other,
-        Pool(_workers(other, echo(), "ab")) as pool,
+        Pool(_workers(other, echo(), ["a", "b"])) as pool,
     ):
         assert len(list(pool.map(range(20)))) == 20
 
@@ -93,7 +93,9 @@ def test_closed_client_ends_the_tasks_with_a_clear_error(dask_cluster: Any) -> N
     from distributed import Client
 
     with Client(dask_cluster.cluster) as client:
-        pool = Pool(_workers(client, echo(), "abcd"), retry=RetryPolicy(attempts=2, delay=fixed(0)))
+        pool = Pool(
+            _workers(client, echo(), ["a", "b", "c", "d"]), retry=RetryPolicy(attempts=2, delay=fixed(0))
+        )
         pool.dispatch(1).result()
     with pool:
         tasks = pool.dispatch_many(range(50))
@@ -113,7 +115,7 @@ def test_function_that_makes_a_client_makes_another_when_it_has_closed(dask_clus
         made.append(Client(dask_cluster.cluster.scheduler_address, set_as_default=False))
         return made[-1]
 
-    with Pool(_workers(connect, echo(), "ab"), timeout=30) as pool:
+    with Pool(_workers(connect, echo(), ["a", "b"]), timeout=30) as pool:
         assert len(list(pool.map(range(10)))) == 10
         made[0].close()
         assert len(list(pool.map(range(10)))) == 10
@@ -125,7 +127,7 @@ def test_workers_may_be_kept_to_some_processes(dask_cluster: Any) -> None:
     import os
 
     address = min(dask_cluster.client.scheduler_info()["workers"])
-    with Pool(dask_cluster.workers(caller(), "abcd", workers=[address])) as pool:
+    with Pool(dask_cluster.workers(caller(), ["a", "b", "c", "d"], workers=[address])) as pool:
         pids = {pool.dispatch(lambda ctx: os.getpid(), worker=n).result() for n in range(4)}
         assert len(pids) == 1
 
@@ -136,17 +138,17 @@ def test_wrong_clients_are_refused(dask_cluster: Any) -> None:
     with pytest.raises(InvalidType, match="client"):
         _workers("tcp://127.0.0.1:8786", echo(), "a")
     with pytest.raises(InvalidType, match="workers"):
-        _workers(dask_cluster.client, echo(), "a", workers="tcp://127.0.0.1:8786")
+        _workers(dask_cluster.client, echo(), ["a"], workers="tcp://127.0.0.1:8786")
     with pytest.raises(InvalidType, match="an option"):
-        _workers(dask_cluster.client, echo(), "a", nme="x")
+        _workers(dask_cluster.client, echo(), ["a"], nme="x")
     with pytest.raises(InvalidType, match="factory"):
-        _workers(dask_cluster.client, None, "a")
+        _workers(dask_cluster.client, None, ["a"])
 
     async def asynchronous() -> None:
         client = Client(dask_cluster.cluster.scheduler_address, asynchronous=True, set_as_default=False)
         try:
             with pytest.raises(InvalidValue, match="asynchronous"):
-                _workers(client, echo(), "a")
+                _workers(client, echo(), ["a"])
         finally:
             await client
             await client.close()

@@ -41,7 +41,7 @@ def test_far_side_that_is_gone_is_noticed_while_its_answer_is_awaited(loop_clust
         return Waiter()
 
     # By reference: the far side is in this process, and its events are ours.
-    workers = [_by_reference(spec, make) for spec in loop_cluster.workers(echo(), "ab")]
+    workers = [_by_reference(spec, make) for spec in loop_cluster.workers(echo(), ["a", "b"])]
     with Pool(workers) as pool:
         task = pool.dispatch("wait")
         assert began.wait(10)
@@ -90,7 +90,7 @@ def test_far_side_that_does_not_come_is_given_up_after_the_start_timeout(loop_cl
         return never[-1]
 
     loop_cluster.place_now = place
-    with Pool(loop_cluster.workers(echo(), "a", start_timeout=0.05), retry=AT_ONCE) as pool:
+    with Pool(loop_cluster.workers(echo(), ["a"], start_timeout=0.05), retry=AT_ONCE) as pool:
         error = pool.dispatch(1).exception(20)
         assert isinstance(error, WorkerFault)
         assert "not there after 0.05 s" in str(error)
@@ -111,7 +111,7 @@ def test_start_that_outlasts_an_attempt_goes_on_for_the_next(loop_cluster: LoopC
 
     loop_cluster.place_now = place
     # On a clock that stands still no attempt is over, however slow this machine is.
-    with Pool(loop_cluster.workers(echo(), "a"), retry=RetryPolicy(attempts=1), clock=FakeClock()) as pool:
+    with Pool(loop_cluster.workers(echo(), ["a"]), retry=RetryPolicy(attempts=1), clock=FakeClock()) as pool:
         error = pool.dispatch(1, timeout=0.1).exception(20)
         assert isinstance(error, WorkerFault)  # a timeout would be the task's fault
         assert "still being made" in str(error)
@@ -129,7 +129,7 @@ def test_engine_that_is_closed_fails_tasks_at_once(loop_cluster: LoopCluster) ->
         return closed
 
     loop_cluster.place_now = place
-    with Pool(loop_cluster.workers(echo(), "abcd"), retry=AT_ONCE) as pool:
+    with Pool(loop_cluster.workers(echo(), ["a", "b", "c", "d"]), retry=AT_ONCE) as pool:
         for task in pool.dispatch_many(range(100)):
             error = task.exception(20)
             assert isinstance(error, WorkerLost)
@@ -155,7 +155,7 @@ def test_word_that_comes_before_its_call_is_said_again(
         ctx.token.wait(20)
         return "too late"
 
-    with Pool(loop_cluster.workers(caller(), "a"), retry=AT_ONCE) as pool:
+    with Pool(loop_cluster.workers(caller(), ["a"]), retry=AT_ONCE) as pool:
         task = pool.dispatch(patient)
         wait_for(Path(began))
         assert pool.cancel_task(task)
@@ -187,4 +187,4 @@ def test_missing_engine_is_named(engine: str, module: str, monkeypatch: pytest.M
         else:
             from retrypool.ray import ray_workers
 
-            ray_workers(echo(), "a")
+            ray_workers(echo(), ["a"])

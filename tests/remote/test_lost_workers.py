@@ -47,7 +47,9 @@ def test_process_killed_in_a_call_costs_a_fault_and_nothing_else(processes: Any,
         return "never"
 
     ends = Ends()
-    with Pool(processes.workers(caller(), "abcd"), retry=RetryPolicy(attempts=1), listeners=[ends]) as pool:
+    with Pool(
+        processes.workers(caller(), ["a", "b", "c", "d"]), retry=RetryPolicy(attempts=1), listeners=[ends]
+    ) as pool:
         tasks = pool.dispatch_many([lambda ctx: "done"] * 50 + [die_once] + [lambda ctx: "done"] * 50)
         assert {task.result() for task in tasks} == {"done"}
         failures = [attempt for task in tasks for attempt in task.history if attempt.error is not None]
@@ -82,7 +84,7 @@ def test_process_that_is_stopped_keeps_nobody_beyond_the_timeout(
         return "too late"
 
     ends = Ends()
-    with Pool(processes.workers(caller(), "ab"), listeners=[ends], grace=60) as pool:
+    with Pool(processes.workers(caller(), ["a", "b"]), listeners=[ends], grace=60) as pool:
         list(pool.map([pid_of] * 8))
         task = pool.dispatch(work, timeout=0.4)
         pid = int(wait_for(began))
@@ -114,7 +116,7 @@ def test_process_that_is_stopped_is_lost_after_its_silence(
         time.sleep(60)
         return "late"
 
-    with Pool(processes.workers(caller(), "ab", silence=1.5)) as pool:
+    with Pool(processes.workers(caller(), ["a", "b"], silence=1.5)) as pool:
         list(pool.map([pid_of] * 8))
         task = pool.dispatch(work)
         stopped(int(wait_for(began)))
@@ -134,7 +136,7 @@ def test_interrupt_ends_code_that_hangs_in_c_by_ending_its_process(ray_cluster: 
             time.sleep(600)
         return "elsewhere"
 
-    with Pool(ray_cluster.workers(caller(), "ab"), interrupt_on_timeout=True, grace=60) as pool:
+    with Pool(ray_cluster.workers(caller(), ["a", "b"]), interrupt_on_timeout=True, grace=60) as pool:
         list(pool.map([pid_of] * 8))
         task = pool.dispatch(hang, timeout=0.3)
         assert task.result(30) == "elsewhere"
@@ -145,7 +147,7 @@ def test_interrupt_ends_code_that_hangs_in_c_by_ending_its_process(ray_cluster: 
 
 @pytest.mark.ray
 def test_processes_of_ray_end_with_the_pool(ray_cluster: Any) -> None:
-    with Pool(ray_cluster.workers(caller(), "abcd", per_process=2)) as pool:
+    with Pool(ray_cluster.workers(caller(), ["a", "b", "c", "d"], per_process=2)) as pool:
         pids = {pool.dispatch(pid_of, worker=n).result() for n in range(4)}
     assert len(pids) == 2
     until = time.monotonic() + 20
@@ -164,7 +166,7 @@ def test_worker_that_hangs_in_c_on_dask_is_replaced(dask_cluster: Any) -> None:
         return "elsewhere"
 
     pool = Pool(
-        dask_cluster.workers(caller(), "a"),
+        dask_cluster.workers(caller(), ["a"]),
         interrupt_on_timeout=True,
         grace=0.2,
         retry=RetryPolicy(delay=fixed(0)),

@@ -62,7 +62,7 @@ def wait_for(path: Path, seconds: float = 20.0) -> str:
 
 
 def test_every_task_is_answered_by_one_of_the_workers(cluster: Any) -> None:
-    with Pool(cluster.workers(echo(), "abcd")) as pool:
+    with Pool(cluster.workers(echo(), ["a", "b", "c", "d"])) as pool:
         answers = list(pool.map(range(200)))
     assert [data for _, data in answers] == list(range(200))
     assert {token for token, _ in answers} <= set("abcd")
@@ -91,7 +91,7 @@ def test_far_side_sees_its_part_of_the_context(cluster: Any) -> None:
             return (*told, ctx.remaining, ctx.deadline is not None, ctx.stopping, repr(ctx))
 
     again = RetryPolicy(attempts=2, delay=fixed(0))
-    with Pool(cluster.workers(Teller, "a", group="quota"), timeout=60, retry=again) as pool:
+    with Pool(cluster.workers(Teller, ["a"], group="quota"), timeout=60, retry=again) as pool:
         task = pool.dispatch(None, name="page", options={"deep": True})
         *told, remaining, limited, stopping, shown = task.result()
     assert told == [task.id, "page", 2, 0, "quota", {"deep": True}, False]
@@ -104,7 +104,7 @@ def test_function_of_the_data_is_a_worker_too(cluster: Any) -> None:
     def make(token: str) -> Any:
         return lambda data: (token, data, current_context().attempt)
 
-    with Pool(cluster.workers(make, "a", name="lambda")) as pool:
+    with Pool(cluster.workers(make, ["a"], name="lambda")) as pool:
         assert pool.dispatch(1).result() == ("a", 1, 1)
         assert pool.workers()[0].name == "lambda-0"
 
@@ -116,7 +116,7 @@ def test_error_comes_back_with_its_traceback_and_the_name_of_the_host(cluster: A
     def deep_down(ctx: Any) -> None:
         raise TooMuch("of it", 7)
 
-    with Pool(cluster.workers(caller(), "a"), retry=ONCE) as pool:
+    with Pool(cluster.workers(caller(), ["a"]), retry=ONCE) as pool:
         task = pool.dispatch(deep_down)
         error = task.exception()
         host = pool.workers()[0].host
@@ -142,7 +142,7 @@ def test_error_that_can_not_be_sent_comes_back_as_a_substitute(cluster: Any, way
     def fail(ctx: Any) -> None:
         raise Awkward(7, text="no page")
 
-    with Pool(cluster.workers(caller(), "a"), retry=ONCE) as pool:
+    with Pool(cluster.workers(caller(), ["a"]), retry=ONCE) as pool:
         error = pool.dispatch(fail).exception()
     assert isinstance(error, RemoteError)
     assert "Awkward" in error.kind
@@ -171,7 +171,7 @@ def test_substitute_says_the_same_of_whose_fault_it_is(cluster: Any) -> None:
 
         return call
 
-    with Pool(cluster.workers(caller(), "ab")) as pool:
+    with Pool(cluster.workers(caller(), ["a", "b"])) as pool:
         wrong = pool.dispatch(fail(Wrong, page="page"))
         assert isinstance(wrong.exception(), Unrecoverable)
         ill = pool.dispatch(fail(Ill, what="the disk"))
@@ -188,7 +188,7 @@ def test_what_can_not_be_sent_ends_the_task_at_once_and_says_so(cluster: Any) ->
         def __reduce__(self) -> Any:
             raise TypeError("no lock travels")
 
-    with Pool(cluster.workers(caller(), "a")) as pool:
+    with Pool(cluster.workers(caller(), ["a"])) as pool:
         data = pool.dispatch(Lock())
         options = pool.dispatch(lambda ctx: 1, options={"lock": Lock()})
         result = pool.dispatch(lambda ctx: threading.Lock())
@@ -212,7 +212,7 @@ def test_what_is_sent_and_settled_arrives_at_the_head(cluster: Any) -> None:
         return "done"
 
     every, whole = Drain[Any](), Drain[Any](commit="success")
-    with Pool(cluster.workers(caller(), "a"), retry=RetryPolicy(delay=fixed(0))) as pool:
+    with Pool(cluster.workers(caller(), ["a"]), retry=RetryPolicy(delay=fixed(0))) as pool:
         assert pool.dispatch(work, drain=every).result() == "done"
         assert pool.dispatch(work, drain=whole).result() == "done"
         none = pool.dispatch(lambda ctx: ctx.send(1), retry=ONCE)
@@ -246,7 +246,7 @@ def test_hooks_run_on_the_far_side(cluster: Any, tmp_path: Path) -> None:
         def run(self, ctx: Any, data: Any) -> Any:
             return os.getpid(), list(self.said)
 
-    with Pool(cluster.workers(Owner, "a")) as pool:
+    with Pool(cluster.workers(Owner, ["a"])) as pool:
         pid, said = pool.dispatch(0).result()
         assert said == ["made", "started"]
         pool.pause_worker(0)
@@ -299,7 +299,7 @@ def test_attempt_that_is_over_is_given_up_on_the_far_side(cluster: Any, tmp_path
             raise
         return "too late"
 
-    with Pool(cluster.workers(caller(), "ab")) as pool:
+    with Pool(cluster.workers(caller(), ["a", "b"])) as pool:
         list(pool.map([lambda ctx: 1] * 8))  # both are there
         task = pool.dispatch(patient, timeout=0.2)
         assert task.result() == "elsewhere"
@@ -319,7 +319,7 @@ def test_cancelled_task_is_told_so_on_the_far_side(cluster: Any, tmp_path: Path)
         finally:
             Path(texts[1]).write_text(f"{ctx.cancelled}\n")
 
-    with Pool(cluster.workers(caller(), "a")) as pool:
+    with Pool(cluster.workers(caller(), ["a"])) as pool:
         task = pool.dispatch(patient)
         wait_for(began)
         assert pool.cancel_task(task)
@@ -340,7 +340,7 @@ def test_interrupt_ends_python_code_on_the_far_side(cluster: Any, tmp_path: Path
         finally:
             Path(path).write_text("yes\n")
 
-    with Pool(cluster.workers(caller(), "ab"), interrupt_on_timeout=True) as pool:
+    with Pool(cluster.workers(caller(), ["a", "b"]), interrupt_on_timeout=True) as pool:
         list(pool.map([lambda ctx: 1] * 8))
         task = pool.dispatch(spin, timeout=0.3)
         assert task.result() == "elsewhere"
@@ -360,7 +360,7 @@ def test_host_is_named_by_explain_and_in_the_table_of_workers(cluster: Any, tmp_
         while not Path(texts[1]).exists():
             ctx.sleep(0.01)
 
-    with Pool(cluster.workers(caller(), "a")) as pool:
+    with Pool(cluster.workers(caller(), ["a"])) as pool:
         assert pool.workers()[0].host is None
         task = pool.dispatch(hold)
         wait_for(began)
@@ -375,7 +375,7 @@ def test_other_version_there_is_refused_with_a_clear_error(
     cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("retrypool.remote.worker.PYTHON", "3.9")
-    with Pool(cluster.workers(echo(), "a"), retry=RetryPolicy(attempts=2, delay=fixed(0))) as pool:
+    with Pool(cluster.workers(echo(), ["a"]), retry=RetryPolicy(attempts=2, delay=fixed(0))) as pool:
         error = pool.dispatch(1).exception()
     assert isinstance(error, WorkerFault)
     assert "version mismatch" in str(error)
