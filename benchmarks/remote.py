@@ -49,7 +49,7 @@ def dask_client() -> Any:
 def ray_module() -> Any:
     import ray
 
-    ray.init(num_cpus=PROCESSES, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=PROCESSES, include_dashboard=False, log_to_driver=False)
     return ray
 
 

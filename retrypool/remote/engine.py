@@ -18,7 +18,7 @@ from retrypool.model.context import Context
 from retrypool.model.worker import AnyWorker
 from retrypool.remote.wire import dump_by_value
 
-__all__ = ["Engine", "EngineClosed", "Limits", "Place", "Recipe"]
+__all__ = ["Engine", "EngineClosed", "Limits", "Place", "Recipe", "Siblings"]
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -74,16 +74,50 @@ class Limits:
         self.stop = seconds("stop_timeout", stop_timeout)
 
 
+class Siblings:
+    """The workers that were asked for together: whether any of them has ever been made.
+
+    If none has, while several could not be for what the far side says, it is no worker's illness but a bug,
+    or a wrong version everywhere. Then tasks fail as their policy says, rather than wait for ever.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._enough = min(number, 8)
+        self._failed: set[int] = set()
+        self._ever = False
+
+    def made(self) -> None:
+        """Take note of a success."""
+        self._ever = True
+
+    def failed(self, recipe: object) -> None:
+        """Take note of one that could not be made."""
+        if not self._ever:
+            self._failed.add(id(recipe))
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it looks as if none can be made."""
+        return not self._ever and len(self._failed) >= self._enough
+
+
 class Recipe(Generic[A, T, R]):
     """What a remote worker is made of, over and over; and when it may be made again."""
 
     def __init__(
-        self, engine: Engine, factory: Callable[[A], AnyWorker[T, R]], argument: A, name: str, limits: Limits
+        self,
+        engine: Engine,
+        factory: Callable[[A], AnyWorker[T, R]],
+        argument: A,
+        name: str,
+        limits: Limits,
+        siblings: Siblings,
     ) -> None:
         self.engine = engine
         self.name = name
         self.limits = limits
         self.packed = dump_by_value((factory, argument))
+        self._siblings = siblings
         self._failures = 0  # to make it, in a row
         self._not_before = 0.0
 
@@ -98,11 +132,18 @@ class Recipe(Generic[A, T, R]):
             ctx.sleep(max(0.0, min(pause, left)))
         return pause <= left
 
-    def made(self, well: bool) -> None:
-        """Take note of how it went."""
-        if well:
-            self._failures, self._not_before = 0, 0.0
-            return
+    def made(self) -> None:
+        """Take note that it was made."""
+        self._siblings.made()
+        self._failures, self._not_before = 0, 0.0
+
+    def not_made(self, *, bug: bool) -> bool:
+        """Take note that it was not; return whether none can be, it seems. `bug`: not for want of room."""
+        if bug:
+            self._siblings.failed(self)
+            if self._siblings.hopeless:
+                return True
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures, 16)) * random.uniform(0.5, 1.0)
         self._failures += 1
         self._not_before = time.monotonic() + pause
+        return False

@@ -14,7 +14,7 @@ from retrypool.errors import InvalidType
 from retrypool.model.cancel import CancelToken
 from retrypool.model.worker import AnyWorker, WorkerSpec, as_spec
 from retrypool.policy.rates import RateOption
-from retrypool.remote.engine import Engine, Limits, Recipe
+from retrypool.remote.engine import Engine, Limits, Recipe, Siblings
 from retrypool.remote.worker import RemoteWorker
 from retrypool.threads.lifecycle import close_at_exit
 
@@ -61,10 +61,12 @@ def remote_workers(
         base = getattr(factory, "__name__", "worker").strip("<>")
     own: Any = options
     specs: list[WorkerSpec[T, R]] = []
-    for number, argument in enumerate(arguments):
+    given = list(arguments)
+    siblings = Siblings(len(given))
+    for number, argument in enumerate(given):
         name = f"{base}-{number}"
         try:
-            recipe = Recipe(engine, factory, argument, name, limits)
+            recipe = Recipe(engine, factory, argument, name, limits, siblings)
         except Exception as error:
             what = f"the factory, or argument {number},"
             expected = f"what can be sent to another process ({type(error).__name__}: {error})"

@@ -74,7 +74,7 @@ class RemoteWorker(Generic[T, R]):
                 self._see_out(place, call, answer, interrupt=True)
             raise
         except _Gone as gone:
-            raise self._lose(str(gone)) from None
+            raise WorkerFault(self._lose(str(gone))) from None
         ctx.check()
         return self._open(ctx, answer)
 
@@ -139,16 +139,18 @@ class RemoteWorker(Generic[T, R]):
             self._leave(lost=True)
             raise WorkerLost(recipe.name, None, str(closed)) from None
         except BaseException as error:  # an engine may raise what it likes
-            recipe.made(well=False)
-            raise self._lose(f"it could not be made: {_said(error)}") from error
+            hopeless = recipe.not_made(bug=_is_missing_module(error))
+            lost = self._lose(f"it could not be made: {_said(error)}")
+            raise (lost if hopeless else WorkerFault(lost)) from error
         self._starting = None
         if isinstance(answer, Failed):
-            recipe.made(well=False)
             self._leave(lost=False)
             wrong = open_error(answer, "the far side")
+            if recipe.not_made(bug=True):
+                raise wrong
             raise WorkerFault(wrong) from wrong
         assert isinstance(answer, Started)
-        recipe.made(well=True)
+        recipe.made()
         self._host, self._hooks = answer.host, answer.hooks
         ctx._slot.where = answer.host
         return place
@@ -245,7 +247,7 @@ class RemoteWorker(Generic[T, R]):
         try:
             answer = load(future.result())
         except BaseException as error:
-            raise self._lose(_said(error)) from error
+            raise WorkerFault(self._lose(_said(error))) from error
         if answer.sent is not None:
             self._pass_on(ctx, answer.sent)
         if answer.cost is not None:
@@ -269,11 +271,11 @@ class RemoteWorker(Generic[T, R]):
 
     # -- lost and left -----------------------------------------------------------------------------
 
-    def _lose(self, why: str) -> WorkerFault:
-        """Let go of a far side that is gone; return what to raise."""
+    def _lose(self, why: str) -> WorkerLost:
+        """Let go of a far side that is gone; return the error that says so."""
         host = self._host
         self._leave(lost=True)
-        return WorkerFault(WorkerLost(self._recipe.name, host, why))
+        return WorkerLost(self._recipe.name, host, why)
 
     def _leave(self, *, lost: bool) -> None:
         place, placing = self._place, self._placing
@@ -320,6 +322,11 @@ def _said(error: BaseException) -> str:
     text = str(error) if isinstance(error, _Gone) else f"{type(error).__name__}: {error}"
     first, *others = text.strip().splitlines()
     return first[:300] if len(first) > 300 or not others else f"{first} [...]"
+
+
+def _is_missing_module(error: BaseException) -> bool:
+    """Return whether an engine did not find a module on the far side, retrypool most of the time."""
+    return isinstance(error, ImportError) or "ModuleNotFoundError" in str(error)
 
 
 def _found(told: Future[Any]) -> bool:

@@ -147,7 +147,9 @@ class RayCluster(Cluster):
         os.environ.update(RAY_AUTH_MODE="disabled", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
         import ray
 
-        ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        ray.init(
+            address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, configure_logging=False
+        )
 
     def workers(self, factory: Callable[[Any], Any], arguments: Any, **options: Any) -> list[Any]:
         from retrypool.ray import ray_workers

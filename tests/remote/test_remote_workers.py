@@ -278,11 +278,24 @@ def test_worker_that_can_not_be_made_is_a_fault_and_others_do_its_work(cluster: 
         assert {attempt.outcome for attempt in faults} <= {Outcome.WORKER_FAULT}
         assert pool.dead_tasks() == []
 
-    with Pool(cluster.workers(Picky, ["bad"]), retry=RetryPolicy(attempts=2, delay=fixed(0))) as pool:
-        error = pool.dispatch(1).exception()
-    assert isinstance(error, WorkerFault)
-    assert isinstance(error.error, PermissionError)
-    assert "__init__" in str(error.error.__cause__)
+
+def test_when_no_worker_can_be_made_tasks_fail_as_their_policy_says(cluster: Any) -> None:
+    """It is a bug, not an illness: to wait for better days would be to hang."""
+
+    class Broken:
+        def __init__(self, token: str) -> None:
+            raise PermissionError("revoked")
+
+        def run(self, ctx: Any, data: Any) -> Any:
+            return data
+
+    with Pool(cluster.workers(Broken, ["a", "b"]), retry=RetryPolicy(attempts=2, delay=fixed(0))) as pool:
+        tasks = pool.dispatch_many(range(10))
+        for task in tasks:
+            error = task.exception(30)
+            assert isinstance(error, PermissionError)
+            assert "__init__" in str(error.__cause__)
+    assert {dead.reason for dead in pool.dead_tasks()} == {DeadReason.ATTEMPTS}
 
 
 def test_attempt_that_is_over_is_given_up_on_the_far_side(cluster: Any, tmp_path: Path) -> None:
@@ -377,7 +390,7 @@ def test_other_version_there_is_refused_with_a_clear_error(
     monkeypatch.setattr("retrypool.remote.worker.PYTHON", "3.9")
     with Pool(cluster.workers(echo(), ["a"]), retry=RetryPolicy(attempts=2, delay=fixed(0))) as pool:
         error = pool.dispatch(1).exception()
-    assert isinstance(error, WorkerFault)
+    assert isinstance(error, RemoteError)
     assert "version mismatch" in str(error)
     assert "Python 3.9" in str(error)
 
