@@ -17,5 +17,6 @@ QUESTIONS = (
     "startup",
     "interrupts",
     "remote",
+    "sources",
 )
 """Every file that asks one, in the order in which they are asked."""
