@@ -100,13 +100,17 @@ class RabbitQueue(Source):
         try:
             yield
         except (errors.ProbableAuthenticationError, errors.ProbableAccessDeniedError) as error:
-            raise SourceError(repr(self), f"RabbitMQ lets nobody in with this URL: {error!r}") from error
+            # What pika says of any connection that ends early, as that to a server does that is just starting.
+            if "ACCESS_REFUSED" in repr(error) or "NOT_ALLOWED" in repr(error):
+                raise SourceError(repr(self), f"RabbitMQ lets nobody in with this URL: {error!r}") from error
+            raise Disconnected(repr(error)) from error
         except errors.NackError as error:
             raise SourceError(repr(self), "RabbitMQ refused a message: the queue is full") from error
         except errors.UnroutableError as error:
             raise Disconnected("the queue has gone") from error
         except errors.ChannelClosedByBroker as error:
-            if error.reply_code in (403, 406):  # access refused, precondition failed
+            # A queue that is not like ours, or not for us. Much else has the code 406, and passes.
+            if error.reply_code == 403 or "inequivalent arg" in error.reply_text:
                 raise SourceError(repr(self), f"RabbitMQ refuses: {error.reply_text}") from error
             raise Disconnected(repr(error)) from error
         except (errors.AMQPError, OSError) as error:

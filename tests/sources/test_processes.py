@@ -69,6 +69,8 @@ class Heads:
         deadline = time.monotonic() + WITHIN
         while wanted - set(executed := self.executed()):
             assert time.monotonic() < deadline, f"{len(wanted - set(executed))} are missing"
+            for process in self.processes:
+                assert process.poll() is None, "a head has ended"
             meanwhile()
             time.sleep(0.05)
         return executed
@@ -79,7 +81,8 @@ class Heads:
         for process in self.processes:
             out, _ = process.communicate(timeout=60)
             if process.returncode != -signal.SIGTERM:  # told before it had begun
-                assert process.returncode == 0, out
+                errors = [path.read_text()[-2000:] for path in self.folder.glob("errors-*")]
+                assert process.returncode == 0, "\n".join(filter(None, errors))
                 self.reports.append(json.loads(out))
         self.processes.clear()
 
