@@ -100,7 +100,7 @@ class RabbitQueue(Source):
         try:
             yield
         except (errors.ProbableAuthenticationError, errors.ProbableAccessDeniedError) as error:
-            # What pika says of any connection that ends early, as that to a server does that is just starting.
+            # pika says this of any connection that ends early, as one does to a server that is starting.
             if "ACCESS_REFUSED" in repr(error) or "NOT_ALLOWED" in repr(error):
                 raise SourceError(repr(self), f"RabbitMQ lets nobody in with this URL: {error!r}") from error
             raise Disconnected(repr(error)) from error
