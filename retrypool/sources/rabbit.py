@@ -25,7 +25,7 @@ from retrypool.errors import InvalidType, InvalidValue, MissingExtra, SourceErro
 from retrypool.sources.base import Disconnected, Holder, Session, Source
 from retrypool.sources.envelope import Outgoing, encode
 from retrypool.sources.letters import DeadLetter, checked_letter, sendable
-from retrypool.sources.rabbit_bulk import publish_all
+from retrypool.sources.rabbit_publisher import Publisher
 from retrypool.sources.rabbit_session import RabbitSession, read_letter
 
 __all__ = ["RabbitQueue"]
@@ -35,8 +35,9 @@ T = TypeVar("T")
 _LONGEST = 1 << 20
 """Seconds in the longest queue of delayed messages: twelve days. Who waits longer goes through it again."""
 
-_BULK = 20
-"""More messages than these are worth a connection of their own, on which none waits for the one before."""
+_ELECTION = 1.0
+"""Seconds for which a server is left alone that has just come back. A quorum queue that is consumed before
+it has elected its leader may, with RabbitMQ 3.10, never elect one."""
 
 _UNLIMITED = 2_000_000_000
 """Deliveries of a dead letter: looking at it is one. RabbitMQ 4 has a limit where none is given."""
@@ -70,9 +71,11 @@ class RabbitQueue(Source):
             raise InvalidType("url", url, "a string such as amqp://localhost:5672/%2F")
         self.library: Any = pika
         self._url = url
+        self._was_away = False  # whether it could not be reached when it was last tried
         self._known: set[int] = set()  # the queues of delayed messages that this process has seen
         self._sending = threading.Lock()  # one thread at a time has the connection below
         self._sender: tuple[int, Any, Any] | None = None
+        self._publisher: Publisher | None = None
         self._parameters(heartbeat=0)  # says now what is wrong with the URL
 
     def _parameters(self, heartbeat: int | None) -> Any:
@@ -90,8 +93,16 @@ class RabbitQueue(Source):
 
     def connect(self, heartbeat: int | None = 30) -> Any:
         """Return a new connection. Raises `Disconnected` or `SourceError`."""
-        with self.speaking():
-            return self.library.BlockingConnection(self._parameters(heartbeat))
+        try:
+            with self.speaking():
+                connection = self.library.BlockingConnection(self._parameters(heartbeat))
+                if self._was_away:
+                    connection.sleep(_ELECTION)
+        except Disconnected:
+            self._was_away = True
+            raise
+        self._was_away = False
+        return connection
 
     @contextmanager
     def speaking(self) -> Iterator[None]:
@@ -137,32 +148,36 @@ class RabbitQueue(Source):
         )
 
     def publish(self, channel: Any, body: bytes, properties: Any, due: float) -> None:
-        """Bring a message to the queue, or to the one where it waits longest. `channel` confirms."""
-        wait = int(min(due - time.time(), _LONGEST))
-        queue = self.name
-        if wait >= 1:
-            step = 1 << (wait.bit_length() - 1)
-            queue = f"{self.name}.delay.{step}"
-            if step not in self._known:
-                channel.queue_declare(
-                    queue,
-                    durable=True,
-                    arguments={
-                        "x-queue-type": "quorum",
-                        "x-message-ttl": step * 1000,
-                        "x-dead-letter-exchange": "",
-                        "x-dead-letter-routing-key": self.name,
-                        "x-dead-letter-strategy": "at-least-once",
-                        "x-overflow": "reject-publish",
-                        "x-delivery-limit": _UNLIMITED,
-                    },
-                )
-                self._known.add(step)
+        """Bring a message to where it waits until it is due. `channel` confirms."""
         try:
-            channel.basic_publish("", queue, body, properties, mandatory=True)
+            channel.basic_publish("", self._place(channel, due), body, properties, mandatory=True)
         except self.library.exceptions.UnroutableError:
             self._known.clear()
             raise
+
+    def _place(self, channel: Any, due: float) -> str:
+        """Return the queue for a message: the one that is consumed, or the one where it may wait longest."""
+        wait = int(min(due - time.time(), _LONGEST))
+        if wait < 1:
+            return self.name
+        step = 1 << (wait.bit_length() - 1)
+        queue = f"{self.name}.delay.{step}"
+        if step not in self._known:
+            channel.queue_declare(
+                queue,
+                durable=True,
+                arguments={
+                    "x-queue-type": "quorum",
+                    "x-message-ttl": step * 1000,
+                    "x-dead-letter-exchange": "",
+                    "x-dead-letter-routing-key": self.name,
+                    "x-dead-letter-strategy": "at-least-once",
+                    "x-overflow": "reject-publish",
+                    "x-delivery-limit": _UNLIMITED,
+                },
+            )
+            self._known.add(step)
+        return queue
 
     # -- sending ---------------------------------------------------------------------------------
 
@@ -191,38 +206,40 @@ class RabbitQueue(Source):
 
     def _hang_up(self) -> None:
         sender, self._sender = self._sender, None
+        publisher, self._publisher = self._publisher, None
         if sender is not None and sender[0] == os.getpid():
-            try:
-                sender[1].close()
-            except Exception:  # noqa: BLE001 - it is broken already
-                pass
+            for each in (sender[1], publisher):
+                try:
+                    if each is not None:
+                        each.close()
+                except Exception:  # noqa: BLE001 - it is broken already
+                    pass
 
     def _deliver(self, outgoing: Sequence[Outgoing]) -> list[str]:
         for each in outgoing:
             if len(each.options) > 60_000:
                 raise InvalidValue("the options", len(each.options), "less than 60,000 bytes as JSON")
-        left = [_Parcel(uuid.uuid4().hex, each, time.time() + each.delay) for each in outgoing]
+        left = [_Parcel(uuid.uuid4().hex, each) for each in outgoing]
         ids = [parcel.uid for parcel in left]
-        left.reverse()
+        until = time.monotonic() + self.send_timeout
 
         def publish(channel: Any) -> None:
-            if len(left) > _BULK and not left[0].due:
-                self._publish_all(left)
-            while left:
-                parcel = left[-1]
-                self.publish(channel, parcel.body, self.properties(parcel.uid, parcel.headers), parcel.due)
-                left.pop()
+            if self._publisher is None:
+                self._publisher = Publisher(self.library, self._parameters(heartbeat=0))
+            messages = [
+                (self._place(channel, each.due), each.body, self.properties(each.uid, each.headers))
+                for each in left
+            ]
+            there = self._publisher.publish(messages, max(0.1, until - time.monotonic()))
+            left[:] = [each for number, each in enumerate(left) if number not in there]
+            if left:
+                self._known.clear()  # a queue may have gone
+                if self._publisher.refused:
+                    raise SourceError(repr(self), "RabbitMQ refused a message: the queue is full")
+                raise Disconnected(f"{len(left)} of {len(messages)} messages were not confirmed")
 
         self._speak(publish)
         return ids
-
-    def _publish_all(self, left: list[_Parcel]) -> None:
-        """Publish what is not delayed, on a connection of its own. Takes out of `left` what has arrived."""
-        messages = [(self.name, each.body, self.properties(each.uid, each.headers)) for each in left]
-        there = publish_all(self.library, self._parameters(heartbeat=0), messages)
-        left[:] = [each for number, each in enumerate(left) if number not in there]
-        if left:
-            raise Disconnected(f"{len(left)} of {len(messages)} messages were not confirmed")
 
     def properties(self, uid: str, headers: dict[str, object]) -> Any:
         """Return the properties of a message that is to survive the broker."""
@@ -298,9 +315,9 @@ class _Parcel:
 
     __slots__ = ("body", "due", "headers", "uid")
 
-    def __init__(self, uid: str, each: Outgoing, due: float) -> None:
+    def __init__(self, uid: str, each: Outgoing) -> None:
         self.uid, self.body = uid, each.data
-        self.due = due if each.delay else 0.0
+        self.due = time.time() + each.delay if each.delay else 0.0
         self.headers: dict[str, object] = {"o": each.options.decode()} if each.options else {}
         if self.due:
-            self.headers["due"] = repr(due)
+            self.headers["due"] = repr(self.due)
