@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from retrypool import __version__
+from retrypool.cli.inspect import add_inspect
+from retrypool.cli.run import add_run
 
 __all__ = ["main"]
 
@@ -30,6 +32,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"retrypool {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_run(commands)
+    add_inspect(commands)
     _add_demo(commands)
     return parser
 

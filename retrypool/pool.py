@@ -234,7 +234,7 @@ class Pool(Generic[T, R]):
             for spec in specs:
                 self._workers.add(spec)
             if journal is not None:
-                restore_all(self._engine, journal)
+                restore_all(self._engine, journal, self._engine.intake.requeue)
         except BaseException:
             self.force_close()
             raise

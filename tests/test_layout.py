@@ -29,12 +29,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("parts",),
     ("pool",),
     ("executor", "testing", "metrics", "tracing", "dask", "ray"),
-    ("demo",),
+    ("demo", "cli"),
     ("__main__",),
 )
 
 # These use the library as a user does: `from retrypool import Pool`. Nothing below may.
-MAY_IMPORT_PUBLIC_NAMES = {"demo", "__main__"}
+MAY_IMPORT_PUBLIC_NAMES = {"cli", "demo", "__main__"}
 
 # Arrows the other way that are meant: imports inside of a function, on first use. A method that makes
 # what stands above its own layer is for its caller's convenience; nothing in the layer needs it.

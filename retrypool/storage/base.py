@@ -15,7 +15,7 @@ A group that can't be stored (the disk is full) stays entered, and is tried agai
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from retrypool.errors import InvalidType, InvalidValue, StorageError
@@ -66,6 +66,8 @@ class Storage(ABC):
         self.record_starts = record_starts
         self.max_losses = max_losses
         self.policies: dict[str, Any] = dict(policies or {})
+        # Called with the id of a dead task that somebody who looks at the journal wants to be requeued.
+        self.on_wish: Callable[[int], object] | None = None
 
     # -- open and close
 

@@ -19,7 +19,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from retrypool.errors import StorageError
@@ -44,6 +44,9 @@ LINGER = 0.002
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds after which it tries again what could not be committed."""
+
+WISHES_EVERY = 1.0
+"""Seconds after which the thread looks whether somebody who inspects the journal has asked for something."""
 
 TRIM_EVERY = 1000
 """Ends after which those are dropped that `keep_ended` does not want any more."""
@@ -87,12 +90,15 @@ class Commits:
         where: str,
         keep_number: int | None,
         keep_age: float | None,
+        grant: Callable[[int], None],
     ) -> None:
         self._db = db  # under _lock
         self._reader = reader  # under _reading
         self._where = where
         self._keep_number = keep_number
         self._keep_age = keep_age
+        self._grant = grant
+        self._looked = time.monotonic()  # when the thread last looked for wishes
         self._lock = threading.Lock()  # held by whoever commits
         self._reading = threading.Lock()
         # Anybody appends; whoever holds _lock takes out.
@@ -176,7 +182,13 @@ class Commits:
     def _linger(self) -> None:
         pause = FIRST_PAUSE
         while True:
-            self._bell.acquire()
+            called = self._bell.acquire(timeout=WISHES_EVERY)
+            if time.monotonic() - self._looked >= WISHES_EVERY:
+                self._grant_wishes()
+            if self._closing.is_set():
+                return
+            if not called:
+                continue
             commits = -1
             while commits != self._number:  # as long as others commit, they take all of it with them
                 commits = self._number
@@ -194,6 +206,19 @@ class Commits:
             if not self._called:  # try it again, without anybody's call
                 self._called = True
                 self._bell.release()
+
+    def _grant_wishes(self) -> None:
+        """Do what another process has asked for, which looks at the journal."""
+        self._looked = time.monotonic()
+        try:
+            wishes = self.read("SELECT seq, task FROM wish WHERE wish = 'requeue' ORDER BY seq")
+            if wishes:
+                with self._lock:
+                    self._db.execute("DELETE FROM wish WHERE seq <= ?", (wishes[-1][0],))
+        except (StorageError, *_ERRORS):
+            return  # another time
+        for _, task_id in wishes:
+            self._grant(task_id)
 
     # -- committing, under the lock --------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from weakref import WeakSet
 
 from retrypool.errors import StorageError
 
-__all__ = ["CELLS", "Ownership", "read_owner", "running_in"]
+__all__ = ["CELLS", "Ownership", "cells_of", "read_owner", "running_in"]
 
 CELLS = 4096
 _PAGE = 4096
@@ -121,18 +121,23 @@ def read_owner(journal: Path) -> dict[str, Any] | None:
             return None
 
 
-def running_in(source: IO[bytes] | Path) -> set[int]:
+def running_in(source: IO[bytes]) -> set[int]:
     """Return the tasks that run by the owner file, or ran when its owner died."""
-    if isinstance(source, Path):
-        try:
-            with Path(str(source.resolve()) + "-owner").open("rb") as file:
-                return running_in(file)
-        except OSError:
-            return set()
     source.seek(_PAGE)
     raw = source.read(8 * CELLS)
     cells = memoryview(raw[: len(raw) // 8 * 8]).cast("Q")
     return {task_id for task_id in cells if task_id}
+
+
+def cells_of(journal: Path) -> list[int]:
+    """Return the task of each cell by the owner file, 0 for none; an empty list if there is no such file."""
+    try:
+        with Path(str(journal.resolve()) + "-owner").open("rb") as file:
+            file.seek(_PAGE)
+            raw = file.read(8 * CELLS)
+    except OSError:
+        return []
+    return memoryview(raw).cast("Q").tolist() if len(raw) == 8 * CELLS else []
 
 
 def _open(journal: Path, path: str) -> IO[bytes]:

@@ -98,7 +98,9 @@ class SQLiteStorage(Storage):
             owner.release()
             raise
         self._owner = owner
-        self._commits = Commits(db, self._reader(), self.where, self._keep_number, self._keep_age)
+        self._commits = Commits(
+            db, self._reader(), self.where, self._keep_number, self._keep_age, self._grant
+        )
         self._identity = str(self._fact("identity"))
 
     def _connect(self, owner: Ownership) -> sqlite3.Connection:
@@ -125,6 +127,10 @@ class SQLiteStorage(Storage):
     def _reader(self) -> sqlite3.Connection:
         """Return a connection for looking things up: it need not wait for what is being committed."""
         return sqlite3.connect(self.path, timeout=5, isolation_level=None, check_same_thread=False)
+
+    def _grant(self, task_id: int) -> None:
+        if self.on_wish is not None:
+            self.on_wish(task_id)
 
     def close(self) -> None:
         """Make what was entered durable, and give up possession."""

@@ -304,6 +304,7 @@ class Journal:
 
     def close(self) -> None:
         """Make everything durable, and give the storage free. Raises `StorageError`."""
+        self.storage.on_wish = None
         self.storage.close()
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from retrypool.checks import as_id
-from retrypool.errors import TaskNotFound
+from retrypool.errors import RetryPoolError, TaskNotFound
 from retrypool.events import TaskDispatched
 from retrypool.model.task import DeadTask, Task
 from retrypool.threads.interrupt import shielded
@@ -91,8 +91,16 @@ def pull_dead(works: Works, task_id: int) -> DeadTask[Any]:
 
 
 @shielded
-def restore_all(works: Works, journal: Journal) -> None:
-    """Go on with what the storage holds."""
+def restore_all(works: Works, journal: Journal, requeue: Callable[[int], object]) -> None:
+    """Go on with what the storage holds; `requeue` what somebody who inspects it wants to be tried again."""
+
+    def grant(task_id: int) -> None:
+        try:
+            requeue(task_id)
+        except RetryPoolError as error:  # it was requeued or pulled by others, or the pool is closing
+            log.warning("%s does not requeue task %s: %s", works.name, task_id, error)
+
+    journal.storage.on_wish = grant
     with works.lock:
         number = restore(journal, works.scheduler, works)
         happened = works.decided()

@@ -1,0 +1,1 @@
+"""The commands of `python -m retrypool` that work with the user's own workers and journals."""
