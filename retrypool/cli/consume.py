@@ -11,7 +11,7 @@ from typing import Any
 from retrypool import CancelToken, Pool, Task
 from retrypool.cli.errors import DEAD, CommandError
 from retrypool.cli.output import Output, line_of
-from retrypool.cli.run import stop_signals
+from retrypool.cli.signals import stop_signals
 from retrypool.events import Event, TaskDead, TaskSucceeded
 
 __all__ = ["Consuming"]

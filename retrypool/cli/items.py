@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -35,24 +32,20 @@ def format_of(path: str, told: Format | None) -> Format:
     return "jsonl" if path == "-" else _SUFFIXES.get(Path(path).suffix.lower(), "lines")
 
 
-@contextmanager
-def opened(path: str) -> Iterator[IO[str]]:
-    """Open an input, or use standard input for `-`."""
-    if path == "-":
-        # Its own wrapper: what is no text is one bad item, not the end of all.
-        raw = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        try:
-            yield raw
-        finally:
-            with suppress(OSError):
-                raw.detach()
-        return
+def opened(path: str) -> IO[str]:
+    """Open an input; `-` is standard input. Raises `CommandError`."""
+    # Not sys.stdin: what is no text is one bad item, not the end of all; and who waits for a line there must
+    # not keep the interpreter from its end.
     try:
-        file = Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="")  # noqa: SIM115
+        return open(
+            0 if path == "-" else path,
+            encoding="utf-8-sig",
+            errors="surrogateescape",
+            newline="",
+            closefd=path != "-",
+        )
     except OSError as error:
         raise CommandError(f"{path} can't be read: {error.strerror}") from None
-    with file:
-        yield file
 
 
 def items_in(file: IO[str], kind: Format, key: str | None) -> Iterator[Item]:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import os
 import queue
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
-from types import FrameType
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 from retrypool import Pool, Rate, RetryPolicy, RetryPoolError, Task, TaskState
 from retrypool.cli.errors import DEAD, USAGE, CommandError
 from retrypool.cli.items import Item, format_of, items_in, opened
 from retrypool.cli.output import Output, line_of
+from retrypool.cli.signals import Stop, stop_signals
 from retrypool.cli.workers import workers_from
 
 __all__ = ["add_run", "rate_from"]
@@ -26,8 +24,13 @@ __all__ = ["add_run", "rate_from"]
 GLANCE = 0.2
 """Seconds after which the main thread looks whether it was told to stop."""
 
-MOST_LINES = 1000
-"""Lines that are written at a time."""
+MOST_AT_ONCE = 1000
+"""Items and results that are seen to at a time."""
+
+
+class _Ended(NamedTuple):
+    key: str
+    task: Task[Any, Any]
 
 
 def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -108,11 +111,13 @@ def pool_of(arguments: argparse.Namespace, workers: list[Any], **options: Any) -
 
 
 class _Run:
-    """One run of the command. All of it on the main thread; workers only put ended tasks into `_ended`."""
+    """One run of the command. Workers, and the thread that reads, only put something into the inbox."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
-        self._ended: queue.SimpleQueue[tuple[str, Task[Any, Any]]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Item | _Ended | Exception | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(arguments.window)  # items that may be read and not yet written
+        self._more = True  # items may come
         self._keys: set[str] = set()  # in flight
         self._new = 0  # results of this run
         self._failed = 0
@@ -128,74 +133,105 @@ class _Run:
             storage = SQLiteStorage(arguments.journal, durability=arguments.durability)
         kind = format_of(arguments.input, arguments.format)
         workers = workers_from(arguments.workers, arguments.number)
-        with opened(arguments.input) as file, stop_signals() as stop:
+        file = opened(arguments.input)
+        reader = threading.Thread(
+            target=self._read,
+            args=(file, items_in(file, kind, arguments.key)),
+            name="retrypool-input",
+            daemon=True,
+        )
+        with ExitStack() as unread, stop_signals() as stop:
+            unread.callback(file.close)
             pool = pool_of(arguments, workers, storage=storage)
             try:
                 output = Output(arguments.output, go_on=storage is not None)
-                for task in pool.tasks():  # requeued since the last run: they are not done, after all
-                    record = task._record
-                    if record is not None and record.key is not None:
-                        output.done.pop(record.key, None)
-                self._go(pool, items_in(file, kind, arguments.key), output, stop)
+                unread.pop_all()
+                # Another thread reads: the input may be a pipe, and let wait for the next line.
+                reader.start()
+                self._go(pool, output, stop)
                 output.close()
             except BaseException:
                 pool.force_close()
                 raise
+            finally:
+                self._more = False
+                self._room.release()
         return self._over(output, stop)
 
-    def _go(self, pool: Pool[Any, Any], items: Iterator[Item], output: Output, stop: Stop) -> None:
-        """Keep the window full until there are no more items, or it is told to stop."""
-        more = True
-        while (more and not stop.told) or self._keys:
-            while more and not stop.told and len(self._keys) < self._arguments.window:
-                item = stop.read(items)
-                if item is None:
-                    more = False
-                else:
-                    self._take(pool, item, output)
-                if not self._ended.empty():
-                    break
+    def _go(self, pool: Pool[Any, Any], output: Output, stop: Stop) -> None:
+        """Take items as they come, and write what has ended, until all is done or it is told to stop."""
+        while (self._more and not stop.told) or self._keys:
+            news = self._news()
             if stop.told and pool.storage is not None:
+                self._write_ended(pool, news, output)
                 self._leave_the_rest(pool, output)
                 return
-            if self._keys:
-                self._write_ended(pool, output)
+            for item in news:
+                if isinstance(item, Item) and not stop.told:
+                    self._take(pool, item, output)
+            self._write_ended(pool, news, output)
             self._progress.tell(self._new, self._failed, len(self._keys))
         pool.close()
 
+    def _read(self, file: IO[str], items: Iterator[Item]) -> None:
+        end: Exception | None = None
+        try:
+            with file:
+                for item in items:
+                    self._room.acquire()
+                    if not self._more:
+                        break
+                    self._inbox.put(item)
+        except Exception as error:  # noqa: BLE001 - raised by the main thread
+            end = error
+        self._inbox.put(end)
+
+    def _news(self) -> list[Any]:
+        """Return what has come: items, and tasks that have ended. Waits a moment for the first."""
+        try:
+            news = [self._inbox.get(timeout=GLANCE)]
+        except queue.Empty:
+            return []
+        while len(news) < MOST_AT_ONCE and not self._inbox.empty():
+            news.append(self._inbox.get())
+        for one in news:
+            if isinstance(one, Exception):
+                raise one
+            self._more = self._more and one is not None
+        return news
+
     def _take(self, pool: Pool[Any, Any], item: Item, output: Output) -> None:
         key = item.key
-        if key in output.done or key in self._keys:
+        # One that is dead may have been requeued since: the journal knows.
+        asked = pool.storage is not None and item.problem is None and output.done.get(key) is False
+        if (key in output.done and not asked) or key in self._keys:
             self._skipped += 1
+            self._room.release()
         elif item.problem is not None:
             line, ok = line_of(key, None, item.problem)
             output.write([line])
             self._count(output, key, ok=ok)
-        elif pool.storage is None:
-            self._watch(key, pool.dispatch(item.data))
+            self._room.release()
         else:
-            self._watch(key, pool.dispatch(item.data, key=key))
+            task = pool.dispatch(item.data) if pool.storage is None else pool.dispatch(item.data, key=key)
+            self._keys.add(key)
+            task.add_done_callback(lambda _: self._inbox.put(_Ended(key, task)))
 
-    def _watch(self, key: str, task: Task[Any, Any]) -> None:
-        self._keys.add(key)
-        task.add_done_callback(lambda _: self._ended.put((key, task)))
-
-    def _write_ended(self, pool: Pool[Any, Any], output: Output) -> None:
-        """Write what has ended, in the journal too by then; wait a moment for the first."""
-        try:
-            ended = [self._ended.get(timeout=GLANCE)]
-        except queue.Empty:
-            return
-        while len(ended) < MOST_LINES and not self._ended.empty():
-            ended.append(self._ended.get())
-        if pool.storage is not None:
+    def _write_ended(self, pool: Pool[Any, Any], news: list[Any], output: Output) -> None:
+        """Write what has ended, once it has ended in the journal, too."""
+        ended = [one for one in news if isinstance(one, _Ended)]
+        if ended and pool.storage is not None:
             pool.storage.flush()
         lines = []
         for key, task in ended:
-            self._keys.discard(key)
+            self._room.release()
             if task.state is TaskState.CANCELLED:
                 continue
+            self._keys.discard(key)
             error = task.exception()
+            if error is not None and output.done.get(key) is False:
+                self._skipped += 1  # dead, as it is told already
+                continue
             line, ok = line_of(key, None if error else task.result(), error)
             lines.append(line)
             self._count(output, key, ok=ok)
@@ -209,10 +245,8 @@ class _Run:
     def _leave_the_rest(self, pool: Pool[Any, Any], output: Output) -> None:
         """Let what runs come to its end, and leave what waits in the journal."""
         pool.pause()
-        while pool.processing_count:
-            self._write_ended(pool, output)
-        while not self._ended.empty():
-            self._write_ended(pool, output)
+        while pool.processing_count or not self._inbox.empty():
+            self._write_ended(pool, self._news(), output)
         pool.force_close()
 
     def _over(self, output: Output, stop: Stop) -> int:
@@ -233,58 +267,6 @@ class _Run:
         if self._arguments.progress or dead:
             print(f"retrypool: {', '.join(parts)}", file=sys.stderr)
         return DEAD if dead else 0
-
-
-class _Stopped(BaseException):
-    """Ends the wait for the next item."""
-
-
-class Stop:
-    """Whether a signal has told the command to stop, and which."""
-
-    def __init__(self) -> None:
-        self.told = 0
-        self.called: Callable[[], object] = lambda: None
-        self._reads = False
-
-    def read(self, items: Iterator[Item]) -> Item | None:
-        """Return the next item; None at the end, and when a signal comes while it is waited for."""
-        try:
-            self._reads = True
-            if self.told:
-                return None
-            return next(items, None)
-        except _Stopped:
-            return None
-        finally:
-            self._reads = False
-
-    def hear(self, number: int, _frame: FrameType | None) -> None:
-        """Take the first signal as a wish, and the second one as an order."""
-        if self.told:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        self.told = number
-        os.write(2, b"retrypool: ends what it has begun; once more to end at once\n")
-        self.called()
-        if self._reads:
-            self._reads = False
-            raise _Stopped
-
-
-@contextmanager
-def stop_signals() -> Iterator[Stop]:
-    """Have SIGINT and SIGTERM heard by a `Stop`, as long as the block lasts."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, stop.hear) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Progress:

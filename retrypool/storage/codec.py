@@ -59,7 +59,7 @@ class JsonCodec:
         try:
             if kind is str:
                 return _quoted(value)  # type: ignore[arg-type]
-            text = int.__repr__(value) if kind is int else _dumps(value)  # pyright: ignore[reportArgumentType]
+            text = repr(value) if kind is int else _dumps(value)
             # Reading it again is the one test that needs no list of all that can go wrong.
             if kind in _SCALARS or _same(_loads(text), value):
                 return text
