@@ -13,6 +13,7 @@ from retrypool.events import (
     AttemptEnded,
     AttemptStarted,
     Event,
+    PoolStopped,
     TaskCancelled,
     TaskDead,
     TaskDispatched,
@@ -68,6 +69,7 @@ class Tracing:
         TaskSucceeded,
         TaskDead,
         TaskCancelled,
+        PoolStopped,
     )
 
     def __init__(
@@ -113,6 +115,8 @@ class Tracing:
                     entry.span.add_event("retry", attributes, timestamp=_nanoseconds(event.at, task))
             case TaskEvent():
                 self._end_task(event)
+            case PoolStopped():
+                self._end_all()
 
     def _begin_task(self, task: Task[Any, Any], parent: OTelContext | None, at: float) -> _TaskSpan:
         attributes: dict[str, str | int] = {"retrypool.pool": self._pool_name, "retrypool.task.id": task.id}
@@ -288,6 +292,10 @@ class Tracing:
         pool = self._pool()
         if pool is not None:
             pool.remove_listener(self)
+        self._end_all()
+
+    def _end_all(self) -> None:
+        """End what is open: spans of tasks that nobody will run, and of some that the pool has refused."""
         while self._tasks:
             try:
                 _, entry = self._tasks.popitem()

@@ -174,6 +174,17 @@ def test_stop_ends_what_is_open_and_hears_no_more(traced: Traced) -> None:
     assert not pool._engine.observers.wants_started
 
 
+def test_end_of_the_pool_ends_all_spans(traced: Traced) -> None:
+    pool = ManualPool([len])
+    tracing = trace(pool, tracer_provider=traced.provider)
+    pool.dispatch("abc")
+    pool.claim()
+    pool.dispatch("abc")
+    pool.force_close()
+    assert {kind: len(spans) for kind, spans in traced.spans().items()} == {"task": 2, "attempt": 1}
+    assert tracing._tasks == {}
+
+
 def test_metrics_are_read_when_they_are_collected() -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
