@@ -212,7 +212,7 @@ def test_table_shows_each_worker(console: Any) -> None:
     workers = [
         WorkerSpec(len, name="token-a"),
         WorkerSpec(fail, name="token-b", group="backup", rate=Rate(5)),
-        WorkerSpec(len, name="token-c"),
+        WorkerSpec(str.upper, name="token-c"),
     ]
     pool = ManualPool(workers, name="api", retry=RetryPolicy(attempts=1), health=None)
     pool.cordon_worker(2, "revoked")

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from retrypool import InvalidType, Pool, RetryPolicy, fixed
+from retrypool import InvalidType, Pool, RetryPolicy, WorkerSpec, fixed
 from retrypool.testing import ManualPool
 from retrypool.tracing import trace
 
@@ -54,7 +54,7 @@ def test_task_is_a_span_with_a_child_for_each_attempt(traced: Traced) -> None:
             raise errors.pop()
         return len(data)
 
-    pool = ManualPool([run, run], name="api", retry=ONCE_MORE)
+    pool = ManualPool([WorkerSpec(run), WorkerSpec(run, group="other")], name="api", retry=ONCE_MORE)
     trace(pool, tracer_provider=traced.provider)
     with traced.tracer.start_as_current_span("caller") as caller:
         pool.dispatch("abc", name="page")
@@ -73,7 +73,7 @@ def test_task_is_a_span_with_a_child_for_each_attempt(traced: Traced) -> None:
     assert [event.name for event in first.events] == ["exception"]
     assert second.attributes["retrypool.attempt.number"] == 2
     assert second.attributes["retrypool.worker.name"] == "worker-1"
-    assert second.attributes["retrypool.group"] == "worker-1"
+    assert second.attributes["retrypool.group"] == "other"
     assert second.status.status_code is otel.StatusCode.UNSET
     assert [event.name for event in task.events] == ["retry"]
     assert task.attributes["retrypool.task.state"] == "succeeded"
