@@ -149,13 +149,19 @@ class TaskNotFound(RetryPoolError, LookupError):
 
 
 class NoWorkers(RetryPoolError):
-    """The pool has no worker, or none of the kind that the task `wants`, so it could never run."""
+    """The pool has no worker, or none of the kind that the task `wants`, so it could never run.
 
-    def __init__(self, pool: str, wants: str = "") -> None:
-        super().__init__(pool, wants)
-        self.pool, self.wants = pool, wants
+    `reason` tells of the error, which is the cause, if that is because workers could not be started.
+    """
+
+    def __init__(self, pool: str, wants: str = "", reason: str = "") -> None:
+        super().__init__(pool, wants, reason)
+        self.pool, self.wants, self.reason = pool, wants, reason
 
     def __str__(self) -> str:
+        if self.reason:
+            with_what = f" with {self.wants}" if self.wants else ""
+            return f"{self.pool} has no worker{with_what} that could be started: {self.reason}"
         if self.wants:
             return (
                 f"{self.pool} has no worker with {self.wants}: add one with add_worker(), "
@@ -309,9 +315,11 @@ class Throttled(Exception):
 class WorkerFault(Exception):
     """Raised by a worker: the worker is ill, not the task. `error` is what it noticed.
 
-    The attempt is not charged while another group is live.
+    The attempt is not charged while another group is live. With `restart`, the worker is started afresh
+    before its next task, from its factory if it has one.
     """
 
-    def __init__(self, error: BaseException | str) -> None:
+    def __init__(self, error: BaseException | str, *, restart: bool = False) -> None:
         super().__init__(error)
         self.error = error
+        self.restart = restart

@@ -47,6 +47,7 @@ class DeadReason(StrEnum):
     DEADLINE = "deadline"  # it could not end before its deadline
     CALLBACK = "callback"  # `on_failure`, or an operator, said so
     POLICY_ERROR = "policy_error"  # `retry_if` or a delay function raised
+    NO_WORKERS = "no_workers"  # none could be started that could run it
     LOST = "lost"  # its process ended while it ran, more often than the storage allows
 
 

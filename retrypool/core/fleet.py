@@ -45,6 +45,8 @@ class Fleet:
         # (dict.popitem is atomic), and a slot that wakes takes itself out; all else is under the lock.
         self.parked: dict[Slot, None] = {}
         self.paused = False
+        # The places of workers that worked once, could not be started afresh, and are tried again.
+        self.returning: set[Slot] = set()
         self.version = 0  # counts who comes and goes; written under the lock, read without it
         self.quarantine = Quarantine(self, timers, report, health)
 

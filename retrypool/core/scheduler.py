@@ -21,7 +21,7 @@ from retrypool.core.fleet import Fleet
 from retrypool.core.history import History
 from retrypool.core.schedules import Schedules
 from retrypool.core.timers import Moment, Timers
-from retrypool.errors import AttemptTimeout, TaskNotFound
+from retrypool.errors import AttemptTimeout, NoWorkers, TaskNotFound
 from retrypool.events import (
     Event,
     TaskCancelled,
@@ -61,6 +61,8 @@ class Scheduler(Matching):
         timers = Timers()
         fleet = Fleet(timers, self.report, health=health, pace=pace)
         super().__init__(timers, fleet, affinity_wait=affinity_wait)
+        self.pool_name = "the pool"
+        self.waits_for_workers = False  # tasks wait for those that are to come
         self.dead_limit = dead_limit
         self.over = False  # closed by force: what is put back is cancelled
         self.journaled = False  # whether a storage is told of each task; set before there is any
@@ -73,6 +75,8 @@ class Scheduler(Matching):
         self.tells_cancelled = True  # whether anybody wants to hear of each task that is cancelled
         self.retried = 0  # but for those that slots count themselves
         self._happened: list[Event] = []
+        self.start_error: BaseException | None = None  # of the last worker that could not be started
+        self.start_reason = ""  # what it says
         self.schedules = Schedules(timers, fleet, self.report)
         self.history = History(history_limit)
         self.retry_budget = None if budget is None else RetryBudget(budget)
@@ -136,6 +140,8 @@ class Scheduler(Matching):
             self._enqueue(task, now)
         elif self._is_too_late(task, now):
             self._expire(task, now)
+        elif self._has_no_workers(task):
+            self._strand(task, now)
         else:
             self.put_in_place(task, now)
 
@@ -324,6 +330,37 @@ class Scheduler(Matching):
         """Return how many tasks wait for their moment."""
         return self.delayed
 
+    def could_not_start(self, error: BaseException, reason: str, now: float) -> None:
+        """Let tasks be dead that no worker is left for: the last one could not be started, for `reason`."""
+        self.start_error, self.start_reason = error, reason
+        for task in list(self.waiting()):
+            if task._phase is not TaskState.SCHEDULED and self._has_no_workers(task) and self.withdraw(task):
+                self._strand(task, now)
+
+    def _has_no_workers(self, task: AnyTask) -> bool:
+        """Return whether no worker may ever take a task, because of one that could not be started."""
+        settings = task._settings
+        if self.start_error is None or self.waits_for_workers or settings.wait_for_worker:
+            return False
+        if not settings.picky:
+            return not self.fleet.live and not self.fleet.returning
+        suits, fleet = settings.constraints.suits, self.fleet
+        return not any(suits(slot) for slot in [*filter(fleet.present, fleet), *fleet.returning])
+
+    def _strand(self, task: AnyTask, now: float) -> None:
+        error = self.no_workers(task._settings)
+        self.bury(task, DeadReason.NO_WORKERS, error, now)
+
+    def no_workers(self, settings: TaskSettings | None = None) -> NoWorkers:
+        """Return the error that says that no worker is left, and why."""
+        cause = self.start_error if not self.fleet.live else None
+        if settings is not None and settings.picky:
+            cause = self.start_error
+        wants = "" if settings is None else settings.wants
+        error = NoWorkers(self.pool_name, wants, "" if cause is None else self.start_reason)
+        error.__cause__ = cause
+        return error
+
     # -- counting --------------------------------------------------------------------------------
 
     def idle(self) -> bool:
@@ -345,6 +382,8 @@ class Scheduler(Matching):
         ):
             return False
         usable = [slot for slot in self.fleet if self.fleet.usable(slot)]
+        if self.fleet.returning:
+            return False
         if not usable:
             return True
         return not (
@@ -414,6 +453,8 @@ class Scheduler(Matching):
         """Let a task be claimed from now on, behind those of its rank that already can be."""
         if self._is_too_late(task, now):
             self._expire(task, now)
+        elif self._has_no_workers(task):
+            self._strand(task, now)
         else:
             self.enqueue(task, now)
 

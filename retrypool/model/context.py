@@ -179,6 +179,10 @@ class Context:
         """
         self._task._owner.settle(self._slot, self, actual)
 
+    def restart(self) -> None:
+        """Have this worker started afresh before its next task, as `WorkerFault(restart=True)` has."""
+        self._task._owner.restart(self._slot)
+
     def check(self) -> None:
         """Raise if the attempt is over: `AttemptTimeout` if it was for time, else `CancelledError`."""
         reason = self._reason

@@ -164,7 +164,8 @@ class WorkerInfo:
     `state` is one of: `starting`; `active`; `paused`; `cooling` and `ejected`, until `until`; `probing`,
     while one task shows whether that is over; `suspect`, until others have tried what it failed; `holding`,
     in an outage; `cordoned` for good, for `reason`; `stuck` in an attempt that
-    is over; `stopping`, and `stopped` once its thread has ended; `failed`, with `error`.
+    is over; `stopping`, and `stopped` once its thread has ended; `failed`, with `error`: it
+    could not be started, and is tried again at `until`.
     """
 
     id: int

@@ -23,7 +23,7 @@ from retrypool.clock import Clock, SystemClock
 from retrypool.core.queue import InjectorQueue
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.schedules import TickDue
-from retrypool.errors import InvalidValue, NoWorkers, PoolClosed, RetryPoolError, WrongThread
+from retrypool.errors import InvalidValue, PoolClosed, RetryPoolError, WrongThread
 from retrypool.events import Event, TaskDead, TaskEvent, WorkerStuck
 from retrypool.model.context import Context, slot_here
 from retrypool.model.describe import annotate, is_annotated
@@ -105,6 +105,7 @@ class Engine(Generic[T, R]):
         self.observers = observers
         self.scheduler = scheduler
         self.wait_for_workers = wait_for_workers
+        scheduler.pool_name, scheduler.waits_for_workers = name, wait_for_workers
         self.judge = judge
         self.grace = grace  # seconds after which a thread that has not come back counts as stuck
         self.threaded = threaded
@@ -293,12 +294,13 @@ class Engine(Generic[T, R]):
                 )
         fleet = self.scheduler.fleet
         if not fleet.live:
-            return NoWorkers(self.name)
+            return None if fleet.returning else self.scheduler.no_workers()
         if settings is not None and settings.picky:
             # Workers come and go under the lock; without it, this is a look at a copy.
             slots = tuple(fleet)
-            if not any(fleet.present(slot) and settings.constraints.suits(slot) for slot in slots):
-                return NoWorkers(self.name, settings.wants)
+            slots = (*filter(fleet.present, slots), *fleet.returning)
+            if not any(map(settings.constraints.suits, slots)):
+                return self.scheduler.no_workers(settings)
         return None
 
     @shielded
@@ -353,6 +355,13 @@ class Engine(Generic[T, R]):
     def run_errand(self, errand: Callable[[], object], now: float) -> None:
         """Have something done once the lock is left, with which the timers say that its time has come."""
         self.scheduler.report(Errand(now, errand))
+
+    def restart(self, slot: Slot) -> None:
+        """Have the worker at `slot` started afresh before its next task."""
+        with self.lock:
+            self.scheduler.fleet.make_unfit(slot)
+            happened = self.decided()
+        self.act(happened)
 
     def settle(self, slot: Slot, ctx: Context, actual: float) -> None:
         """Correct what an attempt was taken to cost."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from retrypool.callbacks import log_broken, shown
 from retrypool.ctrl_c import is_ctrl_c
-from retrypool.errors import AttemptTimeout
+from retrypool.errors import AttemptTimeout, WorkerFault
 from retrypool.events import AttemptEnded, AttemptStarted, TaskRetrying, TaskSucceeded
 from retrypool.model.context import Context
 from retrypool.model.describe import annotate
@@ -170,6 +170,8 @@ class Attempts:
         with engine.lock:
             now = self._monotonic()
             attempt, scope = scheduler.failed(slot, task, error, scope, span, now, pause)
+            if isinstance(error, WorkerFault) and error.restart:
+                scheduler.fleet.make_unfit(slot)
             if quiet and (decision := self._count(task, scope)) is not None:
                 scheduler.retry(task, decision.delay, now)
                 is_back = True

@@ -35,13 +35,19 @@ def info_of(crew: Sequence[Runner[Any, Any]], now: float, held: list[object]) ->
         failed=sum(slot.failed + slot.timed_out for slot in slots),
         failures={Outcome(outcome): count for outcome, count in failures.items()},
         rate=None if group.pace is None else group.pace.per_second,
-        until=group.until if group.shut(now) else None,
+        until=group.until if group.shut(now) else _tried_again_at(crew),
         reason=slots[0].cordoned_for,
         error=next((runner.error for runner in crew if runner.error is not None), None),
         host=next((slot.where for slot in slots if slot.where is not None), None),
         left=group.until - now if group.until is not None and group.shut(now) else None,
         busy_for=max((now - ctx._started for ctx in busy), default=None),
     )
+
+
+def _tried_again_at(crew: Sequence[Runner[Any, Any]]) -> float | None:
+    """Return when it will be tried to start a worker that could not be started."""
+    moments = [runner.retry_at for runner in crew if runner.error is not None]
+    return min((moment for moment in moments if moment is not None), default=None)
 
 
 def _state(crew: Sequence[Runner[Any, Any]], now: float) -> str:

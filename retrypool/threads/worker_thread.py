@@ -48,6 +48,10 @@ class Runner(Generic[T, R]):
         self.stop = threading.Event()  # set when the worker is to leave; for those who watch it
         self.ready = not engine.threaded  # its on_start has run
         self.error: BaseException | None = None  # of a factory or an on_start that raised
+        self.worked_before = False  # another was in its place
+        self.failed_starts = 0  # of those before it in its place, in a row
+        self.failing_since: float | None = None  # when the first of them failed, if it had worked before
+        self.retry_at: float | None = None  # when it will be tried to start it again
         self.dismissed = False  # it is to be forgotten; under the pool's lock
         self.gone = False  # its thread has left, but for its last steps; under the pool's lock
         self._on_leave = on_leave
@@ -114,10 +118,11 @@ class Runner(Generic[T, R]):
             if on_start := hook(self.worker, "on_start"):
                 on_start()
         except BaseException as error:  # noqa: BLE001 - logged there
-            log_broken("%s could not be started: it is taken out", self.slot.name)
+            log_broken("%s could not be started: that is tried again", self.slot.name)
             self.error = error
             return False
         self.ready = True
+        self.failed_starts, self.failing_since = 0, None
         return True
 
     def _serve_until_told(self) -> bool:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Generic, Literal, TypeVar, get_args
 from weakref import ref
 
+from retrypool.callbacks import described
 from retrypool.checks import as_id
 from retrypool.ctrl_c import join
 from retrypool.errors import InvalidValue, WorkerNotFound
@@ -45,6 +46,9 @@ R = TypeVar("R")
 
 Crew = tuple[Runner[T, R], ...]
 """The runners of one worker."""
+
+PATIENCE = 300.0
+"""Seconds for which tasks wait for a worker that worked, and can't be started afresh."""
 
 Then = Literal["keep", "pause", "restart", "remove"]
 """What a worker does after it was interrupted."""
@@ -248,6 +252,7 @@ class Workers(Generic[T, R]):
             del self._crews[worker_id]
             if self._engine.journal is not None:
                 self._engine.journal.worker(runner.slot, there=False)
+        self._engine.scheduler.fleet.returning.discard(runner.slot)
         self._engine.scheduler.remove(runner.slot)
         self.departed += Tally.of(runner.slot)
         if not runner.gone and runner.thread.ident is not None:
@@ -256,24 +261,44 @@ class Workers(Generic[T, R]):
     def _has_left(self, runner: Runner[T, R]) -> None:
         """Take notice of the end of a runner's thread."""
         engine, slot = self._engine, runner.slot
+        reason = "" if runner.error is None else described(runner.error)
         with engine.lock:
+            leaves = slot.retired
             engine.scheduler.retire(slot, engine.monotonic())
-            engine.review_guard()
             runner.gone = True
             self._abandoned.discard(runner)
             # A worker has left once all its threads have.
             last = all(one.gone for one in self._crews.get(slot.id, ()))
             if runner.dismissed:
                 self._forget(runner)
+            elif runner.error is not None and not leaves:
+                self._try_later(runner, reason)
             happened = engine.decided()
         engine.act(happened)
-        if last:
+        if last and (leaves or runner.error is None):
             engine.bonds.unbind(slot.id)
         if runner.error is None and last:
             self._tell(WorkerRemoved, slot)
         elif runner.error is not None:
             now = engine.monotonic()
             engine.observers.tell(WorkerFailed(now, slot.id, slot.name, slot.group.name, runner.error))
+
+    def _try_later(self, runner: Runner[T, R], reason: str) -> None:
+        """Try to start a worker again after a while; until then, tasks may have none. Under the lock.
+
+        If it has worked before, tasks wait for it, for some minutes: the trouble may pass.
+        """
+        engine, fleet = self._engine, self._engine.scheduler.fleet
+        now = engine.monotonic()
+        assert runner.error is not None
+        if (runner.ready or runner.worked_before) and runner.failing_since is None:
+            runner.failing_since = now
+        runner.retry_at = now + min(FIRST_PAUSE * 2.0 ** min(runner.failed_starts, 20), LONGEST_PAUSE)
+        engine.scheduler.timers.add(runner.retry_at, engine.run_errand, partial(self._start_again, runner))
+        if runner.failing_since is not None and now < runner.failing_since + PATIENCE:
+            fleet.returning.add(runner.slot)
+        engine.review_guard()
+        engine.scheduler.could_not_start(runner.error, reason, now)
 
     # -- in between ------------------------------------------------------------------------------
 
@@ -381,11 +406,17 @@ class Workers(Generic[T, R]):
         """Try once more to start a worker that could not be started."""
         engine = self._engine
         with engine.lock:
-            if old not in self._crews.get(old.slot.id, ()) or engine.closed or engine.exiting:
+            fleet = engine.scheduler.fleet
+            if old not in self._crews.get(old.slot.id, ()) or engine.exiting:
                 return
+            if engine.closed and (engine.scheduler.over or old.slot not in fleet.returning):
+                fleet.returning.discard(old.slot)
+                return
+            fleet.returning.discard(old.slot)
             # By its name: others of its crew may have begun it anew.
             group = engine.scheduler.fleet.group(old.slot.group.name, old.spec.rate)
             runner = self._stand_in(old, group, old.next_spec if old.can_be_remade else old.spec)
+            runner.failed_starts, runner.failing_since = old.failed_starts + 1, old.failing_since
             happened = engine.decided()
         engine.act(happened)
         self._tell(WorkerAdded, runner.slot)
@@ -423,6 +454,7 @@ class Workers(Generic[T, R]):
         Tally.of(slot).move_to(fresh)
         fresh.failures, fresh.lost = slot.failures, slot.lost
         runner = Runner(engine, fresh, spec, self._has_left)
+        runner.worked_before = old.ready or old.worked_before
         self._crews[slot.id] = tuple(runner if one is old else one for one in self._crews[slot.id])
         scheduler.add(fresh)  # before the old one goes, so that its group stays
         scheduler.retire(slot, engine.monotonic())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from retrypool import CloseTimeout, Pool, PoolClosed, RetryPolicy, TaskState
+from retrypool import CloseTimeout, DeadReason, NoWorkers, Pool, PoolClosed, RetryPolicy, TaskState
 from retrypool.events import PoolClosing
 
 
@@ -112,7 +112,7 @@ def test_tasks_that_only_paused_workers_could_take_end_cancelled_with_a_reason(s
     assert pool.stats().cancelled == 3
 
 
-def test_tasks_that_only_failed_workers_could_take_end_cancelled_with_a_reason(stage: Any) -> None:
+def test_tasks_that_only_failed_workers_could_take_are_dead_with_the_start_error(stage: Any) -> None:
     starting = stage.gate()
 
     class Broken:
@@ -128,7 +128,8 @@ def test_tasks_that_only_failed_workers_could_take_end_cancelled_with_a_reason(s
     stage.until(lambda: pool._engine.waiters)
     starting.open()
     closing.result(stage.within)
-    assert reason_of(task) == "no worker is left that could run it"
+    assert isinstance(task.exception(), NoWorkers)
+    assert pool.dead_tasks()[0].reason is DeadReason.NO_WORKERS
 
 
 def test_tasks_that_wait_for_workers_end_cancelled_when_none_came(stage: Any) -> None:
