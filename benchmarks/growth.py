@@ -157,7 +157,8 @@ def tried(backlog: int) -> float:
 
     pool: Any
     policy = RetryPolicy(attempts=2, delay=0)
-    with Pool([refuse, accept], retry=policy, affinity_wait=3600) as pool:
+    # Without health: the one that fails all of it would soon be given nothing.
+    with Pool([refuse, accept], retry=policy, health=None, affinity_wait=3600) as pool:
         blocker = pool.dispatch(-1)
         held.wait()
         started = process_time()

@@ -419,14 +419,15 @@ def contests(scale: float = 1) -> list[Contest]:
             faster(EXECUTOR, 3),
         ),
     ]
-    found += [*maps(size), *threads(scale)]
+    found += [*maps(size, half), *threads(scale)]
     return found
 
 
-def maps(size: int) -> list[Contest]:
+def maps(size: int, half: int) -> list[Contest]:
     def peer() -> Any:
         return ThreadPool(WORKERS)
 
+    chunk = 100
     return [
         measured(
             "map",
@@ -441,6 +442,17 @@ def maps(size: int) -> list[Contest]:
             faster("ThreadPoolExecutor.map", 4),
             faster("ThreadPool.imap", 1),
             within(1, "retrypool", row="retrypool, ordered=False"),
+        ),
+        measured(
+            f"map, chunks of {chunk}",
+            "µs/item",
+            half,
+            {
+                "retrypool": mapped(pool_of, "map", chunk=chunk),
+                "ThreadPool.map": mapped(peer, "map", chunksize=chunk),
+                "ThreadPool.imap, chunks": mapped(peer, "imap", chunksize=chunk),
+            },
+            faster("ThreadPool.map", 0.7),
         ),
     ]
 

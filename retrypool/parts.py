@@ -17,6 +17,7 @@ from retrypool.checks import (
     unknown_option,
 )
 from retrypool.clock import Clock, SystemClock
+from retrypool.collect.chunks import map_chunks
 from retrypool.collect.map import as_completed, map_items
 from retrypool.collect.results import TaskResult
 from retrypool.collect.schedule import Schedule, make_schedule
@@ -107,6 +108,7 @@ __all__ = [
     "is_stateful",
     "lifecycle",
     "make_schedule",
+    "map_chunks",
     "map_items",
     "open_journal",
     "optional_count",

@@ -496,6 +496,7 @@ class Pool(Generic[T, R]):
         return_exceptions: Literal[False] = False,
         progress: bool | int = False,
         key: Callable[[T], str] | None = None,
+        chunk: int = 1,
         **options: Unpack[MapOptions],
     ) -> Generator[R, None, None]: ...
     @overload
@@ -509,6 +510,7 @@ class Pool(Generic[T, R]):
         return_exceptions: bool,
         progress: bool | int = False,
         key: Callable[[T], str] | None = None,
+        chunk: int = 1,
         **options: Unpack[MapOptions],
     ) -> Generator[R | BaseException, None, None]: ...
     def map(
@@ -521,6 +523,7 @@ class Pool(Generic[T, R]):
         return_exceptions: bool = False,
         progress: bool | int = False,
         key: Callable[[T], str] | None = None,
+        chunk: int = 1,
         **options: Unpack[MapOptions],
     ) -> Generator[Any, None, None]:
         """Iterate over the results of running each item of `iterable`, which may be infinite.
@@ -540,6 +543,10 @@ class Pool(Generic[T, R]):
         - `key`: a function of the item that returns its key, in a pool with a storage. What has ended there
           is not run again, and its stored result is yielded: so the same script, started again, goes on where
           it stopped. Items of the same key are one task.
+        - `chunk`: how many items a worker takes at a time. For calls of some microseconds, where the
+          hand-over costs more than the call. They share one context; an item that fails is tried again by
+          itself, and is a task only then. In a pool where each item has to be one, they go one by one all the
+          same: with listeners, callbacks on success, a storage, a bounded queue, or any limit of time.
         - Options as in `dispatch`, checked once. In a bounded queue, items wait for room.
 
         What the iterable raises, or the pool that is closed meanwhile, is raised after the results of
@@ -553,7 +560,7 @@ class Pool(Generic[T, R]):
         [1, 3, 2]
         """
         results = partial(
-            map_items,
+            map_items if chunk == 1 else partial(map_chunks, chunk=chunk),
             self._engine,
             self._settings.having(options),
             iterable,

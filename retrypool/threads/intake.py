@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Generic, TypeVar
+from math import inf
+from typing import Any, Generic, TypeVar
 from weakref import ref
 
 from retrypool.checks import as_id
 from retrypool.core.queue import Line
 from retrypool.errors import TaskNotFound
 from retrypool.events import TaskDispatched
+from retrypool.model.chunk import Chunk
 from retrypool.model.completion import Reporter
 from retrypool.model.settings import TaskSettings
 from retrypool.model.slots import Slot
@@ -69,6 +71,37 @@ class Intake(Generic[T, R]):
                 self._arrive_in_time(task, task._dispatched + deadline, line, slots)
 
         return arrive
+
+    def takes_chunks(self, settings: TaskSettings) -> bool:
+        """Return whether several items may go as one task: nobody looks at each, and none has a limit."""
+        observers = self._engine.observers
+        told = self._engine.guarded or observers.talkative or observers.wants_started
+        return settings.plain and settings.span == inf and not told
+
+    def dispatch_chunk(self, chunk: Chunk, settings: TaskSettings, reporter: Reporter | None) -> Task[T, R]:
+        """Accept several items as one task. Call `takes_chunks` before."""
+        engine = self._engine
+        if refusal := engine.refusal(settings):
+            raise refusal
+        data: Any = chunk
+        task: Task[T, R] = Task(
+            engine.scheduler.backlog.next_seq(), data, settings, engine, engine.monotonic()
+        )
+        task._completion = reporter
+        task._record = record = Record(task.id)
+        record.wrapped = True
+        record.cost = float(len(chunk.items))
+        with engine.lock:
+            line = engine.injector.open_line(settings.priority)
+            if line is None:
+                engine.scheduler.submit(task, engine.monotonic())
+            else:
+                line.append(task)
+        if engine.guarded:  # handshake H2
+            self.look_again(task)
+        if engine.parked and not engine.searching:
+            engine.wake_one()
+        return task
 
     def _arrive_in_time(self, task: Task[T, R], deadline: float, line: Line, slots: Iterable[Slot]) -> None:
         """Let a task come in that has a deadline: without the lock as long as some worker may go on."""

@@ -9,11 +9,13 @@ from typing import Any, Generic, TypeVar
 
 from retrypool.callbacks import call_guarded, log_broken, traceback_of
 from retrypool.errors import Interrupted
+from retrypool.model.chunk import Chunk
 from retrypool.model.context import Context, occupy
 from retrypool.model.slots import Slot
 from retrypool.model.task import Record, Task
 from retrypool.model.worker import AnyWorker, WorkerSpec, check_worker, hook, run_of
 from retrypool.states import TaskState
+from retrypool.threads.chunks import run_chunk
 from retrypool.threads.engine import Engine
 from retrypool.threads.interrupt import Gate
 from retrypool.threads.parker import Parker
@@ -284,6 +286,9 @@ class Runner(Generic[T, R]):
         # An ended task may have dropped its data. This is asked after the data was read: whoever ends
         # the task cancels the context first.
         ctx.check()
+        if data.__class__ is Chunk:
+            run_chunk(self.engine, ctx, run, takes_context=takes_context)
+            return None  # type: ignore[return-value]
         arguments = (ctx, data) if takes_context else (data,)
         if context is None:
             result: R = run(*arguments)

@@ -1,0 +1,219 @@
+"""`map(chunk=)`: several items at a time, for calls that are over sooner than they are handed over."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, TypeVar
+
+from retrypool.checks import Duration, count, flag
+from retrypool.collect.map import _Inbox, _left, _until, map_items
+from retrypool.collect.results import TaskResult
+from retrypool.errors import InvalidType
+from retrypool.model.chunk import PENDING, Chunk
+from retrypool.model.completion import Reporter
+from retrypool.model.settings import TaskSettings
+from retrypool.model.task import Task
+from retrypool.threads.engine import Engine
+
+__all__ = ["map_chunks"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+AnyTask = Task[Any, Any]
+
+
+def map_chunks(
+    engine: Engine[T, R],
+    settings: TaskSettings,
+    iterable: Iterable[T],
+    *,
+    chunk: int,
+    window: int | None,
+    workers: int,
+    ordered: bool,
+    timeout: Duration | None,
+    return_exceptions: bool,
+    key: Callable[[T], str] | None = None,
+    on_end: Callable[[Task[T, R]], object] | None = None,
+) -> Generator[Any, None, None]:
+    """Check what `Pool.map` was given, and return the generator that does it.
+
+    Where each item has to be a task, as where somebody is told of each, or it has a limit of its own, they go
+    one by one.
+    """
+    size = count("chunk", chunk, least=1)
+    if size == 1 or key is not None or on_end is not None or not engine.intake.takes_chunks(settings):
+        return map_items(
+            engine,
+            settings,
+            iterable,
+            window=window,
+            workers=workers,
+            ordered=ordered,
+            timeout=timeout,
+            return_exceptions=return_exceptions,
+            key=key,
+            on_end=on_end,
+        )
+    until = _until(timeout)
+    flag("ordered", ordered)
+    flag("return_exceptions", return_exceptions)
+    width = max(128, 32 * workers, 2 * size * workers) if window is None else count("window", window, least=1)
+    try:
+        items = iter(iterable)
+    except TypeError:
+        raise InvalidType("iterable", iterable, "something to iterate over") from None
+    engine.check_open("map()")
+    source = _Source(engine, settings, items, min(size, width))
+    most = max(1, width // size)
+    if ordered:
+        return _in_order(source, most, until, errors=return_exceptions)
+    return _as_they_come(source, most, until, errors=return_exceptions)
+
+
+class _Source:
+    """Makes tasks of chunks out of an iterator."""
+
+    def __init__(
+        self, engine: Engine[Any, Any], settings: TaskSettings, items: Iterator[Any], size: int
+    ) -> None:
+        self.engine = engine
+        self.reporter: Reporter | None = None
+        self.trouble: BaseException | None = None  # what the iterator or the pool has raised
+        self.ended = False
+        self._settings = settings
+        self._items = items
+        self._size = size
+
+    def next_task(self) -> AnyTask | None:
+        """Dispatch the next chunk; None if there is nothing more, for whatever reason."""
+        batch: list[Any] = []
+        try:
+            for item in self._items:
+                batch.append(item)
+                if len(batch) == self._size:
+                    break
+            else:
+                self.ended = True
+        except Exception as error:  # noqa: BLE001 - raised after the results before it
+            self.trouble, self.ended = error, True
+        if not batch:
+            return None
+        try:
+            return self.engine.intake.dispatch_chunk(Chunk(batch), self._settings, self.reporter)
+        except Exception as error:  # noqa: BLE001 - the same
+            self.trouble, self.ended = error, True
+            return None
+
+    def end(self, tasks: Iterable[AnyTask]) -> None:
+        """Give up what is left."""
+        self.trouble = None
+        self.engine.give_up([each for task in tasks for each in (task, *_failed_of(task))])
+
+
+def _failed_of(task: AnyTask) -> list[AnyTask]:
+    return list(task.data.failed.values()) if isinstance(task.data, Chunk) else []
+
+
+# No local name below holds a result, or a task whose error is raised: a traceback would keep it.
+
+
+def _in_order(source: _Source, most: int, until: float | None, *, errors: bool) -> Generator[Any, None, None]:
+    """Yield results in the order of the items."""
+    tasks: deque[AnyTask] = deque()
+    try:
+        while True:
+            while not source.ended and len(tasks) < most and not (tasks and tasks[0].done()):
+                if (task := source.next_task()) is not None:
+                    tasks.append(task)
+                task = None
+            if not tasks:
+                break
+            tasks[0]._wait(None if until is None else _left(until))
+            yield from _results_of(tasks[0], until, errors=errors)
+            tasks.popleft()
+        if source.trouble is not None:
+            raise source.trouble
+    finally:
+        source.end(tasks)
+        tasks.clear()
+
+
+def _results_of(task: AnyTask, until: float | None, *, errors: bool) -> Generator[Any, None, None]:
+    chunk: Chunk = task.data
+    for place in range(len(chunk.items)):
+        if chunk.results[place] is not PENDING:
+            yield _take(chunk, place)
+            continue
+        failed = chunk.failed.get(place, task)
+        if failed is not task:
+            failed._wait(None if until is None else _left(until))
+        yield _outcome(failed, errors=errors)
+
+
+def _take(chunk: Chunk, place: int) -> Any:
+    try:
+        return chunk.results[place]
+    finally:
+        chunk.results[place] = None  # whoever consumes it decides for how long it is kept
+
+
+def _outcome(task: AnyTask, *, errors: bool) -> Any:
+    """Return the result of a task that has ended, or its error if these are wanted; else raise it."""
+    try:
+        error = TaskResult.of(task).error if errors else None
+        return task.result() if error is None else error
+    finally:
+        del task
+
+
+def _as_they_come(
+    source: _Source, most: int, until: float | None, *, errors: bool
+) -> Generator[Any, None, None]:
+    """Yield results as the chunks end, and those of items that failed at first as they end."""
+    inbox: _Inbox[Any, Any] = _Inbox()
+    source.reporter = reporter = Reporter(inbox.put)
+    pending: set[AnyTask] = set()
+    chunks = 0
+    try:
+        while True:
+            while not source.ended and chunks < most and not inbox.tasks:
+                if (task := source.next_task()) is not None:
+                    pending.add(task)
+                    chunks += 1
+                task = None
+            if not pending:
+                break
+            if not inbox.tasks:
+                inbox.wait(until, "map()")
+            if inbox.tasks[0] not in pending:  # it was told of twice
+                inbox.tasks.popleft()
+                continue
+            pending.discard(inbox.tasks[0])
+            if not isinstance(inbox.tasks[0].data, Chunk):
+                yield _outcome(inbox.tasks.popleft(), errors=errors)
+                continue
+            chunks -= 1
+            # One that ends from now on is reported; one that has ended before is there already.
+            failed = _failed_of(inbox.tasks[0])
+            pending.update(failed)
+            inbox.tasks.extend(each for each in failed if each.done())
+            del failed
+            yield from _of_chunk(inbox.tasks.popleft(), errors=errors)
+        if source.trouble is not None:
+            raise source.trouble
+    finally:
+        source.end(pending)
+        pending.clear()
+        reporter.end()
+
+
+def _of_chunk(task: AnyTask, *, errors: bool) -> Generator[Any, None, None]:
+    chunk: Chunk = task.data
+    for place in range(len(chunk.items)):
+        if chunk.results[place] is not PENDING:
+            yield _take(chunk, place)
+        elif place not in chunk.failed:
+            yield _outcome(task, errors=errors)

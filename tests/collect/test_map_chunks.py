@@ -1,0 +1,190 @@
+"""`map(chunk=)`: what is taken together is tried again one by one."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from retrypool import InvalidType, InvalidValue, Pool, PoolClosed, RetryPolicy
+
+AT_ONCE = RetryPolicy(attempts=3, delay=0)
+
+both_orders = pytest.mark.parametrize("ordered", [True, False])
+
+
+def double(item: int) -> int:
+    return 2 * item
+
+
+@both_orders
+@pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 1000])
+def test_results_are_those_of_the_items(count: int, ordered: bool) -> None:
+    with Pool([double] * 3) as pool:
+        results = list(pool.map(range(count), chunk=10, ordered=ordered))
+    assert (results if ordered else sorted(results)) == [2 * item for item in range(count)]
+
+
+def test_chunk_is_taken_at_once() -> None:
+    """The history counts tasks: one for each chunk."""
+    seen: list[object] = []
+
+    class Worker:
+        def run(self, ctx: Any, item: int) -> int:
+            seen.append(ctx)
+            return item
+
+    with Pool([Worker()]) as pool:
+        assert list(pool.map(range(20), chunk=10)) == list(range(20))
+        assert pool.stats().succeeded == 20
+    assert len({id(ctx) for ctx in seen}) == 2
+
+
+@both_orders
+def test_item_that_fails_is_tried_again_by_itself(ordered: bool) -> None:
+    tries: dict[int, int] = {}
+
+    def run(item: int) -> int:
+        tries[item] = tries.get(item, 0) + 1
+        if item % 7 == 3 and tries[item] == 1:
+            raise OSError(item)
+        return item
+
+    with Pool([run] * 2, retry=AT_ONCE) as pool:
+        results = list(pool.map(range(100), chunk=10, ordered=ordered))
+    assert sorted(results) == list(range(100))
+    assert not ordered or results == list(range(100))
+    assert tries == {item: 2 if item % 7 == 3 else 1 for item in range(100)}
+
+
+def test_other_worker_tries_an_item_that_failed() -> None:
+    def broken(item: int) -> int:
+        raise OSError(item)
+
+    with Pool([broken, double], retry=RetryPolicy(attempts=5, delay=0)) as pool:
+        assert list(pool.map(range(50), chunk=5)) == [2 * item for item in range(50)]
+        assert pool.dead_tasks() == []
+
+
+@both_orders
+def test_item_that_fails_for_good_is_dead_and_raised_in_its_place(ordered: bool) -> None:
+    def run(item: int) -> int:
+        if item == 13:
+            raise ValueError(item)
+        return item
+
+    with Pool([run], retry=AT_ONCE) as pool:
+        mapped = pool.map(range(30), chunk=10, ordered=ordered)
+        with pytest.raises(ValueError, match="13"):
+            list(mapped)
+        (dead,) = pool.dead_tasks()
+        assert (dead.data, dead.attempts) == (13, 3)
+
+
+@both_orders
+def test_errors_may_be_wanted_in_place_of_results(ordered: bool) -> None:
+    def run(item: int) -> int:
+        if item % 10 == 3:
+            raise ValueError(item)
+        return item
+
+    with Pool([run] * 2, retry=RetryPolicy(attempts=1)) as pool:
+        results = list(pool.map(range(30), chunk=7, ordered=ordered, return_exceptions=True))
+    assert sorted(r for r in results if isinstance(r, int)) == [n for n in range(30) if n % 10 != 3]
+    assert sorted(r.args[0] for r in results if isinstance(r, ValueError)) == [3, 13, 23]
+    assert not ordered or isinstance(results[3], ValueError)
+
+
+@both_orders
+def test_what_the_iterable_raises_comes_after_the_results_before_it(ordered: bool) -> None:
+    def items() -> Iterator[int]:
+        yield from range(15)
+        raise LookupError("no more")
+
+    got: list[int] = []
+    with Pool([double]) as pool, pytest.raises(LookupError, match="no more"):
+        got.extend(pool.map(items(), chunk=10, ordered=ordered))
+    assert sorted(got) == [2 * item for item in range(15)]
+
+
+@both_orders
+def test_no_more_items_are_pulled_than_the_window_holds(ordered: bool) -> None:
+    pulled = itertools.count()
+    with Pool([double]) as pool:
+        mapped = pool.map(pulled, chunk=10, window=30, ordered=ordered)
+        for _ in range(50):
+            next(mapped)
+        mapped.close()
+    assert next(pulled) <= 90
+
+
+def test_what_is_left_is_cancelled_when_the_iteration_ends_early(stage: Any) -> None:
+    begun, gate = [], stage.gate()
+
+    class Worker:
+        def run(self, ctx: Any, item: int) -> int:
+            begun.append(item)
+            if item == 15:
+                gate.hold()
+            return item
+
+    pool = stage.pool([Worker()])
+    mapped = pool.map(range(1000), chunk=10)
+    assert [next(mapped) for _ in range(10)] == list(range(10))
+    gate.wait_until_reached()
+    mapped.close()
+    gate.open()
+    pool.close(timeout=stage.within)
+    assert begun == list(range(16))
+
+
+def test_worker_that_takes_over_a_chunk_goes_on_where_it_had_come_to(stage: Any) -> None:
+    gate = stage.gate()
+    ran: list[int] = []
+
+    def run(item: int) -> int:
+        ran.append(item)
+        if item == 5 and ran.count(5) == 1:
+            gate.hold()
+        return item
+
+    pool = stage.pool([run])
+    results = stage.start(list, pool.map(range(10), chunk=10))
+    gate.wait_until_reached()
+    pool.add_worker(run)
+    pool.interrupt_worker(0, task="retry")
+    assert results.result(stage.within) == list(range(10))
+    assert ran[:6] == list(range(6))
+    assert all(ran.count(item) == 1 for item in range(5))
+    gate.open()
+
+
+@pytest.mark.parametrize(
+    "options", [{"listeners": [lambda event: None]}, {"max_queue": 5}, {"timeout": 60}, {"on_success": print}]
+)
+def test_where_each_item_has_to_be_a_task_they_go_one_by_one(options: Any, capsys: Any) -> None:
+    seen: set[int] = set()
+
+    class Worker:
+        def run(self, ctx: Any, item: int) -> int:
+            seen.add(ctx.task_id)
+            return item
+
+    with Pool([Worker()], **options) as pool:
+        assert list(pool.map(range(20), chunk=10)) == list(range(20))
+    assert len(seen) == 20
+
+
+def test_pool_that_is_closed_meanwhile_takes_no_more_chunks() -> None:
+    pool = Pool([double])
+    mapped = pool.map(itertools.count(), chunk=2, window=4)
+    assert next(mapped) == 0
+    pool.close()
+    with pytest.raises(PoolClosed):
+        list(mapped)
+
+
+@pytest.mark.parametrize(("chunk", "kind"), [(0, InvalidValue), (-1, InvalidValue), (1.5, InvalidType)])
+def test_chunk_that_makes_no_sense_is_refused(chunk: Any, kind: Any) -> None:
+    with Pool([double]) as pool, pytest.raises(kind, match="chunk"):
+        pool.map([1], chunk=chunk)
