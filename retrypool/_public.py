@@ -36,16 +36,10 @@ from retrypool.observe.stats import Stats
 from retrypool.observe.status import TaskStatus
 from retrypool.policy.budget import Budget
 from retrypool.policy.delays import between_rounds, combine, exponential, fixed, linear, random_between
+from retrypool.policy.failure import Failure, FailureAction
 from retrypool.policy.health import HealthPolicy
 from retrypool.policy.rates import Rate
-from retrypool.policy.retry import (
-    UNLIMITED,
-    Failure,
-    FailureAction,
-    GiveUp,
-    RetryIn,
-    RetryPolicy,
-)
+from retrypool.policy.retry import UNLIMITED, GiveUp, RetryIn, RetryPolicy
 from retrypool.policy.retry_after import parse_retry_after
 from retrypool.pool import Pool
 from retrypool.states import DeadReason, TaskState

@@ -23,7 +23,8 @@ from retrypool.collect.view import AFTER_SHUTDOWN, Call, Mapping
 from retrypool.errors import InvalidType, InvalidValue, PoolClosed, Throttled, WorkerFault
 from retrypool.model.settings import TaskSettings
 from retrypool.model.task import Task
-from retrypool.policy.retry import FailureAction, RetryPolicy
+from retrypool.policy.failure import FailureAction
+from retrypool.policy.retry import RetryPolicy
 from retrypool.pool import Pool
 from retrypool.threads import lifecycle
 

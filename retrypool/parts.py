@@ -37,9 +37,10 @@ from retrypool.observe.stats import count as count_all
 from retrypool.observe.status import TaskStatus
 from retrypool.policy.blame import BlameOption, as_judge
 from retrypool.policy.budget import Budget
+from retrypool.policy.failure import FailureAction
 from retrypool.policy.health import HealthPolicy
 from retrypool.policy.rates import RateOption, as_pace
-from retrypool.policy.retry import FailureAction, RetryPolicy
+from retrypool.policy.retry import RetryPolicy
 from retrypool.threads import lifecycle
 from retrypool.threads.engine import Engine
 from retrypool.threads.journal import open_journal

@@ -43,8 +43,6 @@ ON_FIRST_USE: set[tuple[str, str]] = set()
 # Pairs that still import each other. None may be added.
 CIRCLES = {
     frozenset(("retrypool.pool", "retrypool.threads.lifecycle")),
-    frozenset(("retrypool.policy.retry", "retrypool.policy.delays")),
-    frozenset(("retrypool.policy.retry", "retrypool.model.task")),
 }
 
 # What would let time, chance or another thread into a decision.

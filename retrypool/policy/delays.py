@@ -12,7 +12,7 @@ from retrypool.checks import Duration, seconds
 from retrypool.errors import InvalidType, InvalidValue
 
 if TYPE_CHECKING:
-    from retrypool.policy.retry import Failure
+    from retrypool.policy.failure import Failure
 
 __all__ = [
     "Delay",

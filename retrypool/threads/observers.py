@@ -21,7 +21,7 @@ from retrypool.events import (
     TaskSucceeded,
 )
 from retrypool.model.task import DeadTask, Task
-from retrypool.policy.retry import FailureAction
+from retrypool.policy.failure import FailureAction
 
 __all__ = ["Listening", "Observers"]
 

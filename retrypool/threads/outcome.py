@@ -20,7 +20,8 @@ from retrypool.model.settings import checked_cost
 from retrypool.model.slots import Slot
 from retrypool.model.task import Attempt, Record, Task
 from retrypool.policy.blame import Scope
-from retrypool.policy.retry import Decision, Failure, FailureAction, GiveUp, RetryIn
+from retrypool.policy.failure import Failure, FailureAction
+from retrypool.policy.retry import Decision, GiveUp, RetryIn
 from retrypool.policy.retry_after import parse_retry_after
 from retrypool.states import DeadReason, TaskState
 from retrypool.threads.interrupt import shielded

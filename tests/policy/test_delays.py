@@ -11,7 +11,7 @@ from hypothesis import given
 
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.policy.delays import as_delay, combine, exponential, fixed, linear, random_between
-from retrypool.policy.retry import Failure
+from retrypool.policy.failure import Failure
 
 LENGTHS = st.floats(0, 1e12)
 

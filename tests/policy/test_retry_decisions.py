@@ -11,7 +11,8 @@ from hypothesis import given
 
 from retrypool.errors import InvalidType, InvalidValue, Throttled, Unrecoverable, WorkerFault
 from retrypool.policy.delays import combine, exponential, fixed, linear
-from retrypool.policy.retry import UNLIMITED, Cancel, Failure, FailureAction, GiveUp, RetryIn, RetryPolicy
+from retrypool.policy.failure import Failure, FailureAction
+from retrypool.policy.retry import UNLIMITED, Cancel, GiveUp, RetryIn, RetryPolicy
 from retrypool.states import DeadReason
 
 NOW = 100.0
