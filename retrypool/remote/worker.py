@@ -121,6 +121,7 @@ class RemoteWorker(Generic[T, R]):
             if not recipe.wait_for_turn(ctx, until):
                 raise _Over
             self._until = time.monotonic() + recipe.limits.start
+            ctx._slot.where = None
         try:
             place = self._place
             if place is None:

@@ -58,9 +58,12 @@ def test_process_killed_in_a_call_costs_a_fault_and_nothing_else(processes: Any,
         for attempt in failures:
             assert isinstance(attempt.error, WorkerFault)
             assert isinstance(attempt.error.error, WorkerLost)
-        # The worker is there again.
+        # The worker is there again, in another process.
         lost = tasks[50].history[0].worker_id
         assert pool.dispatch(lambda ctx: "back", worker=lost).result() == "back"
+        host = pool.workers()[lost].host
+        assert host is not None
+        assert host not in str(tasks[50].history[0].error)
     assert set(ends.times.values()) == {1}
     assert pool.dead_tasks() == []
 
