@@ -35,10 +35,6 @@ T = TypeVar("T")
 _LONGEST = 1 << 20
 """Seconds in the longest queue of delayed messages: twelve days. Who waits longer goes through it again."""
 
-_ELECTION = 1.0
-"""Seconds for which a server is left alone that has just come back. A quorum queue that is consumed before
-it has elected its leader may, with RabbitMQ 3.10, never elect one."""
-
 _UNLIMITED = 2_000_000_000
 """Deliveries of a dead letter: looking at it is one. RabbitMQ 4 has a limit where none is given."""
 
@@ -71,7 +67,6 @@ class RabbitQueue(Source):
             raise InvalidType("url", url, "a string such as amqp://localhost:5672/%2F")
         self.library: Any = pika
         self._url = url
-        self._was_away = False  # whether it could not be reached when it was last tried
         self._known: set[int] = set()  # the queues of delayed messages that this process has seen
         self._sending = threading.Lock()  # one thread at a time has the connection below
         self._sender: tuple[int, Any, Any] | None = None
@@ -93,16 +88,8 @@ class RabbitQueue(Source):
 
     def connect(self, heartbeat: int | None = 30) -> Any:
         """Return a new connection. Raises `Disconnected` or `SourceError`."""
-        try:
-            with self.speaking():
-                connection = self.library.BlockingConnection(self._parameters(heartbeat))
-                if self._was_away:
-                    connection.sleep(_ELECTION)
-        except Disconnected:
-            self._was_away = True
-            raise
-        self._was_away = False
-        return connection
+        with self.speaking():
+            return self.library.BlockingConnection(self._parameters(heartbeat))
 
     @contextmanager
     def speaking(self) -> Iterator[None]:
