@@ -10,9 +10,9 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from retrypool.ctrl_c import is_ctrl_c
+from retrypool.ctrl_c import is_ctrl_c, main_gate
 
-__all__ = ["call_guarded", "described", "is_a", "log_broken", "shown", "text_of", "traceback_of"]
+__all__ = ["call_guarded", "call_ours", "described", "is_a", "log_broken", "shown", "text_of", "traceback_of"]
 
 log = logging.getLogger("retrypool")
 
@@ -22,8 +22,17 @@ LONGEST_TEXT = 500
 def call_guarded(what: str, function: Callable[..., Any], *args: object) -> Any:
     """Return `function(*args)`; log what it raises, whatever it is, and return None then.
 
-    A Ctrl-C gets through: it is meant for the program, and only the main thread gets one.
+    A Ctrl-C gets through: it is meant for the program, and only the main thread gets one. If that is
+    shielded, it comes through when the shield is lifted.
     """
+    gate = main_gate()
+    if gate is not None:  # in the middle of something: a Ctrl-C ends the call, and is raised afterwards
+        return gate.call(call_ours, what, function, *args)
+    return call_ours(what, function, *args)
+
+
+def call_ours(what: str, function: Callable[..., Any], *args: object) -> Any:
+    """The same for what is not the user's: nothing may strike it half way."""
     try:
         return function(*args)
     except BaseException as error:

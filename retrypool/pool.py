@@ -294,13 +294,17 @@ class Pool(Generic[T, R]):
             return engine.intake.dispatch(data, settings, arrive=arrive)
         task: Task[T, R] = Task(self._next_id(), data, settings, engine, self._monotonic())
         # Handshakes H1 and H2: append, then read `guarded` and `parked`.
-        arrive(task)
-        if engine.guarded:
-            engine.intake.look_again(task)
-        if self._parked and not engine.searching:
-            engine.wake_one()
-        if token is not None:
-            engine.takeovers.obey(token, task)
+        try:
+            arrive(task)
+            if engine.guarded:
+                engine.intake.look_again(task)
+            if self._parked and not engine.searching:
+                engine.wake_one()
+            if token is not None:
+                engine.takeovers.obey(token, task)
+        except BaseException:  # a Ctrl-C; or a refusal, where it does no harm
+            engine.make_up()
+            raise
         return task
 
     def _settling(self, options: Mapping[str, Any]) -> _Settled:
@@ -879,12 +883,10 @@ class Pool(Generic[T, R]):
                 return False
 
     def _is_stranded(self) -> bool:
-        with self._engine.lock:
-            return self._engine.scheduler.is_stranded()
+        return self._engine.look(self._engine.scheduler.is_stranded)
 
     def _is_idle(self) -> bool:
-        with self._engine.lock:
-            return self._engine.scheduler.idle()
+        return self._engine.look(self._engine.scheduler.idle)
 
     def close(self, timeout: Duration | None = None, *, delayed: Literal["run", "cancel"] = "run") -> None:
         """Take no more tasks, run what was accepted to its end, and join the threads.

@@ -11,6 +11,7 @@ from typing_extensions import TypeVar, override
 
 from retrypool.checks import Duration, seconds
 from retrypool.clock import Clock
+from retrypool.ctrl_c import shielded
 from retrypool.errors import InvalidValue
 from retrypool.model.context import Context, occupy
 from retrypool.model.slots import Slot
@@ -135,6 +136,7 @@ class ManualPool(Pool[T, R]):
                 return attempt
         return None
 
+    @shielded
     def _claim(self, slot: Slot) -> ManualAttempt[T, R] | None:
         if not _is_free(slot):
             raise InvalidValue("the worker", slot.id, "one that runs nothing")
@@ -182,12 +184,14 @@ class ManualAttempt(Generic[T, R]):
             engine.attempts.started(ctx)
         return ctx
 
+    @shielded
     def finish(self, result: R) -> None:
         """End the attempt with a result. If it is over already, nothing comes of that."""
         if self._still_ours():
             self._slot.idle = True
             self._engine.attempts.finish(self._slot, self.context, result)
 
+    @shielded
     def fail(self, error: BaseException) -> None:
         """End the attempt with an error. If it is over already, nothing comes of that."""
         if self._still_ours():

@@ -261,31 +261,26 @@ def as_completed(tasks: Iterable[Task[T, R]], timeout: Duration | None) -> Gener
 
 
 def _as_they_end(tasks: list[Task[T, R]], until: float | None) -> Generator[Task[T, R], None, None]:
+    # Not by concurrent.futures: it waits for a condition, and what strikes a thread in there gets it wrong.
+    pending = dict.fromkeys(tasks)
+    for task in [task for task in pending if task.done()]:
+        del pending[task]
+        yield task
     inbox: _Inbox[T, R] = _Inbox()
-    ended = inbox.tasks
     reporter = Reporter(inbox.put)
-    pending = set(tasks)
-    try:
-        _hear_of(tasks, ended, reporter)
-        tasks.clear()
-        while pending:
-            if not ended:
+    for task in pending:
+        task._report_to(reporter)
+    number = len(pending)
+    while pending:
+        if not inbox.tasks:
+            try:
                 inbox.wait(until, "as_completed()")
-            if ended[0] in pending:
-                pending.discard(ended[0])
-                yield ended.popleft()
-            else:  # it was told of twice
-                ended.popleft()
-    finally:
-        reporter.end()
-
-
-def _hear_of(tasks: list[Task[T, R]], ended: deque[Task[T, R]], reporter: Reporter) -> None:
-    for task in tasks:
-        if task._phase in _ENDED:
-            ended.append(task)
-        else:
-            task._report_to(reporter)
+            except TimeoutError:
+                raise TimeoutError(f"{len(pending)} (of {number}) futures unfinished") from None
+        task = inbox.tasks.popleft()
+        if task in pending:  # or it has been told of twice
+            del pending[task]
+            yield task
 
 
 def _until(timeout: Duration | None) -> float | None:

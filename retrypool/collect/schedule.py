@@ -12,7 +12,7 @@ from retrypool.callbacks import log_broken
 from retrypool.checks import Duration, date, optional_count, seconds, timestamp, zone
 from retrypool.core.schedules import Overlap, Plan
 from retrypool.core.timers import SAME, Moment
-from retrypool.ctrl_c import is_ctrl_c
+from retrypool.ctrl_c import is_ctrl_c, lowered, shielded
 from retrypool.errors import InvalidType, InvalidValue, PoolClosed, RetryPoolError
 from retrypool.model.settings import TaskSettings
 from retrypool.model.task import Task
@@ -109,6 +109,7 @@ class Schedule(Generic[T, R]):
         """Let it tick no more. The task that it dispatched last is left alone."""
         self._change(self._engine.scheduler.schedules.cancel)
 
+    @shielded
     def _change(self, change: Callable[[Plan], None]) -> None:
         engine = self._engine
         engine.steps.check("a change of a schedule")
@@ -120,13 +121,15 @@ class Schedule(Generic[T, R]):
 
     # -- a tick ----------------------------------------------------------------------------------
 
+    @shielded
     def fire(self, tick: float) -> None:
         """Make a task of a tick. Called outside the lock, and never twice at once: see `Plan.making`."""
         engine = self._engine
         task: Task[T, R] | None = None
         try:
             # A copy: a data function may be still in it, when its thread was told to end the pool.
-            task = self._context.copy().run(self._dispatch, tick)
+            context = self._context.copy()
+            task = lowered(lambda: context.run(self._dispatch, tick))
         except PoolClosed:
             pass  # and so the schedule is over
         except RetryPoolError as error:
@@ -155,6 +158,7 @@ class Schedule(Generic[T, R]):
         return f"<Schedule{name} {self._rhythm}, {state}: {plan.runs} runs, {plan.skipped} skipped>"
 
 
+@shielded
 def make_schedule(
     engine: Engine[T, R],
     settings: TaskSettings,

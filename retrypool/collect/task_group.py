@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self
 from typing_extensions import TypeVar, Unpack
 
 from retrypool.collect.results import TaskResult
+from retrypool.ctrl_c import shielded
 from retrypool.errors import InvalidType, PoolClosed
 from retrypool.model.completion import Reporter
 from retrypool.model.task import Task
@@ -47,6 +48,7 @@ class TaskGroup(Generic[T, R]):
         self._reporter = reporter
         self._enter = engine.intake.entrance(settings, reporter)
 
+    @shielded
     def dispatch(self, data: T, **options: Unpack[TaskOptions]) -> Task[T, R]:
         """Dispatch a task of the group. Options as in `Pool.dispatch`, in place of the group's own.
 
@@ -132,6 +134,7 @@ class TaskGroup(Generic[T, R]):
             self._failed = True
             self._cancel_all()
 
+    @shielded
     def _cancel_all(self) -> None:
         # The newest first: so those that wait are gone before a worker that is freed can take one.
         for task in reversed(list(self._tasks)):

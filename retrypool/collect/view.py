@@ -12,11 +12,13 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from typing_extensions import override
 
+from retrypool.ctrl_c import shielded
 from retrypool.errors import InvalidType, InvalidValue, WrongThread
 from retrypool.model.completion import Reporter
 from retrypool.model.settings import TaskSettings
 from retrypool.model.task import Task, checked_timeout
 from retrypool.threads.engine import Engine
+from retrypool.threads.parker import Bell
 
 __all__ = ["AFTER_SHUTDOWN", "Call", "Mapping", "PoolView"]
 
@@ -103,12 +105,14 @@ class PoolView(Mapping):
     def __init__(self, engine: Engine[Any, Any], settings: TaskSettings) -> None:
         self._engine = engine
         self._dispatch = engine.intake.entrance(settings, Reporter(self._ended))
-        self._changed = threading.Condition()
+        self._changed = threading.RLock()
+        self._bells: set[Bell] = set()  # of those who wait for the last call
         self._pending: set[Task[Any, Any]] = set()
         self._entering = 0
         self._shut = False
 
     @override
+    @shielded
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Have `fn(*args, **kwargs)` called by a worker of the pool, and return its future.
 
@@ -144,8 +148,16 @@ class PoolView(Mapping):
         if wait:
             if self._engine.here:
                 raise WrongThread("shutdown()")
-            with self._changed:
-                self._changed.wait_for(lambda: not self._unfinished)
+            bell = Bell()
+            try:
+                while True:
+                    with self._changed:
+                        self._bells.add(bell)
+                        if not self._unfinished:
+                            return
+                    bell.wait(None, self._engine.stand_by)
+            finally:
+                self._bells.discard(bell)
 
     @property
     def _unfinished(self) -> int:
@@ -158,7 +170,8 @@ class PoolView(Mapping):
 
     def _tell_if_finished(self) -> None:
         if self._shut and not self._unfinished:
-            self._changed.notify_all()
+            for bell in self._bells:
+                bell.ring()
 
     def __repr__(self) -> str:
         return f"<PoolView of {self._engine.name}: {self._unfinished} calls unfinished>"

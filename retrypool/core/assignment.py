@@ -379,6 +379,10 @@ class Matching:
         if self.backlog.sweep_if_due():
             self._rouse()
 
+    def rouse(self) -> None:
+        """Wake a parked worker, if something waits for one."""
+        self._rouse()
+
     def _rouse(self) -> None:
         """Wake one parked worker that something waits for; it will wake the next.
 

@@ -193,7 +193,7 @@ class Failures:
         moment may have been under way before.
         """
         beliefs, charged = self._quarantine.beliefs, record.charged
-        if charged < task._settings.retry.attempts or charged < MORE_THAN_ONE:
+        if charged < task._settings.attempts or charged < MORE_THAN_ONE:
             return False
         given_back = record.entries - charged - record.uncharged
         first = record.history[-min(charged, len(record.history))].started

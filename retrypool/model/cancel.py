@@ -8,10 +8,10 @@ from contextlib import suppress
 from functools import partial
 from weakref import ref
 
-from retrypool.callbacks import log_broken, shown, text_of
+from retrypool.callbacks import call_guarded, shown, text_of
 from retrypool.checks import Duration, optional_seconds, seconds
 from retrypool.clock import Clock, SystemClock
-from retrypool.ctrl_c import in_main_thread
+from retrypool.ctrl_c import shielded
 
 __all__ = ["CancelToken", "reason_of"]
 
@@ -81,6 +81,7 @@ class CancelToken:
         self._tell()
         return news
 
+    @shielded
     def _tell(self) -> None:
         """Tell whoever has not been told yet that the token is cancelled."""
         while self._waiters:
@@ -91,26 +92,10 @@ class CancelToken:
             child = known()
             if child is not None:
                 child.cancel(self.reason)
-        ctrl_c: BaseException | None = None
         for key in list(self._callbacks):
             callback = self._callbacks.pop(key, None)
             if callback is not None:
-                try:
-                    self._call(callback)
-                except BaseException as error:  # noqa: BLE001 - raised below, when all have been told
-                    ctrl_c = error
-        if ctrl_c is not None:
-            raise ctrl_c
-
-    def _call(self, callback: Callable[[CancelToken], object]) -> None:
-        try:
-            callback(self)
-        except BaseException as error:
-            # As with a pool's callbacks: a Ctrl-C is meant for the program, all else must not keep the
-            # others from being told, nor end the thread that tells them.
-            if not issubclass(type(error), Exception) and in_main_thread():
-                raise
-            log_broken("on_cancel callback %s raised", shown(callback))
+                call_guarded("on_cancel callback", callback, self)
 
     def child(self) -> CancelToken:
         """Return a token that is cancelled with this one, and that can be cancelled alone."""

@@ -21,7 +21,7 @@ class Completion:
         # All of these under `lock`.
         self.announced = False  # whether those who wait have been told
         self.bells: list[threading.Lock] = []  # each held, until it is rung by being released
-        self.callbacks: list[Callable[[Any], object]] = []
+        self.callbacks: list[Callable[[Any], object] | Reporter] = []
         self.waiters: list[Any] = []  # those of concurrent.futures.wait and as_completed
         self._condition: threading.Condition | None = None
 

@@ -98,6 +98,7 @@ class TaskSettings:
     plain: bool = field(init=False)
     # As its policy says: here too, because a policy may be of a class of the user's.
     immediate: bool = field(init=False)
+    attempts: float = field(init=False)
     # Whether a retry may go to any worker that has not tried it, in the order of arrival.
     retry_plain: bool = field(init=False)
     # Whom it is for, before anybody has tried it.
@@ -120,6 +121,7 @@ class TaskSettings:
         object.__setattr__(self, "at_once", at_once)
         object.__setattr__(self, "plain", at_once and not self.depends)
         object.__setattr__(self, "immediate", self.retry.immediate)
+        object.__setattr__(self, "attempts", self.retry.attempts)
         object.__setattr__(self, "retry_plain", not self.immediate and not self.picky)
         constraints = Constraints(frozenset(), self.require, self.worker, self.exclude)
         object.__setattr__(self, "constraints", constraints)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from typing_extensions import override
 
-from retrypool.callbacks import call_guarded
+from retrypool.callbacks import call_guarded, call_ours
+from retrypool.ctrl_c import shielded
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.model.completion import ANNOUNCED, Announced, Reporter
 from retrypool.model.completion import Completion as _Completion
@@ -302,6 +303,7 @@ class Task(Future[R], Generic[T, R]):
     # Handshake H6 (threads/handoff.py): whoever ends the task writes _phase, then reads _completion;
     # whoever waits writes _completion, then reads _phase.
 
+    @shielded
     def _meet(self) -> _Completion | Announced:
         known = self._completion
         while known is None or isinstance(known, Reporter):
@@ -310,7 +312,7 @@ class Task(Future[R], Generic[T, R]):
                 made = ANNOUNCED if self.done() else _Completion()
             else:
                 made = _Completion()
-                made.callbacks.append(known.report)
+                made.callbacks.append(known)
             with _install:
                 if self._completion is known:
                     self._completion = made
@@ -319,6 +321,7 @@ class Task(Future[R], Generic[T, R]):
             known = self._completion
         return known
 
+    @shielded
     def _report_to(self, reporter: Reporter) -> None:
         """Have `reporter` told of the end, at once if that has come."""
         with _install:
@@ -326,8 +329,13 @@ class Task(Future[R], Generic[T, R]):
             if free:
                 self._completion = reporter
         if not free:
-            self.add_done_callback(reporter.report)
-        elif self._phase in _ENDED:
+            completion = self._meet()
+            if isinstance(completion, _Completion):
+                with completion.lock:
+                    if not self.done():
+                        completion.callbacks.append(reporter)
+                        return
+        if self.done():
             reporter.report(self)
 
     def _wait(self, timeout: float | None) -> None:
@@ -353,7 +361,7 @@ class Task(Future[R], Generic[T, R]):
             return
         if isinstance(completion, Reporter):
             # If `_meet` has just put a completion in its place, that tells it too.
-            call_guarded("reporter", completion.report, self)
+            call_ours("reporter", completion.report, self)
             return
         if isinstance(completion, Announced):
             return
@@ -371,7 +379,10 @@ class Task(Future[R], Generic[T, R]):
                     waiter.add_result(self)
             completion.ring()
         for callback in callbacks:
-            call_guarded("done callback", callback, self)
+            if isinstance(callback, Reporter):
+                call_ours("reporter", callback.report, self)
+            else:
+                call_guarded("done callback", callback, self)
 
     # concurrent.futures reads these three under `_condition`.
 

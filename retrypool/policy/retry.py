@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, cast
 
-from retrypool.checks import Duration, optional_seconds
+from retrypool.checks import Duration, exact, optional_seconds
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.policy.blame import Scope
 from retrypool.policy.delays import (
@@ -128,6 +128,7 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         _check_attempts("attempts", self.attempts)
+        object.__setattr__(self, "attempts", exact(self.attempts))
         if not isinstance(self.attempts_for, Mapping):
             raise InvalidType("attempts_for", self.attempts_for, "a mapping of error types to counts")
         for kind, count in self.attempts_for.items():

@@ -250,12 +250,14 @@ class Engine(Generic[T, R]):
         self.guarded = careful or self.observers.wants_dispatched
         self.announces = self.guarded and not careful
 
+    @shielded
     def listen(self, listener: Listening) -> None:
         """Tell `listener` of what happens from now on."""
         self.observers.add(listener)
         with self.lock:
             self.review_guard()
 
+    @shielded
     def stop_listening(self, listener: Listening) -> None:
         """Tell `listener` nothing more."""
         self.observers.remove(listener)
@@ -366,6 +368,15 @@ class Engine(Generic[T, R]):
     def settle(self, slot: Slot, ctx: Context, actual: float) -> None:
         """Correct what an attempt was taken to cost."""
         self.attempts.settle(slot, ctx, actual)
+
+    @shielded
+    def make_up(self) -> None:
+        """See to it that somebody looks at the injector queue, after a dispatch that was struck."""
+        with self.lock:
+            self.searching = False
+            self.scheduler.rouse()
+            happened = self.decided()
+        self.act(happened)
 
     @shielded
     def wake_one(self, *, oldest: bool = False) -> None:

@@ -10,6 +10,7 @@ from weakref import ref
 
 from retrypool.checks import as_id
 from retrypool.core.queue import Line
+from retrypool.ctrl_c import lowered
 from retrypool.errors import TaskNotFound
 from retrypool.events import TaskDispatched
 from retrypool.model.chunk import Chunk
@@ -118,6 +119,7 @@ class Intake(Generic[T, R]):
         if entered >= MOST_ENTERED and not engine.steps.put_off(partial(self._expire_if_late, task)):
             self._expire_if_late(task)
 
+    @shielded
     def _expire_if_late(self, task: Task[T, R]) -> None:
         engine = self._engine
         with engine.lock:
@@ -159,11 +161,15 @@ class Intake(Generic[T, R]):
                 return self.dispatch(data, settings, reporter, arrive=None if depends else arrive)
             task: Task[T, R] = Task(next_id(), data, settings, engine, monotonic())
             task._completion = reporter
-            arrive(task)
-            if engine.guarded:
-                self.look_again(task)
-            if parked and not engine.searching:
-                engine.wake_one()
+            try:
+                arrive(task)
+                if engine.guarded:
+                    self.look_again(task)
+                if parked and not engine.searching:
+                    engine.wake_one()
+            except BaseException:  # a Ctrl-C; or a refusal, where it does no harm
+                engine.make_up()
+                raise
             return task
 
         return dispatch
@@ -244,7 +250,7 @@ class Intake(Generic[T, R]):
         task: Task[T, R] = Task(engine.scheduler.backlog.next_seq(), data, settings, engine, now)
         task._completion = reporter if engine.kept is None else engine.kept.reporter(reporter)
         try:
-            engine.scheduler.prepare(task)
+            lowered(engine.scheduler.prepare, task)
             if engine.journal is not None:
                 engine.journal.accept(task, key, later=later)
             if engine.observers.wants_dispatched:
@@ -343,7 +349,7 @@ class Intake(Generic[T, R]):
         # From here on the dead task is this call's own.
         task: Task[T, R] = Task(dead.id, dead.data, dead.settings, engine, now)
         try:
-            engine.scheduler.prepare(task)
+            lowered(engine.scheduler.prepare, task)
             if engine.journal is not None:
                 engine.journal.requeued(task)
             if engine.observers.wants_dispatched:

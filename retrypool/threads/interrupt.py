@@ -25,11 +25,10 @@ keep it out of there:
 
 from __future__ import annotations
 
-import functools
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
+from retrypool.ctrl_c import here, shielded
 from retrypool.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
     from retrypool.model.slots import Slot
 
 __all__ = ["Gate", "shielded"]
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class Gate:
@@ -63,7 +59,7 @@ class Gate:
     def open(self) -> None:
         """Say which thread it is: the one that calls."""
         self._thread_id = threading.get_ident()
-        _here.gate = self
+        here.gate = self
 
     def interrupt(self, ctx: Context) -> bool:
         """Raise `Interrupted` in the thread, if it is still in that attempt, which was taken over.
@@ -122,26 +118,6 @@ class Gate:
                 return raised
             except Interrupted:
                 continue
-
-
-_here = threading.local()
-
-
-def shielded(function: Callable[P, T]) -> Callable[P, T]:
-    """Let no interrupt strike while `function` runs: for what changes a pool, and may be called in `run`."""
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        gate: Gate | None = getattr(_here, "gate", None)
-        if gate is None or gate.barred:
-            return function(*args, **kwargs)
-        gate.bar()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            gate.unbar()
-
-    return call
 
 
 def _let_strike() -> None:

@@ -9,6 +9,7 @@ from math import inf
 from typing import Any
 
 from retrypool.checks import Duration, as_id, optional_seconds
+from retrypool.ctrl_c import shielded
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.model.completion import Reporter
 from retrypool.model.task import Task
@@ -69,6 +70,7 @@ class Kept:
             self._tasks[task.id] = task
         return before
 
+    @shielded
     def find(self, task_id: object) -> AnyTask | None:
         """Return the task of this id, if it is kept."""
         id_ = as_id(task_id)
@@ -78,6 +80,7 @@ class Kept:
         del dropped
         return found
 
+    @shielded
     def in_order(self) -> list[AnyTask]:
         """Return all that are kept, in the order of their ids."""
         with self._lock:

@@ -87,8 +87,10 @@ def wait(pool: Pool[Any, Any], timeout: float | None) -> bool:
         while True:
             with engine.lock:
                 engine.waiters.add(bell)
-                if scheduler.idle() or scheduler.is_stranded():
-                    return scheduler.idle()
+                idle = scheduler.idle()
+                over = idle or scheduler.is_stranded()
+            if over:
+                return idle
             if not bell.wait(_left(until), engine.stand_by):
                 return scheduler.idle()
     finally:
@@ -121,6 +123,7 @@ def close(pool: Pool[Any, Any], timeout: float | None, *, cancel_delayed: bool =
         raise
 
 
+@shielded
 def shut(pool: Pool[Any, Any], *, cancel_delayed: bool = False) -> None:
     """Take nothing more."""
     engine = pool._engine
@@ -146,6 +149,7 @@ def _drain(pool: Pool[Any, Any], timeout: float | None, until: float | None) -> 
             raise _still_running(pool, timeout)
 
 
+@shielded
 def _cancel_the_hopeless(pool: Pool[Any, Any]) -> None:
     engine, scheduler = pool._engine, pool._engine.scheduler
     with engine.lock:
@@ -155,6 +159,7 @@ def _cancel_the_hopeless(pool: Pool[Any, Any]) -> None:
     engine.act(happened)
 
 
+@shielded
 def _dismiss(pool: Pool[Any, Any]) -> None:
     """Let all workers leave once they have ended what they run."""
     engine = pool._engine
@@ -188,12 +193,14 @@ def _join(pool: Pool[Any, Any], timeout: float | None, until: float | None) -> N
             log.warning("%s has not come back: its thread is left behind", runner.slot.name)
 
 
+@shielded
 def _over(pool: Pool[Any, Any]) -> None:
     pool._engine.watchdog.stop()
     pool._engine.bonds.unbind_all()
     _open.pop(pool, None)
 
 
+@shielded
 def _tell_end(pool: Pool[Any, Any]) -> None:
     """Tell once that the pool has come to its end."""
     engine = pool._engine
@@ -243,6 +250,7 @@ def force_close(pool: Pool[T, R], reason: str = CLOSED_BY_FORCE) -> Cancelled[T,
     return Cancelled(queued, running)
 
 
+@shielded
 def cancel_waiting(pool: Pool[Any, Any], reason: str) -> None:
     """Take nothing more, and cancel what waits. What runs, runs to its end."""
     engine = pool._engine
@@ -253,6 +261,7 @@ def cancel_waiting(pool: Pool[Any, Any], reason: str) -> None:
     engine.act(happened)
 
 
+@shielded
 def break_down(pool: Pool[Any, Any], error: BaseException) -> None:
     """Take nothing more, and let what waits end with `error`. What runs, runs to its end."""
     engine, scheduler = pool._engine, pool._engine.scheduler

@@ -21,7 +21,7 @@ from retrypool.model.slots import Slot
 from retrypool.model.task import Attempt, Record, Task
 from retrypool.policy.blame import Scope
 from retrypool.policy.failure import Failure, FailureAction
-from retrypool.policy.retry import Decision, GiveUp, RetryIn
+from retrypool.policy.retry import Decision, GiveUp, RetryIn, RetryPolicy
 from retrypool.policy.retry_after import parse_retry_after
 from retrypool.states import DeadReason, TaskState
 from retrypool.threads.interrupt import shielded
@@ -159,7 +159,10 @@ class Attempts:
         """
         engine, scheduler, task, observers = self._engine, self._scheduler, ctx._task, self._observers
         quiet = not (over or observers.wants_ended or observers.wants_retrying) and (
-            observers.on_failure is None and observers.on_retry is None and engine.journal is None
+            observers.on_failure is None
+            and observers.on_retry is None
+            and engine.journal is None
+            and type(task._settings.retry) is RetryPolicy  # a user's own is not asked under the lock
         )
         # Outside the lock: what was raised may have brought a type of its own.
         pause = None

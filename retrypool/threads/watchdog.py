@@ -9,7 +9,7 @@ from math import inf
 
 from retrypool.callbacks import log_broken
 from retrypool.clock import SystemClock
-from retrypool.ctrl_c import is_ctrl_c, join
+from retrypool.ctrl_c import is_ctrl_c, join, shielded
 from retrypool.threads.parker import Parker
 from retrypool.threads.works import Works
 
@@ -154,6 +154,7 @@ class Watchdog:
         """Wake it, because what the main thread waits for may have come."""
         self._parker.call()
 
+    @shielded
     def catch_up(self) -> float:
         """Do all that is due; return when something is due next, infinity for never."""
         engine = self._engine

@@ -465,10 +465,12 @@ class Workers(Generic[T, R]):
 
     # -- pausing and parking ---------------------------------------------------------------------
 
+    @shielded
     def pause(self, worker_id: int) -> None:
         """Give a worker nothing more."""
         self._tell(WorkerPaused, self._change(worker_id, self._engine.scheduler.fleet.pause))
 
+    @shielded
     def resume(self, worker_id: int) -> None:
         """Give a worker tasks again that was paused or parked."""
         self._tell(WorkerResumed, self._change(worker_id, self._engine.scheduler.fleet.resume))
@@ -496,6 +498,7 @@ class Workers(Generic[T, R]):
             happened = engine.decided()
         engine.act(happened)
 
+    @shielded
     def cordon(self, worker_id: int, reason: str) -> None:
         """Give a worker nothing more, for good."""
         bar = self._engine.scheduler.bar

@@ -1,0 +1,188 @@
+"""A Ctrl-C at any bytecode of a public call, which the program catches: the pool is whole after it."""
+
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import pytest
+
+from retrypool import (
+    CancelToken,
+    Drain,
+    InvalidValue,
+    Pool,
+    RetryPolicy,
+    TaskNotFound,
+    WorkerNotFound,
+    WorkerSpec,
+)
+from retrypool.ctrl_c import main_gate
+
+from .striking import Strike
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT"),
+    # Where a generator is closed that was not run to its end, Python drops what strikes.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+WITHIN = 20.0
+
+
+def same(data: Any) -> Any:
+    if data == "bad":
+        raise OSError(data)
+    return data
+
+
+def make(**options: Any) -> Pool[Any, Any]:
+    specs = [WorkerSpec(same, tags={"tag"}), WorkerSpec(same)]
+    return Pool(specs, retry=RetryPolicy(attempts=1), **options)
+
+
+def with_group(pool: Any) -> None:
+    with pool.group() as group:
+        group.dispatch_many(range(3))
+
+
+def with_view(pool: Any) -> None:
+    view = pool.as_executor()
+    view.submit(int).exception(WITHIN)
+    view.shutdown()
+
+
+def with_drain(pool: Any) -> None:
+    drain: Drain[Any] = Drain(commit="success")
+    pool.dispatch("x", drain=drain).result(WITHIN)
+    drain.drain()
+
+
+def with_token(pool: Any) -> None:
+    token = CancelToken()
+    task = pool.dispatch("x", delay=3600, cancel=token.after(3600))
+    token.cancel()
+    assert task.cancelled()
+
+
+def with_schedule(pool: Any) -> None:
+    schedule = pool.schedule("x", every=3600)
+    schedule.pause()
+    schedule.cancel()
+
+
+def with_dead(pool: Any) -> None:
+    task = pool.dispatch("bad")
+    task.exception(WITHIN)
+    pool.requeue_dead_task(task.id).exception(WITHIN)
+    pool.pull_dead_task(task.id)
+
+
+def with_worker(pool: Any) -> None:
+    added = pool.add_worker(same)
+    pool.pause_worker(added)
+    pool.resume_worker(added)
+    pool.cordon_worker(added, "no more")
+    pool.replace_worker(added, same)
+    pool.interrupt_worker(added)
+    pool.restart_worker(added)
+    pool.remove_worker(added)
+
+
+def looking(pool: Any) -> None:
+    task = pool.dispatch("x", delay=3600)
+    pool.stats(), pool.workers(), pool.tasks(), pool.explain(task), pool.status(task.id)
+    task.cancel()
+
+
+CALLS: dict[str, Callable[[Any], object]] = {
+    "dispatch": lambda pool: pool.dispatch("x"),
+    "dispatch, with a delay": lambda pool: pool.dispatch("x", delay=0.0001),
+    "dispatch, for some": lambda pool: pool.dispatch("x", require={"tag"}, timeout=5, deadline=50),
+    "dispatch_many": lambda pool: pool.dispatch_many(range(3)),
+    "result": lambda pool: pool.dispatch("x").result(WITHIN),
+    "exception": lambda pool: pool.dispatch("bad").exception(WITHIN),
+    "cancel": lambda pool: pool.dispatch("x", delay=3600).cancel(),
+    "cancel_task": lambda pool: pool.cancel_task(pool.dispatch("x", delay=3600)),
+    "wait": lambda pool: (pool.dispatch("x"), pool.wait(WITHIN)),
+    "wait_with": lambda pool: (pool.dispatch("x"), pool.wait_with(id, 0.1)),
+    "map": lambda pool: list(pool.map(range(3), window=2)),
+    "map, as they come": lambda pool: list(pool.map(range(3), window=2, ordered=False)),
+    "as_completed": lambda pool: list(pool.as_completed(pool.dispatch_many(range(3)))),
+    "group": with_group,
+    "as_executor": with_view,
+    "drain": with_drain,
+    "token": with_token,
+    "schedule": with_schedule,
+    "dead tasks": with_dead,
+    "workers": with_worker,
+    "looking": looking,
+    "pause": lambda pool: (pool.pause(), pool.resume()),
+    "add_done_callback": lambda pool: pool.dispatch("x").add_done_callback(id),
+}
+CLOSING: dict[str, Callable[[Any], object]] = {
+    "close": lambda pool: (pool.dispatch("x"), pool.close(WITHIN)),
+    "close, with delayed": lambda pool: (pool.dispatch("x", delay=3600), pool.close(delayed="cancel")),
+    "force_close": lambda pool: (pool.dispatch("x", delay=3600), pool.force_close()),
+}
+
+
+def check(pool: Any, strike: Strike) -> None:
+    where = strike.struck_at
+    assert main_gate() is None, where
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, where
+    assert not pool._engine.lock._is_owned(), where
+
+
+def strikes(patience: float, most: int) -> "list[int]":
+    """The first ones all, then as many as there is patience for."""
+    step = max(1, round(3 / patience))
+    return [number for number in range(1, most) if number < 40 or number % step == 0]
+
+
+OPTIONS: list[dict[str, Any]] = [{}, {"max_queue": 3}, {"keep_results": True, "listeners": [id]}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "bounded", "told"])
+@pytest.mark.parametrize("name", CALLS)
+def test_pool_goes_on_after_a_strike(name: str, options: dict[str, Any], patience: float) -> None:
+    for number in strikes(patience, 10_000):
+        pool = make(**options)
+        strike = Strike(number)
+        struck = strike(partial(CALLS[name], pool))
+        check(pool, strike)
+        with suppress(TaskNotFound, WorkerNotFound, InvalidValue):
+            pool.resume_worker(0)
+        pool.resume()
+        for task in pool.tasks():
+            if task.state == "scheduled":
+                task.cancel()
+        after = pool.dispatch_many(["after"] * 4, block_timeout=WITHIN)
+        assert [task.result(WITHIN) for task in after] == ["after"] * 4, strike.struck_at
+        for schedule in pool.schedules():
+            schedule.cancel()
+        assert pool.wait(WITHIN), strike.struck_at
+        stats = pool.stats()
+        assert (stats.queued, stats.delayed, stats.running) == (0, 0, 0), strike.struck_at
+        pool.close(WITHIN)
+        if not struck:
+            return
+    raise AssertionError("it never came to its end")
+
+
+@pytest.mark.parametrize("name", CLOSING)
+def test_pool_can_be_closed_after_a_strike(name: str, patience: float) -> None:
+    for number in strikes(patience, 10_000):
+        pool = make()
+        strike = Strike(number)
+        struck = strike(partial(CLOSING[name], pool))
+        check(pool, strike)
+        for task in pool.tasks():
+            task.cancel()
+        pool.close(WITHIN)
+        assert pool._engine.scheduler.idle(), strike.struck_at
+        if not struck:
+            return
+    raise AssertionError("it never came to its end")
