@@ -12,7 +12,17 @@ from typing import Any
 
 from retrypool.ctrl_c import is_ctrl_c, main_gate
 
-__all__ = ["call_guarded", "call_ours", "described", "is_a", "log_broken", "shown", "text_of", "traceback_of"]
+__all__ = [
+    "call_guarded",
+    "call_ours",
+    "described",
+    "is_a",
+    "log_broken",
+    "log_safely",
+    "shown",
+    "text_of",
+    "traceback_of",
+]
 
 log = logging.getLogger("retrypool")
 
@@ -42,23 +52,32 @@ def call_ours(what: str, function: Callable[..., Any], *args: object) -> Any:
         return None
 
 
-def log_broken(message: str, *args: object) -> None:
+def log_broken(message: str, *args: object, extra: dict[str, object] | None = None) -> None:
     """Log the error that is being handled, with its traceback if that can be made.
 
-    `args` must be safe to show. A Ctrl-C that comes meanwhile gets through.
+    `args` and `extra` must be safe to show. A Ctrl-C that comes meanwhile gets through.
     """
     try:
-        log.exception(message, *args)  # noqa: LOG004 - an error is being handled
+        log.exception(message, *args, extra=extra)  # noqa: LOG004 - an error is being handled
     except BaseException as error:  # it raises also while it is shown, in a formatter or a handler
         if is_ctrl_c(error):
             raise
         try:
-            log.error(message, *args)
+            log.error(message, *args, extra=extra)
         except (
             BaseException
         ) as again:  # a handler of the user's that always raises: nobody is left to be told
             if is_ctrl_c(again):
                 raise
+
+
+def log_safely(level: int, message: str, *args: object, extra: dict[str, object] | None = None) -> None:
+    """Log a line, whatever the handlers of the program do about it. A Ctrl-C gets through."""
+    try:
+        log.log(level, message, *args, extra=extra)
+    except BaseException as error:
+        if is_ctrl_c(error):
+            raise
 
 
 def shown(value: object) -> str:

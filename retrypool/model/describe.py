@@ -10,9 +10,10 @@ from retrypool.ctrl_c import is_ctrl_c
 from retrypool.model.task import Task
 
 if TYPE_CHECKING:
+    from retrypool.model.slots import Slot
     from retrypool.model.task import DeadTask
 
-__all__ = ["annotate", "described", "is_annotated", "kind_of", "shortened"]
+__all__ = ["annotate", "described", "is_annotated", "kind_of", "shortened", "worker_fields"]
 
 _short = reprlib.Repr()
 _short.maxlevel = 3
@@ -38,6 +39,17 @@ def described(task: Task[Any, Any] | DeadTask[Any]) -> str:
     """Return which task it is: `task 17 'page' (data 'https://…')`."""
     name = "" if task.name is None else f" {task.name!r}"
     return f"task {task.id}{name} (data {shortened(task.data)})"
+
+
+def worker_fields(pool: str, event: str, slot: Slot) -> dict[str, object]:
+    """Return what a log record about a worker has for structured logging."""
+    return {
+        "pool": pool,
+        "event": event,
+        "worker": slot.name,
+        "worker_id": slot.id,
+        "group": slot.group.name,
+    }
 
 
 def kind_of(error: BaseException) -> str:

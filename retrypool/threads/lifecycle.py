@@ -18,6 +18,7 @@ from retrypool.errors import CloseTimeout, StorageError, WrongThread
 from retrypool.events import PoolClosing, PoolStopped
 from retrypool.model.cancel import CancelToken, reason_of
 from retrypool.model.context import Context
+from retrypool.model.describe import worker_fields
 from retrypool.model.task import Task
 from retrypool.states import DeadReason
 from retrypool.threads.interrupt import shielded
@@ -190,7 +191,9 @@ def _join(pool: Pool[Any, Any], timeout: float | None, until: float | None) -> N
         elif runner.slot.stuck is None:
             join(runner.thread)
         elif not join(runner.thread, _left(grace_ends)):
-            log.warning("%s has not come back: its thread is left behind", runner.slot.name)
+            fields = worker_fields(pool._engine.name, "worker_left_behind", runner.slot)
+            name = runner.slot.name
+            log.warning("%s has not come back: its thread is left behind", name, extra=fields)
 
 
 @shielded

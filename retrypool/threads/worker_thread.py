@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from logging import INFO, WARNING
 from typing import Any, Generic, TypeVar
 
-from retrypool.callbacks import call_guarded, log_broken, traceback_of
+from retrypool.callbacks import call_guarded, described, log_broken, log_safely, traceback_of
 from retrypool.errors import Interrupted
 from retrypool.model.chunk import Chunk
 from retrypool.model.context import Context, occupy
+from retrypool.model.describe import worker_fields
 from retrypool.model.slots import Slot
 from retrypool.model.task import Record, Task
 from retrypool.model.worker import AnyWorker, WorkerSpec, check_worker, hook, run_of
@@ -120,10 +122,18 @@ class Runner(Generic[T, R]):
             if on_start := hook(self.worker, "on_start"):
                 on_start()
         except BaseException as error:  # noqa: BLE001 - logged there
-            log_broken("%s could not be started: that is tried again", self.slot.name)
+            fields = worker_fields(self.engine.name, "worker_failed", self.slot)
+            if not self.failed_starts:  # of those that follow, the error alone is told
+                log_broken("%s could not be started: that is tried again", self.slot.name, extra=fields)
+            else:
+                text = described(error)
+                log_safely(WARNING, "%s could not be started again: %s", self.slot.name, text, extra=fields)
             self.error = error
             return False
         self.ready = True
+        if self.failed_starts:
+            fields = worker_fields(self.engine.name, "worker_started", self.slot)
+            log_safely(INFO, "%s has started after all", self.slot.name, extra=fields)
         self.failed_starts, self.failing_since = 0, None
         return True
 

@@ -28,6 +28,7 @@ from retrypool.events import (
     WorkerStuck,
 )
 from retrypool.model.cancel import CancelToken, reason_of
+from retrypool.model.describe import worker_fields
 from retrypool.model.slots import Group, Slot
 from retrypool.model.worker import WorkerInfo, WorkerSpec, is_same
 from retrypool.threads.engine import Engine
@@ -435,7 +436,8 @@ class Workers(Generic[T, R]):
             if slot.retired or engine.exiting:
                 return False
             if len(self._abandoned) >= self._max_abandoned:
-                log.error("%s is not replaced: max_abandoned threads are given up", slot.name)
+                fields = worker_fields(engine.name, "worker_not_replaced", slot)
+                log.error("%s is not replaced: max_abandoned threads are given up", slot.name, extra=fields)
                 return False
             self._abandoned.add(old)
             old.stop.set()

@@ -278,6 +278,27 @@ def test_worker_that_is_given_nothing_more_is_warned_of(logged: pytest.LogCaptur
     pool.force_close()
 
 
+def test_worker_that_cannot_start_is_told_of_until_it_has(
+    logged: pytest.LogCaptureFixture, stage: Any
+) -> None:
+    errors = [OSError("no device"), OSError("no device yet")]
+
+    def make() -> Any:
+        if errors:
+            raise errors.pop(0)
+        return len
+
+    pool = stage.pool([WorkerSpec(factory=make, name="browser")], name="p", wait_for_workers=True)
+    stage.until(lambda: records(logged, "worker_started"))
+    first, second = records(logged, "worker_failed")
+    assert (first.pool, first.worker, first.worker_id) == ("p", "browser", 0)
+    assert first.exc_info[0] is OSError
+    assert second.levelno == logging.WARNING
+    assert second.getMessage() == "browser could not be started again: OSError: no device yet"
+    assert records(logged, "worker_started")[0].levelno == logging.INFO
+    pool.close(timeout=stage.within)
+
+
 # -- notes ---------------------------------------------------------------------------------------
 
 
