@@ -39,10 +39,31 @@ __all__ = ["EventLog"]
 log = logging.getLogger("retrypool")
 
 AT_ONCE = 10
-"""So many dead tasks are told of one by one."""
+"""So many dead tasks are told of one by one; so many ejections and outages, too."""
 
 INTERVAL = 10.0
 """After that, one in so many seconds, with how many there were in between."""
+
+
+class _Quota:
+    """Lets through what is worth telling one by one, and counts the rest."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # around what follows
+        self._room = float(AT_ONCE)
+        self._told_at = 0.0
+        self.left_out = 0  # since the last that was let through
+
+    def take(self, now: float) -> int | None:
+        """Return how many were left out before this one; None if it is to be left out itself."""
+        with self._lock:
+            left_out = self.left_out
+            room = min(float(AT_ONCE), self._room + max(0.0, now - self._told_at) / INTERVAL)
+            if room < 1:
+                self.left_out += 1
+                return None
+            self._room, self._told_at, self.left_out = room - 1, now, 0
+            return left_out
 
 
 class EventLog:
@@ -57,11 +78,10 @@ class EventLog:
             if log.isEnabledFor(logging.DEBUG):
                 kinds.append(TaskRetrying)
         self.listens_to = tuple(kinds)
-        self._lock = threading.Lock()  # around what follows
-        self._room = float(AT_ONCE)  # how many dead tasks may be told of now
-        self._told_at = 0.0
-        self._left_out = 0  # since the last that was told of
+        self._deaths, self._ejections, self._outages = _Quota(), _Quota(), _Quota()
+        # Written by whoever gets the event, one after the other for each group.
         self._ejected: set[str] = set()
+        self._outage_told = True
 
     def on_event(self, event: Event) -> None:
         """Write down `event`, if its level is on."""
@@ -73,16 +93,23 @@ class EventLog:
             case GroupEvent():
                 self._tell_of_group(event)
             case OutageBegan():
+                left_out = self._outages.take(event.at)
+                self._outage_told = left_out is not None
+                if left_out is None:
+                    return
                 length = event.until - event.at
                 self._write(
                     logging.WARNING,
                     "outage_began",
                     f"all groups fail ({_what(event.error)}): the pool holds, for at most {length:.3g} s, "
-                    f"and tries one task at a time",
+                    f"and tries one task at a time{_more(left_out)}",
                     seconds=length,
+                    left_out=left_out,
                     **_error_fields(event.error),
                 )
             case OutageEnded():
+                if not self._outage_told:
+                    return
                 level, text = logging.INFO, f"the outage is over after {event.lasted:.3g} s"
                 if not event.recovered:
                     level = logging.WARNING
@@ -100,22 +127,16 @@ class EventLog:
     def _tell_of_death(self, event: TaskDead) -> None:
         if not log.isEnabledFor(logging.WARNING):
             return
-        with self._lock:
-            left_out = self._left_out
-            passed = max(0.0, event.at - self._told_at)
-            room = min(float(AT_ONCE), self._room + passed / INTERVAL)
-            if room < 1:
-                self._left_out += 1
-                return
-            self._room, self._told_at, self._left_out = room - 1, event.at, 0
+        left_out = self._deaths.take(event.at)
+        if left_out is None:
+            return
         dead = event.dead
         groups = list(dict.fromkeys(attempt.group for attempt in dead.history))
-        more = f"; {left_out} more are not told of one by one" if left_out else ""
         self._write(
             logging.WARNING,
             "task_dead",
             f"{described(dead)} is dead ({dead.reason.value}) after {_tries(dead, groups)}: "
-            f"{_what(dead.error)}{more}",
+            f"{_what(dead.error)}{_more(left_out)}",
             task_id=dead.id,
             task_name=dead.name,
             data=shortened(dead.data),
@@ -153,8 +174,7 @@ class EventLog:
         kinds = Counter("no error" if dead.error is None else kind_of(dead.error) for dead in kept)
         named = ", ".join(f"{count} of {kind}" for kind, count in kinds.most_common(3))
         others = "" if len(kinds) <= 3 else f" and {len(kinds) - 3} other kinds"
-        with self._lock:
-            left_out, self._left_out = self._left_out, 0
+        left_out = self._deaths.left_out
         text = f"it ends with {total} dead task{'' if total == 1 else 's'}"
         if kept:
             text += f": {named}{others}. dead_tasks() has {'it' if total == 1 else 'them'}"
@@ -170,15 +190,19 @@ class EventLog:
         group = event.group
         match event:
             case GroupEjected():
-                with self._lock:
-                    self._ejected.add(group)
+                left_out = self._ejections.take(event.at)
+                if left_out is None:
+                    return
+                self._ejected.add(group)
                 length = event.until - event.at
                 self._write(
                     logging.WARNING,
                     "group_ejected",
-                    f"{group} is ejected for {length:.3g} s: it fails what other groups do not",
+                    f"{group} is ejected for {length:.3g} s: it fails what other groups do not"
+                    f"{_more(left_out)}",
                     group=group,
                     seconds=length,
+                    left_out=left_out,
                 )
             case GroupSuspected():
                 text = f"{group} is suspect: it failed a few tasks in a row, and waits for others to try them"
@@ -188,9 +212,8 @@ class EventLog:
                 text = f"{group} cools down for {length:.3g} s"
                 self._write(logging.DEBUG, "group_cooling", text, group=group, seconds=length)
             case GroupOpened():
-                with self._lock:
-                    news = group in self._ejected
-                    self._ejected.discard(group)
+                news = group in self._ejected
+                self._ejected.discard(group)
                 level = logging.INFO if news else logging.DEBUG
                 self._write(level, "group_opened", f"{group} takes tasks again", group=group)
 
@@ -215,6 +238,10 @@ class EventLog:
     def _write(self, level: int, event: str, text: str, **fields: object) -> None:
         pool = self._engine.name
         log.log(level, "%s: %s", pool, text, extra={"pool": pool, "event": event, **fields})
+
+
+def _more(left_out: int) -> str:
+    return f"; {left_out} more are not told of one by one" if left_out else ""
 
 
 def _tries(dead: DeadTask[Any], groups: list[str]) -> str:
