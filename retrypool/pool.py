@@ -487,6 +487,22 @@ class Pool(Generic[T, R]):
         """
         return self._engine.intake.requeue(id_of(task))
 
+    def adopt_dead_task(self, dead: DeadTask[T]) -> Task[T, R]:
+        """Give a dead task of another pool, or of another process, fresh attempts here; return its task.
+
+        It has a new id, and its old history. What belonged to the other pool goes: the id of a worker, a
+        token, a drain, a delay; in a pool with a storage, so does a policy that has no name there. Raises
+        `InvalidType`, and what `dispatch` raises.
+
+        >>> with Pool([int]) as one, Pool([str.upper]) as other:
+        ...     _ = one.dispatch("abc").exception()
+        ...     other.adopt_dead_task(one.dead_tasks()[0]).result()
+        'ABC'
+        """
+        if not isinstance(dead, DeadTask):
+            raise InvalidType("dead", dead, "a DeadTask, as dead_tasks() and pull_dead_task() return them")
+        return self._engine.intake.adopt(dead)
+
     # -- many tasks ------------------------------------------------------------------------------
 
     @overload

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
+from retrypool.errors import StoredError
 from retrypool.states import DeadReason, Outcome
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from retrypool.model.settings import TaskSettings
     from retrypool.model.slots import Group
 
-__all__ = ["NO_GROUPS", "Attempt", "DeadTask", "Record"]
+__all__ = ["NO_GROUPS", "Attempt", "DeadTask", "Record", "portable"]
 
 T = TypeVar("T")
 
@@ -77,6 +79,64 @@ class DeadTask(Generic[T]):
     def duration(self) -> float:
         """Seconds of running time over all attempts."""
         return sum(attempt.duration for attempt in self.history)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return all of it as JSON has it, if the data, the options and the metadata are JSON."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "data": self.data,
+            "reason": self.reason.value,
+            "error": _told(self.error),
+            "attempts": [
+                {
+                    "number": attempt.number,
+                    "worker": attempt.worker_id,
+                    "group": attempt.group,
+                    "duration": attempt.duration,
+                    "outcome": attempt.outcome.value,
+                    "error": _told(attempt.error),
+                }
+                for attempt in self.history
+            ],
+            "duration": self.duration,
+            "options": dict(self.options),
+            "tags": sorted(self.tags),
+            "metadata": dict(self.metadata),
+        }
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # An error that can't be pickled, or would not come back, goes as the text of it. The data has to
+        # be fit for a pickle itself.
+        history = tuple(attempt._replace(error=portable(attempt.error)) for attempt in self.history)
+        facts = (self.id, self.name, self.data, self.reason, portable(self.error), history)
+        return DeadTask, (*facts, self.settings.options_to_pickle(), self.settings)
+
+
+def portable(error: BaseException | None) -> BaseException | None:
+    """Return an error that can be pickled: this one, or what is left of it."""
+    if error is None:
+        return None
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 - its own code: it does not pickle, or does not come back
+        kind = type(error)
+        return StoredError(f"{kind.__module__}.{kind.__qualname__}", _text(error))
+    return error
+
+
+def _told(error: BaseException | None) -> str | None:
+    if error is None:
+        return None
+    text = _text(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an error that can't say what it is, is still an error
+        return "its text could not be made"
 
 
 class Record:

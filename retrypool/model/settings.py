@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -129,6 +130,19 @@ class TaskSettings:
         simple = self.time_limit is None and self.deadline is None
         object.__setattr__(self, "span", span if simple else None)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # What can't be pickled belongs to this process: a token, a drain, a function, a policy with one.
+        given = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.init}
+        given["cancel"] = given["drain"] = None
+        for option in ("options", "metadata"):
+            given[option] = dict(given[option])
+        return _made_of, ({option: value for option, value in given.items() if _is_portable(value)},)
+
+    def options_to_pickle(self) -> dict[str, object]:
+        """Return the options, as far as they can be pickled."""
+        options = dict(self.options)
+        return options if _is_portable(options) else {}
+
     @property
     def shareable(self) -> bool:
         """Whether other tasks are likely to have the same, and it is no harm to keep them."""
@@ -212,6 +226,18 @@ LABELS = frozenset({"name", "options", "tags", "metadata"})
 _FIELDS = [field.name for field in fields(TaskSettings)]
 _WRITERS = [getattr(TaskSettings, name).__set__ for name in _FIELDS]
 _read_all = attrgetter(*_FIELDS)
+
+
+def _made_of(given: dict[str, Any]) -> TaskSettings:
+    return TaskSettings(**given)
+
+
+def _is_portable(value: object) -> bool:
+    try:
+        pickle.dumps(value)
+    except Exception:  # noqa: BLE001 - whatever it raises, it can't be pickled
+        return False
+    return True
 
 
 def _name(what: str, value: object) -> object:

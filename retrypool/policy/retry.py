@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Final, Literal, cast
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal, cast
 
 from retrypool.checks import Duration, exact, optional_seconds
 from retrypool.errors import InvalidType, InvalidValue
@@ -171,6 +171,11 @@ class RetryPolicy:
             return RetryIn(min(self._delay.delay, self._cap))
         return None
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # What is made of the fields is made anew.
+        given = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.init}
+        return _made_again, (type(self), given)
+
     def __hash__(self) -> int:
         return hash(
             (self.attempts, self.max_delay, self.jitter, self.immediate)
@@ -248,6 +253,10 @@ class RetryPolicy:
             return delay
         low = 0.0 if self._jitter == "full" else delay / 2
         return low + (delay - low) * failure.random()
+
+
+def _made_again(kind: type[RetryPolicy], given: dict[str, Any]) -> RetryPolicy:
+    return kind(**given)
 
 
 def _check_attempts(what: str, value: object) -> None:

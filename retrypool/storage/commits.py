@@ -99,8 +99,10 @@ class Commits:
         self._keep_age = keep_age
         self._grant = grant
         self._looked = time.monotonic()  # when the thread last looked for wishes
-        self._lock = threading.Lock()  # held by whoever commits
-        self._reading = threading.Lock()
+        # Held by whoever commits. Reentrant: the garbage collector may call what writes in the middle of it.
+        self._lock = threading.RLock()
+        self._busy = False  # a commit is under way; under _lock
+        self._reading = threading.RLock()
         # Anybody appends; whoever holds _lock takes out.
         self._tickets: deque[_Ticket] = deque()
         self._entered: dict[type[Record], deque[Any]] = {kind: deque() for kind in KINDS}
@@ -121,6 +123,10 @@ class Commits:
     def enter(self, record: Record) -> None:
         """Have a record committed soon."""
         self._entered[record.__class__].append(record)
+        self._call()
+
+    def _call(self) -> None:
+        """Have the thread commit soon."""
         if not self._called:
             self._called = True
             self._bell.release()
@@ -132,6 +138,9 @@ class Commits:
         ticket = _Ticket(records)
         self._tickets.append(ticket)
         with self._lock:
+            if self._busy:  # in the middle of a commit of this very thread: the next one takes it
+                self._call()
+                return
             if not ticket.done:
                 self._commit_all()
         if ticket.error is not None:
@@ -223,7 +232,15 @@ class Commits:
     # -- committing, under the lock --------------------------------------------------------------------
 
     def _commit_all(self) -> None:
-        tickets, batch = self._take()
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            self._commit_taken(*self._take())
+        finally:
+            self._busy = False
+
+    def _commit_taken(self, tickets: list[_Ticket], batch: _Batch) -> None:
         if not tickets and not batch:
             return
         written = [ticket.records for ticket in tickets]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import Any, Generic, TypeVar
@@ -292,6 +293,8 @@ class Intake(Generic[T, R]):
         )
         task._completion = reporter if engine.kept is None else engine.kept.reporter(reporter)
         engine.scheduler.prepare(task)
+        if engine.journal is not None:
+            engine.journal.accept(task, None, later=True)  # this is no moment to wait for the disk
         engine.steps.put_off(partial(self._accept_late, task))
         return task
 
@@ -315,6 +318,37 @@ class Intake(Generic[T, R]):
         engine.act(happened)
         if settings.cancel is not None:
             engine.takeovers.obey(settings.cancel, task)
+
+    @shielded
+    def adopt(self, dead: DeadTask[T]) -> Task[T, R]:
+        """Accept a dead task of another pool: a new id, fresh attempts, the old history."""
+        engine = self._engine
+        engine.steps.check("adopt_dead_task()")
+        settings = replace(dead.settings, delay=0.0, at=None, worker=None, cancel=None, drain=None)
+        if engine.journal is not None:
+            settings = engine.journal.options.without_the_unknown(settings)
+        now = engine.monotonic()
+        if refusal := engine.refusal(settings):
+            raise refusal
+        task: Task[T, R] = Task(engine.scheduler.backlog.next_seq(), dead.data, settings, engine, now)
+        engine.scheduler.prepare(task)
+        if engine.journal is not None:
+            engine.journal.accept(task, None, later=False)
+        if engine.observers.wants_dispatched:
+            engine.observers.tell(TaskDispatched(now, task))
+        with engine.lock:
+            refusal = engine.refusal(settings)
+            if refusal is None:
+                if engine.kept is not None:
+                    engine.scheduler.dropped.append(engine.kept.add(task))
+                engine.scheduler.resurrect(task, dead, now, engine.clock.time())
+            happened = engine.decided()
+        engine.act(happened)
+        if refusal is not None:
+            if engine.journal is not None:
+                engine.journal.take_back((task,))
+            raise refusal
+        return task
 
     @shielded
     def look_again(self, task: Task[T, R]) -> None:

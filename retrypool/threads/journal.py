@@ -76,7 +76,7 @@ class Journal:
         self._begin, self._finish, self._enter = storage.begin, storage.finish, storage.enter
         self.options = StoredOptions(storage, defaults)
         self.keys = Keys(storage, clock)
-        self._lock = threading.Lock()  # for what follows
+        self._lock = threading.RLock()  # for what follows
         self._dead: dict[int, str | None] = {}  # dead tasks, the oldest first, and their keys
 
     # -- the way in --------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ class Keys:
     def __init__(self, storage: Storage, clock: Clock) -> None:
         self._storage = storage
         self._clock = clock
-        self._lock = threading.Lock()  # for what follows
+        # Reentrant: the garbage collector may end a map while it is held.
+        self._lock = threading.RLock()  # for what follows
         self._by_key: dict[str, AnyTask | _Pending] = {}
         self._ended: deque[str] = deque()  # keys in _by_key whose tasks have ended
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from retrypool.errors import InvalidType, InvalidValue, StorageError
@@ -58,6 +59,16 @@ class StoredOptions:
             text = self._text_of(settings)
             self._last = (settings, text)
         return text
+
+    def without_the_unknown(self, settings: TaskSettings) -> TaskSettings:
+        """Return the settings of a task of another pool, the pool's own in place of what can't be stored."""
+        named = any(settings.retry == policy for policy in self._storage.policies.values())
+        return replace(
+            settings,
+            retry=settings.retry if named else self._defaults.retry,
+            cost=1.0 if callable(settings.cost) else settings.cost,
+            copy_context=False,
+        )
 
     def _check(self, settings: TaskSettings) -> None:
         for option, why in _REFUSED.items():
