@@ -10,6 +10,7 @@ QUESTIONS = (
     "io",
     "latency",
     "fleet",
+    "scenarios",
     "map",
     "growth",
     "claims",
