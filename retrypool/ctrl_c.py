@@ -63,6 +63,11 @@ def acquire(
     The main thread calls `look_up()` whenever it looks up.
     """
     if in_main_thread():
+        if timeout is None:  # nearly always, and nearly always this is all
+            if lock.acquire(timeout=STRETCH):
+                return True
+            if look_up is not None:
+                look_up()
         return wait_in_stretches(lambda stretch: lock.acquire(timeout=stretch), timeout, look_up)
     if timeout is None:
         return lock.acquire()
@@ -99,7 +104,10 @@ def wait_in_stretches(
 
 def in_main_thread() -> bool:
     """Return whether it is the main thread that asks."""
-    return threading.get_ident() == threading.main_thread().ident
+    return threading.get_ident() == _main
+
+
+_main = threading.main_thread().ident
 
 
 # -- the shield ----------------------------------------------------------------------------------
@@ -248,6 +256,8 @@ def lowered(function: Callable[..., T], *args: Any) -> T:
 
 def _forget_gate() -> None:
     """After a fork: the thread that forked is the main thread now, whatever it was before."""
+    global _main  # noqa: PLW0603 - there is one main thread
+    _main = threading.get_ident()
     here.__dict__.clear()
 
 

@@ -41,7 +41,7 @@ SubqueueEntry = tuple[Place, int, "Subqueue"]
 
 MOST_LINES = 16
 
-SWEPT_AT = 64
+SWEPT_AT = 8
 """Tombstones are swept out when there is more than one for so many tasks."""
 
 
@@ -149,7 +149,7 @@ class InjectorQueue:
         return any(self._in_order)
 
     def __len__(self) -> int:
-        return sum(len(line) for _, line in self._lines)
+        return sum(map(len, self._in_order))
 
     def __iter__(self) -> Iterator[Task[Any, Any]]:
         """Iterate over a copy."""

@@ -14,7 +14,7 @@ from retrypool.model.task import Task
 
 __all__ = ["Moment", "Timers"]
 
-SWEPT_AT = 64
+SWEPT_AT = 8
 """What is past is swept out when there is more than one such appointment in so many."""
 
 LOOK_EVERY = 60.0

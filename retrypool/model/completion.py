@@ -8,7 +8,7 @@ from typing import Any
 
 from retrypool.ctrl_c import acquire
 
-__all__ = ["ANNOUNCED", "Announced", "Completion", "Reporter"]
+__all__ = ["ANNOUNCED", "Announced", "Bell", "Completion", "Reporter"]
 
 
 class Completion:
@@ -86,6 +86,24 @@ class Reporter:
     def end(self) -> None:
         """Hear of no more tasks, and let go of who wanted to."""
         self.report = _ignore
+
+
+class Bell(Reporter):
+    """One thread waits for one task, as nearly always: a lock that the end releases is all that takes."""
+
+    __slots__ = ("lock",)
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lock.acquire()
+
+    # A method in place of the attribute, which would be a reference to itself.
+    def report(self, _task: Any) -> None:
+        """Wake the one who waits, unless that has been done."""
+        try:
+            self.lock.release()
+        except RuntimeError:
+            pass
 
 
 def _ignore(_task: object) -> None:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from typing_extensions import override
 
 from retrypool.callbacks import call_guarded, call_ours
-from retrypool.ctrl_c import shielded
+from retrypool.ctrl_c import acquire, shielded
 from retrypool.errors import InvalidType, InvalidValue
-from retrypool.model.completion import ANNOUNCED, Announced, Reporter
+from retrypool.model.completion import ANNOUNCED, Announced, Bell, Reporter
 from retrypool.model.completion import Completion as _Completion
 from retrypool.model.record import Attempt, DeadTask, Record
 from retrypool.states import Outcome, TaskState
@@ -345,14 +345,24 @@ class Task(Future[R], Generic[T, R]):
             timeout = checked_timeout(timeout)
         slot = self._owner.wait_begins(self, timeout)
         try:
-            completion = self._meet()
-            if isinstance(completion, _Completion) and not completion.wait(
-                timeout, self.done, self._owner.stand_by
-            ):
+            if not self._wait_for_bell(timeout):
                 raise TimeoutError(f"{self!r} has not ended within {timeout} s")
         finally:
             if slot is not None:
                 slot.waits_for = None
+
+    def _wait_for_bell(self, timeout: float | None) -> bool:
+        stand_by = self._owner.stand_by
+        if self._completion is None:
+            bell = Bell()
+            with _install:
+                alone = self._completion is None
+                if alone:
+                    self._completion = bell
+            if alone:
+                return self.done() or acquire(bell.lock, timeout, stand_by) or self.done()
+        completion = self._meet()
+        return not isinstance(completion, _Completion) or completion.wait(timeout, self.done, stand_by)
 
     def _announce(self) -> None:
         """Tell those who wait that the task has ended, unless they know. Called outside locks."""

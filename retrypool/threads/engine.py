@@ -316,7 +316,8 @@ class Engine(Generic[T, R]):
     @shielded
     def cancel_waiting(self, task: Task[Any, Any], reason: str = "cancelled") -> bool:
         """Cancel a task if it waits; return whether it is cancelled."""
-        if self.steps.put_off(partial(self.cancel_waiting, task, reason)):
+        if self.steps.in_step:
+            self.steps.put_off(partial(self.cancel_waiting, task, reason))
             return False
         spin_while_held(self.lock)
         with self.lock:

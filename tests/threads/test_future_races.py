@@ -122,13 +122,15 @@ def test_who_meets_a_task_just_before_it_ends_is_told(stage: Any, monkeypatch: p
     pool = stage.pool([lambda data: (running.hold(), data)[1]])
     task = pool.dispatch("x")
     running.wait_until_reached()
-    waiting = stage.start(task.result, stage.within)
+    called: list[object] = []
+    adding = stage.start(task.add_done_callback, called.append)
     meeting.wait_until_reached()
     running.open()
     stage.until(lambda: pool.stats().succeeded)
     stage.until(lambda: pool._engine.scheduler.fleet.parked)
     meeting.open()
-    assert waiting.result(stage.within) == "x"
+    adding.result(stage.within)
+    assert called == [task]
     pool.close(timeout=stage.within)
 
 
@@ -209,3 +211,56 @@ def test_wait_for_what_had_ended_before_makes_nothing_for_each(stage: Any) -> No
     assert wait(tasks, stage.within).done == set(tasks)
     assert len({id(task._completion) for task in tasks}) == 1
     assert set(as_completed(tasks, stage.within)) == set(tasks)
+
+
+def test_second_who_waits_does_not_take_the_bell_of_the_first(stage: Any) -> None:
+    """The first waits for a lock alone; with the second there is a completion, and the end tells both."""
+    gate = stage.gate()
+    pool = stage.pool([lambda data: (gate.hold(), data)[1]])
+    task = pool.dispatch("x")
+    first = stage.start(task.result, stage.within)
+    stage.until(lambda: isinstance(task._completion, task_module.Bell))
+    second = stage.start(task.result, stage.within)
+    stage.until(lambda: isinstance(task._completion, task_module._Completion))
+    called: list[object] = []
+    task.add_done_callback(called.append)
+    gate.open()
+    assert (first.result(stage.within), second.result(stage.within)) == ("x", "x")
+    stage.until(lambda: called == [task])
+
+
+def test_task_that_ends_before_its_bell_is_hung_is_not_waited_for(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever ended it looked for somebody to tell before the bell was there."""
+    hanging, running = stage.gate(), stage.gate()
+
+    class SlowBell(task_module.Bell):
+        __slots__ = ()
+
+        def __init__(self) -> None:
+            super().__init__()
+            hanging.hold()
+
+    monkeypatch.setattr(task_module, "Bell", SlowBell)
+    pool = stage.pool([lambda data: (running.hold(), data)[1]])
+    task = pool.dispatch("x")
+    running.wait_until_reached()
+    waiting = stage.start(task.result, stage.within)
+    hanging.wait_until_reached()
+    running.open()
+    stage.until(lambda: pool._engine.scheduler.fleet.parked)
+    hanging.open()
+    assert waiting.result(stage.within) == "x"
+
+
+def test_wait_that_is_given_up_leaves_the_task_to_others(stage: Any) -> None:
+    gate = stage.gate()
+    pool = stage.pool([lambda data: (gate.hold(), data)[1]])
+    task = pool.dispatch("x")
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            task.result(timeout=0)
+    gate.open()
+    assert task.result(stage.within) == "x"
+    assert set(as_completed([task], stage.within)) == {task}
