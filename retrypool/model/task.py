@@ -321,7 +321,6 @@ class Task(Future[R], Generic[T, R]):
             known = self._completion
         return known
 
-    @shielded
     def _report_to(self, reporter: Reporter) -> None:
         """Have `reporter` told of the end, at once if that has come."""
         with _install:
