@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 
@@ -45,5 +46,6 @@ class Ticker:
         this one waits for.
         """
         self._stop.set()
-        if self._thread is not threading.current_thread():
+        # With the interpreter go all threads that are daemons: there is nobody to wait for.
+        if self._thread is not threading.current_thread() and not sys.is_finalizing():
             self._thread.join(PATIENCE)

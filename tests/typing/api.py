@@ -146,3 +146,24 @@ def wrong_calls_are_refused(pool: Pool[str, bytes]) -> None:
     pool.dispatch("page", RetryPolicy())  # type: ignore[call-arg, arg-type]
     Pool([fetch], attempts=3)  # type: ignore[arg-type]
     RetryPolicy(attempts="five")  # type: ignore[arg-type]
+
+
+def what_is_seen_of_a_pool_has_types() -> None:
+    with Pool([fetch] * 2, name="pages", keep_results=100, keep_for=timedelta(hours=1)) as pool:
+        assert_type(list(pool.map(["a"], progress=True)), list[bytes])
+        assert_type(list(pool.map(iter(["a"]), progress=1)), list[bytes])
+        assert_type(pool.wait(progress=True), bool)
+        task = pool.dispatch("a")
+        assert_type(pool.task(task.id), Task[str, bytes])
+        assert_type(pool.status(task.id), TaskStatus)
+        assert_type(pool.status(task).to_dict(), dict[str, object])
+        assert_type(pool.explain(), str)
+        assert_type(pool.explain(task), str)
+        assert_type(pool.name, str)
+        with pool.live(interval=0.5), pool.drain_on_signals(timeout=20):
+            pool.cancel_task(task.id)
+        cancelled = pool.force_close()
+        assert_type(cancelled.running, list[Task[str, bytes]])
+        assert_type(cancelled.queued, list[Task[str, bytes]])
+    Pool([fetch], time_out=3)  # type: ignore[arg-type]
+    pool.map(["a"], progress="yes")  # type: ignore[call-overload]
