@@ -208,7 +208,7 @@ def limited(threads: int, limit: int) -> Measure:
 
 def after_many_priorities() -> Any:
     pool = pool_of()
-    for priority in range(-20, 20):
+    for priority in range(20, -20, -1):  # those above 0 first: they are the ones that are looked at before it
         pool.dispatch(0, priority=priority).result()
     return pool
 

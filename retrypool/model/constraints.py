@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["Constraints", "tag_set"]
 
 
+NO_TAGS: frozenset[str] = frozenset()
+"""One for all: each call of `frozenset` makes another, of 216 bytes."""
+
+
 class Constraints(NamedTuple):
     """Whom a task is for. Tasks of the same constraints and rank share a subqueue."""
 
@@ -43,4 +47,4 @@ def tag_set(what: str, tags: Iterable[str]) -> frozenset[str]:
     for name in names:
         if not isinstance(name, str):
             raise InvalidType(what, name, "a string")
-    return frozenset(map(exact, names))
+    return frozenset(map(exact, names)) if names else NO_TAGS

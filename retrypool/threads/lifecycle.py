@@ -167,7 +167,6 @@ def _dismiss(pool: Pool[Any, Any]) -> None:
     with engine.lock:
         runners = list(pool._workers)
         for runner in runners:
-            runner.stop.set()
             engine.scheduler.retire(runner.slot, engine.monotonic())
         happened = engine.decided()
     engine.act(happened)

@@ -49,7 +49,6 @@ class Runner(Generic[T, R]):
         self.spec = spec
         self.replacement: WorkerSpec[T, R] | None = None  # to be made anew from
         self.worker = spec.worker
-        self.stop = threading.Event()  # set when the worker is to leave; for those who watch it
         self.ready = not engine.threaded  # its on_start has run
         self.error: BaseException | None = None  # of a factory or an on_start that raised
         self.worked_before = False  # another was in its place

@@ -212,7 +212,6 @@ class Workers(Generic[T, R]):
         with engine.lock:
             crew = self._crews.get(worker_id, ())
             for runner in crew:
-                runner.stop.set()
                 engine.scheduler.retire(runner.slot, engine.monotonic())
             engine.review_guard()
             happened = engine.decided()
@@ -440,7 +439,6 @@ class Workers(Generic[T, R]):
                 log.error("%s is not replaced: max_abandoned threads are given up", slot.name, extra=fields)
                 return False
             self._abandoned.add(old)
-            old.stop.set()
             runner = self._stand_in(old, slot.group, old.next_spec)
             happened = engine.decided()
         engine.act(happened)

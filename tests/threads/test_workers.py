@@ -258,14 +258,24 @@ def test_task_of_a_removed_worker_that_does_not_end_is_run_elsewhere(stage: Any)
     assert (stats.succeeded, stats.failures, stats.died) == (1, 0, 0)
 
 
-def test_stop_event_of_a_worker_is_set_when_it_is_to_leave(stage: Any) -> None:
-    pool = stage.pool([int] * 2)
-    first, second = pool._workers
-    pool.remove_worker(0)
-    assert first.stop.is_set()
-    assert not second.stop.is_set()
-    pool.close(timeout=stage.within)
-    assert second.stop.is_set()
+def test_attempt_sees_that_its_worker_is_to_leave(stage: Any) -> None:
+    gate, seen = stage.gate(), []
+
+    class Worker:
+        def run(self, ctx: Any, data: object) -> None:
+            seen.append(ctx.stopping)
+            gate.hold()
+            seen.append(ctx.stopping)
+
+    pool = stage.pool([Worker(), Worker()])
+    pool.pause_worker(1)
+    pool.dispatch("x")
+    gate.wait_until_reached()
+    removing = stage.start(pool.remove_worker, 0)
+    stage.until(lambda: next(iter(pool._workers)).slot.retired)
+    gate.open()
+    removing.result(stage.within)
+    assert seen == [False, True]
 
 
 def test_worker_that_removes_itself_leaves_after_its_task(stage: Any) -> None:
