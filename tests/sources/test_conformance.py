@@ -22,7 +22,7 @@ from retrypool import (
     WorkerSpec,
     WrongThread,
 )
-from retrypool.sources import Consumed
+from retrypool.sources import Consumed, MemoryQueue
 from retrypool.sources.base import Message
 
 IDLE = 0.05
@@ -60,14 +60,12 @@ def test_what_is_sent_is_worked_off_once(broker: Any) -> None:
     assert consume(broker, Hands()) == Consumed()
 
 
-@pytest.mark.parametrize(
-    "data", [None, 0, 1.5, "", "naïve \u2603 \U0001f600", [1, [2]], {"a": {"b": None}}, True, "x" * 300_000]
-)
-def test_data_comes_as_it_was_sent(broker: Any, data: Any) -> None:
-    broker.source().send(data)
+def test_data_comes_as_it_was_sent(broker: Any) -> None:
+    data = [None, 0, 1.5, "", "naïve \u2603 \U0001f600", [1, [2]], {"a": {"b": None}}, True, "x" * 300_000]
+    broker.source().send_many(data)
     worker = Hands()
     consume(broker, worker)
-    assert worker.seen == [data]
+    assert sorted(map(repr, worker.seen)) == sorted(map(repr, data))
 
 
 def test_options_travel(broker: Any) -> None:
@@ -426,13 +424,15 @@ def test_source_can_be_used_after_closing(broker: Any) -> None:
     ],
 )
 def test_what_can_not_travel_is_refused_where_it_is_sent(
-    broker: Any, data: Any, options: Any, error: type[Exception], names: str
+    data: Any, options: Any, error: type[Exception], names: str
 ) -> None:
+    """Before anything is sent: all sources check alike."""
+    source = MemoryQueue()
     with pytest.raises(error, match=f"^{names} is"):
-        broker.source().send(data, **options)
+        source.send(data, **options)
     with pytest.raises(error):
-        broker.source().send_many(["good", data], **options)
-    assert broker.source().size() == 0
+        source.send_many(["good", data], **options)
+    assert source.size() == 0
 
 
 def test_wrong_calls(broker: Any, stage: Any) -> None:

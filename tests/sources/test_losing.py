@@ -8,6 +8,9 @@ import pytest
 from retrypool import Pool, RetryPolicy, SourceError
 from retrypool.sources import Consumed, RabbitQueue, RedisStream, rabbit_session
 
+# pika forgets to close sockets of connections that break while they are made.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 NOW = RetryPolicy(attempts=3, delay=0)
 real = pytest.mark.parametrize(
     "broker",
