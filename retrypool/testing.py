@@ -195,6 +195,8 @@ class ManualAttempt(Generic[T, R]):
         engine.watchdog.expect(expires)
         if engine.observers.wants_started:
             engine.attempts.started(ctx)
+        if engine.scheduler.fleet.is_measured(slot):
+            engine.attempts.measure(slot, ctx, task.data)
         return ctx
 
     @shielded

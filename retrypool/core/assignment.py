@@ -109,7 +109,7 @@ class Matching:
         task._phase = TaskState.QUEUED
         record = task._record
         self.firsts -= record is None or not record.entries
-        self.fleet.settle(slot, -1.0 if record is None else -record.cost, now)
+        self.fleet.undo(slot, 1.0 if record is None else record.cost, now)
         self.fleet.quarantine.probe_not_made(slot, now)
         self._take_back(task, slot, now)
         self._rouse()
@@ -351,6 +351,10 @@ class Matching:
         record = task._record
         self.firsts += record is None or not record.entries
         if slot.group.pace is not None or fleet.pace is not None:
+            if fleet.is_measured(slot):
+                if record is None:
+                    task._record = record = Record(task.id, task._settings.retry_plain)
+                record.wrapped = True  # its data is looked at before it is run
             fleet.charge(slot, 1.0 if record is None else record.cost, now)
 
     def _may_be_direct(self, slot: Slot) -> bool:

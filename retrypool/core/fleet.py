@@ -14,7 +14,7 @@ from retrypool.errors import InvalidValue
 from retrypool.events import Event
 from retrypool.model.slots import Group, Slot
 from retrypool.policy.health import HealthPolicy
-from retrypool.policy.rates import Pace, RateOption, as_pace
+from retrypool.policy.rates import Bucket, Pace, RateOption, as_pace
 
 __all__ = ["Fleet"]
 
@@ -264,17 +264,42 @@ class Fleet:
                     self.bench(other)
             self.set_alarms(group, now)
 
+    def is_measured(self, slot: Slot) -> bool:
+        """Return whether some rate of a call at `slot` wants to know what its data costs."""
+        return any(bucket.measured for bucket in self.buckets(slot))
+
+    def buckets(self, slot: Slot) -> tuple[Bucket, ...]:
+        """Return the told rates that a call at `slot` counts for. Needs no lock."""
+        group, pool = slot.group.pace, self.pace
+        return (() if group is None else group.buckets) + (() if pool is None else pool.buckets)
+
+    def undo(self, slot: Slot, cost: float, now: float) -> None:
+        """Take notice that a call is not made after all."""
+        for pace in (slot.group.pace, self.pace):
+            if pace is not None:
+                pace.undo(cost)
+        self._let_in_earlier(slot, now)
+
     def settle(self, slot: Slot, difference: float, now: float) -> None:
         """Take notice that a call cost so much more than was charged, or less."""
+        for pace in (slot.group.pace, self.pace):
+            if pace is not None:
+                pace.settle(difference)
+        if difference < 0:
+            self._let_in_earlier(slot, now)
+
+    def pour(self, slot: Slot, bucket: Bucket, difference: float, now: float) -> None:
+        """Take notice that a call cost so much more than was charged for one of its rates, or less."""
+        bucket.pour(difference)
+        if difference < 0:
+            self._let_in_earlier(slot, now)
+
+    def _let_in_earlier(self, slot: Slot, now: float) -> None:
+        """Call those who sleep for a pace, and may wait for a later moment than there now need be."""
         if slot.group.pace is not None:
-            slot.group.pace.settle(difference)
+            self._timers.add(max(slot.group.pace.ready_at(now), now), self._ring_group, slot.group)
         if self.pace is not None:
-            self.pace.settle(difference)
-        if difference < 0:  # who sleeps may wait for a later moment than there now need be
-            if slot.group.pace is not None:
-                self._timers.add(max(slot.group.pace.ready_at(now), now), self._ring_group, slot.group)
-            if self.pace is not None:
-                self._timers.add(max(self.pace.ready_at(now), now), self._ring, None)
+            self._timers.add(max(self.pace.ready_at(now), now), self._ring, None)
 
     def set_alarms(self, group: Group, now: float) -> None:
         """See to it that who sleeps for a pace is let in again when that allows a call.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from retrypool.model.settings import TaskSettings
     from retrypool.model.slots import Slot
     from retrypool.model.task import Task, TaskOwner
+    from retrypool.policy.rates import Rate
 
 __all__ = ["Context", "current_context"]
 
@@ -57,6 +58,7 @@ class Context:
         "_reason",
         "_slot",
         "_started",
+        "_taken",
         "_task",
         "_token",
         "_withheld",
@@ -77,6 +79,7 @@ class Context:
         self._reason: object = None
         self._token: CancelToken | None = None
         self._cost: float | None = None  # what `settle` has said
+        self._taken: dict[Any, float] | None = None  # what it has cost by rates with a cost of their own
         record = task._record
         self.attempt = 1 if record is None else record.entries + 1  # the number of this attempt
 
@@ -171,13 +174,15 @@ class Context:
         """Whether the worker has been asked to leave: a good moment to come to an end."""
         return self._slot.retired
 
-    def settle(self, actual: float) -> None:
-        """Say how many calls this attempt really counted as, for the rate of the group and the pool.
+    def settle(self, actual: float, rate: Rate | None = None) -> None:
+        """Say how many calls this attempt really counted as, for the rates of the group and the pool.
 
-        For interfaces that count tokens or rows, and tell afterwards. May be called more than once: the
-        last word holds. Raises `InvalidType` or `InvalidValue` for what is no number, 0 or more.
+        For interfaces that count tokens or rows, and tell afterwards. Of several rates it is for the one
+        that has a `cost` of its own, or for all if none has; if more than one has, `rate` says which. May be
+        called more than once: the last word holds. Raises `InvalidType` or `InvalidValue` for what is no
+        number, 0 or more, and for a rate that is none of them.
         """
-        self._task._owner.settle(self._slot, self, actual)
+        self._task._owner.settle(self._slot, self, actual, rate)
 
     def restart(self) -> None:
         """Have this worker started afresh before its next task, as `WorkerFault(restart=True)` has."""

@@ -16,13 +16,14 @@ from typing_extensions import TypedDict
 from retrypool.checks import Duration, exact, optional_seconds, seconds, timestamp, unknown_option
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.model.constraints import Constraints, tag_set
+from retrypool.policy.rates import checked_cost
 from retrypool.policy.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from retrypool.model.cancel import CancelToken
     from retrypool.model.drain import Drain
 
-__all__ = ["LABELS", "MapOptions", "TaskOptions", "TaskSettings", "checked_cost", "checked_token"]
+__all__ = ["LABELS", "MapOptions", "TaskOptions", "TaskSettings", "checked_token"]
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -294,19 +295,6 @@ def _excluded(what: str, value: Any) -> object:
 
 def _cost(what: str, value: Any) -> object:
     return value if callable(value) else checked_cost(what, value)
-
-
-def checked_cost(what: str, value: object) -> float:
-    """Return `value` if it can be a cost: a number, 0 or more."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidType(what, value, "a number of calls")
-    try:
-        cost = float(exact(value))
-    except OverflowError:
-        cost = math.inf
-    if not (math.isfinite(cost) and cost >= 0):
-        raise InvalidValue(what, value, "a number of calls, 0 or more")
-    return cost
 
 
 def checked_token(what: str, value: object) -> Any:

@@ -84,7 +84,7 @@ def _can_be_called_with(function: Callable[..., Any], names: tuple[str, ...]) ->
     """Return whether `function` takes so many arguments by position. If nobody knows, it does."""
     count, plain = len(names), function
     if type(function) is types.MethodType:
-        count, plain = count + 1, function.__func__
+        count, plain = count + 1, function.__func__  # pyright: ignore[reportFunctionMemberAccess]
     if type(plain) is types.FunctionType:  # nearly always; `inspect` takes ten times as long
         code = plain.__code__
         least = code.co_argcount - len(plain.__defaults__ or ())

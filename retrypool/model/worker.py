@@ -9,13 +9,13 @@ from typing import Any, Generic, Never, Protocol, TypeVar
 
 from typing_extensions import TypedDict, Unpack
 
-from retrypool.checks import exact, plain, unknown_option
+from retrypool.checks import exact, unknown_option
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.model.cancel import CancelToken
 from retrypool.model.constraints import tag_set
 from retrypool.model.context import Context
 from retrypool.model.signature import check_factory, check_run
-from retrypool.policy.rates import Rate, RateOption, as_pace
+from retrypool.policy.rates import RateOption, as_rate
 from retrypool.states import Outcome
 
 __all__ = [
@@ -67,8 +67,8 @@ class WorkerSpec(Generic[T, R]):
       (`[fetch] * 8` is one resource with eight threads), else one of its own, called as the worker is.
     - `concurrency`: how many threads call it, all of them in its group; default 1. Each has a worker of
       its own if there is a factory; else they share the one there is, and its hooks run in each.
-    - `rate`: how fast its group is called: a `Rate`, or `"learn"`; default: as fast as it goes. Workers of
-      one group have one rate.
+    - `rate`: how fast its group is called: a `Rate`, several of them, or `"learn"`; default: as fast as it
+      goes. Workers of one group have the same.
     - `tags`: what it can do, for tasks that `require` it.
     - `cancel`: a `CancelToken`; once it is cancelled, the worker leaves, and its task is run elsewhere.
     """
@@ -114,9 +114,8 @@ class WorkerSpec(Generic[T, R]):
             raise InvalidType("concurrency", concurrency, "a whole number, 1 or more")
         if concurrency < 1:
             raise InvalidValue("concurrency", concurrency, "a whole number, 1 or more")
-        as_pace(rate)
-        if isinstance(rate, Rate):
-            rate = plain(Rate, rate)
+        if rate is not None and rate != "learn":
+            rate = as_rate(rate)
         keep = object.__setattr__
         keep(self, "concurrency", exact(concurrency))
         keep(self, "rate", rate)

@@ -9,8 +9,8 @@ from retrypool.clock import SystemClock
 from retrypool.errors import AttemptTimeout, InvalidValue
 from retrypool.model.cancel import CancelToken
 from retrypool.model.context import Context
-from retrypool.model.settings import checked_cost
 from retrypool.model.slots import Slot
+from retrypool.policy.rates import Rate, checked_cost
 from retrypool.remote.wire import Order
 
 __all__ = ["RemoteContext"]
@@ -81,8 +81,13 @@ class RemoteContext(Context):
         self._sent.append(value)
         return True
 
-    def settle(self, actual: float) -> None:
-        """Say how many calls this attempt really counted as; the pool learns it when the attempt ends."""
+    def settle(self, actual: float, rate: Rate | None = None) -> None:
+        """Say how many calls this attempt really counted as; the pool learns it when the attempt ends.
+
+        Which of several rates can't be said from here: raises `InvalidValue` for a `rate`.
+        """
+        if rate is not None:
+            raise InvalidValue("rate", rate, "left out in a process of a cluster")
         self._cost = checked_cost("actual", actual)
 
     def check(self) -> None:

@@ -32,6 +32,7 @@ from retrypool.model.settings import TaskSettings
 from retrypool.model.slots import Slot
 from retrypool.model.task import Task
 from retrypool.policy.blame import Judge
+from retrypool.policy.rates import Rate
 from retrypool.threads.bonds import Bonds
 from retrypool.threads.intake import Intake
 from retrypool.threads.interrupt import shielded
@@ -366,9 +367,9 @@ class Engine(Generic[T, R]):
             happened = self.decided()
         self.act(happened)
 
-    def settle(self, slot: Slot, ctx: Context, actual: float) -> None:
+    def settle(self, slot: Slot, ctx: Context, actual: float, rate: Rate | None = None) -> None:
         """Correct what an attempt was taken to cost."""
-        self.attempts.settle(slot, ctx, actual)
+        self.attempts.settle(slot, ctx, actual, rate)
 
     @shielded
     def make_up(self) -> None:

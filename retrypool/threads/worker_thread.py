@@ -298,6 +298,8 @@ class Runner(Generic[T, R]):
         if data.__class__ is Chunk:
             run_chunk(self.engine, ctx, run, takes_context=takes_context)
             return None  # type: ignore[return-value]
+        if self.engine.scheduler.fleet.is_measured(self.slot):
+            self.engine.attempts.measure(self.slot, ctx, data)
         arguments = (ctx, data) if takes_context else (data,)
         if context is None:
             result: R = run(*arguments)

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from retrypool import InvalidType, InvalidValue, Rate, Throttled, WorkerSpec
+from retrypool import InvalidType, InvalidValue, Rate, RetryPolicy, Throttled, WorkerSpec
 from retrypool.policy.rates import Bucket, as_pace
 from retrypool.testing import ManualPool
 
@@ -24,9 +24,7 @@ def paced(*specs: WorkerSpec[Any, Any], **options: Any) -> ManualPool[Any, Any]:
     return ManualPool(specs, retry=AT_ONCE, **options)
 
 
-def slot(
-    name: str, rate: Rate | None = None, *, slots: int = 1, group: str | None = None
-) -> WorkerSpec[Any, Any]:
+def slot(name: str, rate: Any = None, *, slots: int = 1, group: str | None = None) -> WorkerSpec[Any, Any]:
     return WorkerSpec(Echo(), name=name, group=group, concurrency=slots, rate=rate)
 
 
@@ -255,6 +253,82 @@ def test_settling_is_checked() -> None:
     with pytest.raises(InvalidType, match="actual"):
         attempt.context.settle("many")  # type: ignore[arg-type]
     attempt.context.settle(3)  # of no consequence where nothing is paced
+
+
+def tokens(text: str) -> int:
+    return len(text)
+
+
+def test_all_rates_of_a_group_are_kept() -> None:
+    """Ten calls at once by the first, but only six tokens a second by the second."""
+    pool = paced(slot("a", [Rate(10, burst=10), Rate(6, burst=6, cost=tokens)]))
+    pool.dispatch_many(["abc"] * 4)
+    started = []
+    for _ in range(8):
+        while (attempt := pool.claim()) is not None:
+            started.append(pool.clock.monotonic())
+            attempt.finish(None)
+        pool.clock.advance(0.25)
+    assert started == [0.0, 0.0, 0.25, 0.75]
+
+
+def test_rate_with_a_fixed_cost_takes_no_notice_of_that_of_the_task() -> None:
+    pool = paced(slot("a", [Rate(100, burst=100), Rate(4, cost=2)]))
+    pool.dispatch_many(range(2), cost=50)
+    claimed(pool).finish(None)
+    assert pool.claim() is None
+    pool.clock.advance(0.5)
+    claimed(pool).finish(None)
+
+
+def test_settling_is_for_the_rate_with_a_cost_of_its_own() -> None:
+    pool = paced(slot("a", [Rate(10, burst=10), Rate(1, cost=tokens)]))
+    pool.dispatch_many(["a", "a"])
+    attempt = claimed(pool)
+    attempt.context.settle(7)
+    attempt.finish(None)
+    assert calls_until(pool, 10, 0.5) == [7]
+
+
+def test_settling_says_which_of_several_rates() -> None:
+    words, letters = Rate(10, burst=10, cost=1), Rate(1, cost=tokens)
+    pool = paced(slot("a", [words, letters]))
+    pool.dispatch_many(["a", "a"])
+    attempt = claimed(pool)
+    with pytest.raises(InvalidValue, match="each has a cost of its own"):
+        attempt.context.settle(3)
+    with pytest.raises(InvalidValue, match="rate"):
+        attempt.context.settle(3, Rate(99))
+    attempt.context.settle(4, letters)
+    attempt.context.settle(3, letters)
+    attempt.finish(None)
+    assert calls_until(pool, 10, 0.5) == [3]
+
+
+def test_cost_function_that_raises_fails_the_attempt(stage: Any) -> None:
+    def broken(data: str) -> float:
+        raise KeyError(data)
+
+    pool = stage.pool([slot("a", Rate(1000, cost=broken))], retry=RetryPolicy(attempts=1))
+    assert isinstance(pool.dispatch("x").exception(stage.within), KeyError)
+    assert pool.workers()[0].state == "active"
+
+
+def test_cost_function_is_called_outside_the_lock(stage: Any) -> None:
+    pool = stage.pool([slot("a", Rate(1000, cost=lambda data: pool.queue_size))])
+    assert pool.dispatch("x").result(stage.within) == "x"
+
+
+@pytest.mark.parametrize("rate", [[], [Rate(1), 3], [None]])
+def test_what_is_no_list_of_rates_is_refused(rate: Any) -> None:
+    with pytest.raises((InvalidType, InvalidValue), match="rate"):
+        WorkerSpec(Echo(), rate=rate)
+
+
+@pytest.mark.parametrize("cost", [-1, float("nan"), "x", True])
+def test_cost_of_a_rate_is_checked(cost: Any) -> None:
+    with pytest.raises((InvalidType, InvalidValue), match="cost"):
+        Rate(1, cost=cost)
 
 
 def test_probe_is_paced_too() -> None:
