@@ -17,6 +17,7 @@ QUESTIONS = (
     "memory",
     "startup",
     "interrupts",
+    "journal",
     "remote",
     "sources",
 )
