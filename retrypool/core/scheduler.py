@@ -16,6 +16,7 @@ from typing import Any
 from weakref import ref
 
 from retrypool.core.assignment import AnyTask, Matching
+from retrypool.core.beliefs import UNLIKELY
 from retrypool.core.failures import Failures
 from retrypool.core.fleet import Fleet
 from retrypool.core.history import History
@@ -39,6 +40,9 @@ from retrypool.states import DeadReason, Outcome, TaskState
 __all__ = ["Scheduler"]
 
 CLOSED_BY_FORCE = "the pool was closed by force"
+
+FEW = 3
+"""Failures in a row that are never looked at, where there is one group alone."""
 
 # Bound once: looking a member up in its enum costs more than what is done with it.
 _QUEUED, _SCHEDULED, _RETRYING = TaskState.QUEUED, TaskState.SCHEDULED, TaskState.RETRYING
@@ -121,7 +125,7 @@ class Scheduler(Matching):
         record = task._record
         assert record is not None
         record.deciding = False
-        if record.cancelled or self.over:  # H12
+        if record.cancelled or self.over:
             self.cancel(task, "cancelled" if record.cancelled else CLOSED_BY_FORCE, now)
             return
         task._slot = None
@@ -421,6 +425,67 @@ class Scheduler(Matching):
         """Return the record of a task whose attempt is over."""
         record = task._record
         return record if record is not None and record.deciding else self.take_in_hand(task)
+
+    def retry_at_once(self, slot: Slot, task: AnyTask, attempt: Attempt) -> bool:
+        """Enter a failure that says nothing, and put the task back without the lock; if it may be so.
+
+        That is where there is one group alone, so that each failure begins a new round, and where no more has
+        failed in a row than is usual. The caller owns the task, and puts it back (handshake H12): the append
+        comes last, and from then on whoever takes the task sees the rest.
+        """
+        record, settings, group, fleet = task._record, task._settings, slot.group, self.fleet
+        assert record is not None
+        line = self.backlog.injector.line(settings.priority)
+        if (
+            fleet.live != group.alone
+            or line is None
+            or not record.plain
+            or record.tried
+            or slot.attentive
+            or slot.retired
+            or group.until is not None
+            or fleet.quarantine.outage is not None
+            or self.retry_budget is not None
+            or self.over
+            or settings.span is None
+            or self._is_unusual(slot)
+        ):
+            return False
+        if settings.retry.decide_at_once(record.charged + 1, record.uncharged) and not record.cancelled:
+            record.history.append(attempt)
+            record.entries += 1
+            record.charged += 1
+            record.round += 1
+            record.seq = self.backlog.next_seq()
+            record.deciding = False  # H7: written, then `cancelled` is read
+            if record.cancelled:
+                record.deciding = True
+                self._take_out_again(record)
+                return False
+            record.running_time += attempt.ended - attempt.started
+            record.tried_waived = record.urgent = record.keeps_place = record.elsewhere = False
+            record.avoid = None
+            task._slot = None
+            task._phase = _QUEUED
+            line.append(task)
+            return True
+        return False
+
+    def _take_out_again(self, record: Record) -> None:
+        record.history.pop()
+        record.entries -= 1
+        record.charged -= 1
+        record.round -= 1
+
+    def _is_unusual(self, slot: Slot) -> bool:
+        """Count a failure at `slot`; return whether so many in a row are worth a look under the lock."""
+        if slot.succeeded != slot.row_mark:
+            slot.row_mark, slot.row = slot.succeeded, 0
+        slot.row += 1
+        if slot.row < FEW or not slot.succeeded:
+            return False
+        share = (slot.failed + 1) / (slot.failed + slot.succeeded + 4)
+        return share**slot.row < UNLIKELY
 
     # -- steps -----------------------------------------------------------------------------------
 

@@ -37,7 +37,8 @@ class Slot:
     #                    it looks for a task
     #   running          a box for the attempt that runs. Its own thread puts it in; whoever gets it
     #                    out decides how the attempt ends (handshake H5)
-    #   succeeded, failed, failures, retried, where   its own thread alone; anybody may read them
+    #   succeeded, failed, failures, retried, row, row_mark, where
+    #                    its own thread alone; anybody may read them
     __slots__ = (
         "attentive",
         "cordoned_for",
@@ -55,6 +56,8 @@ class Slot:
         "paused",
         "retired",
         "retried",
+        "row",
+        "row_mark",
         "running",
         "stuck",
         "subqueues",
@@ -100,6 +103,8 @@ class Slot:
         self.failures: Counter[str] = Counter()  # attempts by outcome, as its own thread ended them
         self.lost: Counter[str] = Counter()  # the same, for those that were taken over
         self.retried = 0
+        self.row = 0  # its failures since its last success, and its successes then; its own thread alone
+        self.row_mark = 0
         self.timed_out = 0
         self.where: str | None = None  # the process that its worker lives in, if it is another one
 

@@ -27,6 +27,11 @@ class Stats:
     dead_dropped: int  # dead tasks that dead_limit pushed out
     workers: int
     abandoned: int  # threads that were given up and have not come back
+    suspects: int = 0  # groups that are given nothing until others have tried what they failed
+    ejected: int = 0  # groups that are given nothing because they are ill
+    ejections: int = 0  # since the pool was made
+    outages: int = 0  # the same
+    outage: bool = False  # whether the pool holds now, because all groups fail
 
     @property
     def waiting(self) -> int:
@@ -49,6 +54,7 @@ def count(engine: Engine[Any, Any], workers: Workers[Any, Any]) -> Stats:
     scheduler = engine.scheduler
 
     def look() -> Stats:
+        groups, quarantine = scheduler.fleet.groups.values(), scheduler.fleet.quarantine
         slots = [runner.slot for runner in workers]
         tally = workers.tally()
         return Stats(
@@ -64,6 +70,11 @@ def count(engine: Engine[Any, Any], workers: Workers[Any, Any]) -> Stats:
             dead_dropped=scheduler.dead_dropped,
             workers=len({slot.id for slot in slots if not slot.retired}),
             abandoned=workers.abandoned,
+            suspects=sum(group.suspected is not None for group in groups),
+            ejected=sum(group.ejected and group.until is not None for group in groups),
+            ejections=quarantine.ejections,
+            outages=quarantine.outages,
+            outage=quarantine.outage is not None,
         )
 
     return engine.look(look)

@@ -189,6 +189,17 @@ class RetryPolicy:
             return _AT_ONCE if elsewhere and self._simple else self._constant
         return None
 
+    def decide_at_once(self, charged: int, uncharged: int) -> bool:
+        """Return whether a task of one group alone is tried again at once, whatever it failed by."""
+        return (
+            type(self) is RetryPolicy
+            and self._constant is not None
+            and self._constant.delay == 0
+            and not self.immediate
+            and charged < self.attempts
+            and uncharged < UNCHARGED
+        )
+
     def decide(self, failure: Failure, now: float) -> Decision:
         """Say what becomes of the task: `RetryIn` or `GiveUp` (or `Cancel`). Never raises, never waits.
 

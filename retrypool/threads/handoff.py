@@ -81,8 +81,8 @@ H11 Look for idleness. A worker writes `slot.idle = False`, then takes a task, a
     lock. Whoever asks whether the pool is idle reads the queue, then the slots. Excluded: a task on its way
     from one to the other that is seen in neither.
     Test: test_pool_does_not_count_as_idle_while_a_task_goes_from_one_hand_to_the_next
-H12 Retry and close by force. Whoever puts a task back reads `scheduler.over` under the lock, before.
-    `force_close` writes `over`, then cancels what waits, under the lock. Excluded: a retry left behind in a
+H12 Retry and close by force. Whoever puts a task back without the lock appends it, then reads
+    `scheduler.over`. `force_close` writes `over`, then cancels what waits. Excluded: a retry left behind in a
     pool that is over.
     Test: test_task_whose_failure_is_just_being_decided_ends_when_the_pool_is_closed_by_force
 H13 Deadline and bar. Whoever dispatches with a deadline enters that, appends the task, then reads whether

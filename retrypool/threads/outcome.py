@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from retrypool.callbacks import log_broken, shown
+from retrypool.core.scheduler import CLOSED_BY_FORCE
 from retrypool.ctrl_c import is_ctrl_c
 from retrypool.errors import AttemptTimeout, InvalidType, InvalidValue, WorkerFault
 from retrypool.events import AttemptEnded, AttemptStarted, TaskRetrying, TaskSucceeded
@@ -23,7 +24,7 @@ from retrypool.policy.failure import Failure, FailureAction
 from retrypool.policy.rates import Bucket, Rate, checked_cost
 from retrypool.policy.retry import Decision, GiveUp, RetryIn, RetryPolicy
 from retrypool.policy.retry_after import parse_retry_after
-from retrypool.states import DeadReason, TaskState
+from retrypool.states import DeadReason, Outcome, TaskState
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.spinning import spin_while_held
 from retrypool.threads.works import Works
@@ -164,6 +165,8 @@ class Attempts:
             and engine.journal is None
             and type(task._settings.retry) is RetryPolicy  # a user's own is not asked under the lock
         )
+        if quiet and scope is Scope.TASK and (attempt := self._put_back_at_once(slot, ctx, error, ended)):
+            return attempt, scope, True
         # Outside the lock: what was raised may have brought a type of its own.
         pause = None
         if scope is Scope.THROTTLED:
@@ -186,6 +189,24 @@ class Attempts:
             happened = engine.decided()
         engine.act(happened)
         return attempt, scope, is_back
+
+    def _put_back_at_once(
+        self, slot: Slot, ctx: Context, error: BaseException, ended: float
+    ) -> Attempt | None:
+        """Put a task back without the lock, if it may go that way; see `Scheduler.retry_at_once`."""
+        engine, task = self._engine, ctx._task
+        outcome = Outcome.TIMED_OUT if isinstance(error, AttemptTimeout) else Outcome.FAILED
+        group = slot.group.name
+        attempt = Attempt(ctx.attempt, slot.id, group, ctx._started, ended, outcome, error)
+        if not self._scheduler.retry_at_once(slot, task, attempt):
+            return None
+        slot.failures[outcome._value_] += 1
+        slot.retried += 1
+        if self._scheduler.over:  # H12: read after the task was put back
+            engine.cancel_waiting(task, CLOSED_BY_FORCE)
+        if engine.parked and not engine.searching:
+            engine.wake_one()
+        return attempt
 
     def _stop(self, slot: Slot, ctx: Context, error: BaseException) -> None:
         """Tell the code of an attempt that was taken over that nobody waits for it."""

@@ -130,7 +130,7 @@ def scenarios(scale: float = 1.0) -> dict[str, Scenario]:
             n,
             seconds(5, 0.005) / 0.7,
             1.3,
-            last,
+            2.5 * last,
             ejections=0,
             options=stable(20),
         ),

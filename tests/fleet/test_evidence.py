@@ -44,6 +44,7 @@ def test_suspect_takes_nothing_until_one_of_its_tasks_was_tried_elsewhere() -> N
     for _ in range(3):
         claimed(pool, 0).fail(OSError())
     assert states(pool)["a"] == "suspect"
+    assert pool.stats().suspects == 1
     assert pool.claim(0) is None
     claimed(pool, 1).fail(OSError())
     assert states(pool)["a"] == "active"

@@ -200,3 +200,5 @@ def test_explain_and_the_table_of_workers_say_so() -> None:
     probe(pool).fail(DOWN)
     assert pool.explain(tasks[-1]).startswith("waits for the end of an outage")
     assert set(states(pool).values()) == {"holding"}
+    stats = pool.stats()
+    assert (stats.outage, stats.outages, stats.suspects, stats.ejected) == (True, 1, 0, 0)
