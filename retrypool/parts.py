@@ -26,7 +26,14 @@ from retrypool.core.scheduler import Scheduler
 from retrypool.core.schedules import Overlap
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.model.cancel import CancelToken
-from retrypool.model.settings import LABELS, MapOptions, TaskOptions, TaskSettings, checked_token
+from retrypool.model.settings import (
+    LABELS,
+    MapOptions,
+    TaskOptions,
+    TaskSettings,
+    checked_token,
+    take_labels,
+)
 from retrypool.model.signature import is_stateful
 from retrypool.model.task import DeadTask, Task
 from retrypool.model.worker import AnyWorker, SpecOptions, WorkerInfo, WorkerSpec, as_spec
@@ -119,5 +126,6 @@ __all__ = [
     "pull_dead",
     "restore_all",
     "seconds",
+    "take_labels",
     "unknown_option",
 ]

@@ -287,12 +287,16 @@ class Pool(Generic[T, R]):
             key = checked_key("key", options.pop("key"))
             return engine.intake.dispatch(data, self._settling(options)[0], key=key)
         token = checked_token("cancel", options.pop("cancel")) if "cancel" in options else None
+        labels = None if LABELS.isdisjoint(options) else take_labels(options)  # type: ignore[arg-type]
         settings, arrive, _ = self._settling(options) if options else self._settled
         if arrive is None or engine.guarded:
+            if labels is not None:
+                settings = settings.told(labels)
             if token is not None:
                 settings, arrive = settings.having({"cancel": token}), None
             return engine.intake.dispatch(data, settings, arrive=arrive)
         task: Task[T, R] = Task(self._next_id(), data, settings, engine, self._monotonic())
+        task._labels = labels
         # Handshakes H1 and H2: append, then read `guarded` and `parked`.
         try:
             arrive(task)
@@ -321,13 +325,7 @@ class Pool(Generic[T, R]):
                 found, key = None, ()
         if found is not None and found[2] in (None, self._engine.scheduler.fleet.version):
             return found
-        rest = {option: value for option, value in options.items() if option not in LABELS}
-        if len(rest) < len(options):
-            settings, arrive, version = self._settling(rest) if rest else self._settled
-            settings = settings.having({label: options[label] for label in LABELS & options.keys()})
-            found = settings, arrive, version
-        else:
-            found = self._settle(self._settings.having(options))
+        found = self._settle(self._settings.having(options))
         # What belongs to one task alone will not come again, and must not be kept alive.
         if key and found[0].shareable:
             if len(self._known) >= 64:

@@ -168,7 +168,7 @@ class Scheduler(Matching):
             error,
             tuple(task.history),
             task.options,
-            task._settings,
+            task._told,
         )
         task._slot = None
         self.failures.ended(task, now)

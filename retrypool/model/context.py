@@ -211,7 +211,7 @@ class Context:
         task = self._task
         if self._cost is None and task._record is not None:
             self._cost = task._record.cost
-        self._task = cast(Any, _Past(task.id, task._settings, task._owner))
+        self._task = cast(Any, _Past(task.id, task._told, task._owner))
 
     def _cancel(self, reason: object) -> None:
         """Say that the attempt is over, and why."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from retrypool.model.cancel import CancelToken
     from retrypool.model.drain import Drain
 
-__all__ = ["LABELS", "MapOptions", "TaskOptions", "TaskSettings", "checked_token"]
+__all__ = ["LABELS", "MapOptions", "TaskOptions", "TaskSettings", "checked_token", "take_labels"]
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -210,6 +210,10 @@ class TaskSettings:
             checked.setdefault("delay", 0.0)
         elif "delay" in checked:
             checked["at"] = None
+        return self.told(checked)
+
+    def told(self, checked: Mapping[str, Any]) -> TaskSettings:
+        """Return these settings with what has been checked already in place of what they say."""
         copy = object.__new__(TaskSettings)
         for write, value in zip(_WRITERS, _read_all(self), strict=True):
             write(copy, value)
@@ -239,6 +243,11 @@ def _is_portable(value: object) -> bool:
     except Exception:  # noqa: BLE001 - whatever it raises, it can't be pickled
         return False
     return True
+
+
+def take_labels(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the labels out of `options`, checked."""
+    return {label: _CHECKS[label](label, options.pop(label)) for label in LABELS.intersection(options)}
 
 
 def _name(what: str, value: object) -> object:

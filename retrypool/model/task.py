@@ -106,11 +106,13 @@ class Task(Future[R], Generic[T, R]):
     #   _record            the owner
     #   _completion        its dispatcher, before anybody else knows the task; then whoever waits or
     #                      wants to be told, under _install (before it looks at _phase)
+    #   _labels            its dispatcher, before anybody else knows the task
     # `Future.__init__` is not called: these slots stand for all that it would set.
     __slots__ = (
         "_completion",
         "_dispatched",
         "_ended",
+        "_labels",
         "_outcome",
         "_owner",
         "_phase",
@@ -141,6 +143,7 @@ class Task(Future[R], Generic[T, R]):
         self._slot = None
         self._record = None
         self._withdrawn = False
+        self._labels: Mapping[str, Any] | None = None
         self._completion: _Completion | Announced | Reporter | None = None
 
     # -- what it is ------------------------------------------------------------------------------
@@ -153,7 +156,7 @@ class Task(Future[R], Generic[T, R]):
     @property
     def name(self) -> str | None:
         """The name it was dispatched with."""
-        return self._settings.name
+        return self._settings.name if self._labels is None else self._told.name
 
     @property
     def priority(self) -> int:
@@ -163,17 +166,22 @@ class Task(Future[R], Generic[T, R]):
     @property
     def options(self) -> Mapping[str, object]:
         """Its options: its own mapping, or else the pool's."""
-        return self._settings.options
+        return self._settings.options if self._labels is None else self._told.options
 
     @property
     def tags(self) -> frozenset[str]:
         """The tags that it was dispatched with, for callbacks and listeners to see."""
-        return self._settings.tags
+        return self._settings.tags if self._labels is None else self._told.tags
 
     @property
     def metadata(self) -> Mapping[str, object]:
         """What it was dispatched with for callbacks and listeners to see."""
-        return self._settings.metadata
+        return self._settings.metadata if self._labels is None else self._told.metadata
+
+    @property
+    def _told(self) -> TaskSettings:
+        """Its settings, labels included. Those that differ from task to task are kept beside the others."""
+        return self._settings if self._labels is None else self._settings.told(self._labels)
 
     @property
     def history(self) -> list[Attempt]:
