@@ -309,10 +309,10 @@ def test_shutdown_of_a_view_in_a_worker_does_not_hang(stage: Any) -> None:
 
 def test_map_keeps_the_executor_that_it_needs_for_the_rest() -> None:
     seen = []
-    for result in PoolExecutor(2).map(str, range(50), buffersize=1):
+    for result in PoolExecutor(2).map(str, range(15), buffersize=1):
         seen.append(result)
         gc.collect()
-    assert seen == [str(n) for n in range(50)]
+    assert seen == [str(n) for n in range(15)]
 
 
 @pytest.mark.parametrize("options", [{"initargs": 5}, {"thread_name_prefix": 5}])
