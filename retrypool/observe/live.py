@@ -101,7 +101,7 @@ class Live:
         return (
             f"{self._pool.name}: {stats.queued:,} queued, {stats.delayed:,} delayed, "
             f"{stats.running:,} running, {stats.ended:,} ended ({per_second(rate)}/s), "
-            f"{stats.retries:,} retries, {stats.died:,} dead"
+            f"{stats.retries:,} retries, {stats.died:,} dead{', OUTAGE' if stats.outage else ''}"
         )
 
     def _row(self, worker: WorkerInfo, now: float) -> list[Any]:

@@ -27,6 +27,11 @@ _FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "retrypool_dead_tasks_dropped": ("counter", "Dead tasks that dead_limit pushed out.", _POOL),
     "retrypool_workers": ("gauge", "Workers, by state.", ("pool", "state")),
     "retrypool_abandoned_threads": ("gauge", "Threads given up that have not come back.", _POOL),
+    "retrypool_groups_suspected": ("gauge", "Groups that wait for others to try what they failed.", _POOL),
+    "retrypool_groups_ejected": ("gauge", "Groups that are given nothing because they are ill.", _POOL),
+    "retrypool_ejections": ("counter", "Ejections of groups.", _POOL),
+    "retrypool_outage": ("gauge", "1 while the pool holds, because all groups fail.", _POOL),
+    "retrypool_outages": ("counter", "Times in which all groups failed.", _POOL),
     "retrypool_attempts": ("counter", "Attempts that ended, by outcome.", (*_WORKER, "outcome")),
     "retrypool_worker_running": ("gauge", "Attempts that run on the worker.", _WORKER),
     "retrypool_group_rate": ("gauge", "Calls per second that the group is held to.", ("pool", "group")),
@@ -195,6 +200,11 @@ def _samples(pool: Watched) -> Iterator[tuple[str, tuple[str, ...], float]]:
     yield "retrypool_dead_tasks", (name,), stats.dead
     yield "retrypool_dead_tasks_dropped", (name,), stats.dead_dropped
     yield "retrypool_abandoned_threads", (name,), stats.abandoned
+    yield "retrypool_groups_suspected", (name,), stats.suspects
+    yield "retrypool_groups_ejected", (name,), stats.ejected
+    yield "retrypool_ejections", (name,), stats.ejections
+    yield "retrypool_outage", (name,), stats.outage
+    yield "retrypool_outages", (name,), stats.outages
     for state in _STATES:
         yield "retrypool_workers", (name, state), 0
     rates: dict[str, float] = {}

@@ -83,6 +83,8 @@ def test_scrape_tells_of_tasks_workers_and_attempts(scraper: Scraper) -> None:
     assert value(samples, "retries_total", pool="api") == 1
     assert value(samples, "failures_total", pool="api") == 2
     assert value(samples, "dead_tasks", pool="api") == 1
+    assert value(samples, "outage", pool="api") == value(samples, "outages_total", pool="api") == 0
+    assert value(samples, "groups_ejected", pool="api") == value(samples, "ejections_total", pool="api") == 0
     assert value(samples, "workers", pool="api", state="active") == 2
     assert value(samples, "workers", pool="api", state="ejected") == 0
     assert value(samples, "worker_running", pool="api", worker="good", group="good") == 1
