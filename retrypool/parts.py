@@ -20,7 +20,7 @@ from retrypool.clock import Clock, SystemClock
 from retrypool.collect.chunks import map_chunks
 from retrypool.collect.map import as_completed, map_items
 from retrypool.collect.results import TaskResult
-from retrypool.collect.schedule import Schedule, make_schedule
+from retrypool.collect.schedule import Schedule, make_schedule, restore_schedules
 from retrypool.collect.task_group import OnError, TaskGroup
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.schedules import Overlap
@@ -125,6 +125,7 @@ __all__ = [
     "plain",
     "pull_dead",
     "restore_all",
+    "restore_schedules",
     "seconds",
     "take_labels",
     "unknown_option",

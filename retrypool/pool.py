@@ -235,6 +235,7 @@ class Pool(Generic[T, R]):
                 self._workers.add(spec)
             if journal is not None:
                 restore_all(self._engine, journal, self._engine.intake.requeue)
+                restore_schedules(self._engine, journal)
         except BaseException:
             self.force_close()
             raise
@@ -744,6 +745,9 @@ class Pool(Generic[T, R]):
         wall clock is set; `cron` follows the wall clock, and notices within a minute. Ticks that were
         missed while the pool was paused or the machine asleep become one. A schedule keeps no pool open:
         `close` ends it before anything else.
+
+        In a pool with a storage, a schedule that has a name goes on in the next process. One of the same name
+        takes its place there, and goes on with its count if it has the same rhythm.
 
         `cron` needs the extra `retrypool[cron]`: `MissingExtra` is raised without. Raises `PoolClosed`
         too, and `InvalidType` or `InvalidValue` for what makes no sense.

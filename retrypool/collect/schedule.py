@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, get_args
 
 from retrypool.callbacks import log_broken
 from retrypool.checks import Duration, date, optional_count, seconds, timestamp, zone
+from retrypool.collect.stored_schedule import StoredSchedule, options_of, rhythm_of
 from retrypool.core.schedules import Overlap, Plan
 from retrypool.core.timers import SAME, Moment
 from retrypool.ctrl_c import is_ctrl_c, lowered, shielded
@@ -17,9 +18,11 @@ from retrypool.errors import InvalidType, InvalidValue, PoolClosed, RetryPoolErr
 from retrypool.model.settings import TaskSettings
 from retrypool.model.task import Task
 from retrypool.policy.recurrence import Cron, Grid, Recurrence
+from retrypool.storage.records import ScheduleOver, ScheduleState
 from retrypool.threads.engine import Engine
+from retrypool.threads.journal import Journal
 
-__all__ = ["Schedule", "make_schedule"]
+__all__ = ["Schedule", "make_schedule", "restore_schedules"]
 
 SHORTEST_STEP = 0.001
 
@@ -52,6 +55,7 @@ class Schedule(Generic[T, R]):
         self._rhythm = rhythm
         self._context = contextvars.copy_context()
         plan.owner = self
+        self._stored: StoredSchedule | None = None  # if its pool has a storage, and it has a name
 
     @property
     def name(self) -> str | None:
@@ -117,7 +121,25 @@ class Schedule(Generic[T, R]):
             engine.scheduler.schedules.read(engine.monotonic(), engine.clock.time())
             change(self._plan)
             happened = engine.decided()
+        self._note()
         engine.act(happened)
+
+    def _note(self) -> None:
+        """Tell the storage where it stands. A pool that is closed has ended it for this process alone."""
+        engine, stored, plan = self._engine, self._stored, self._plan
+        if stored is None or engine.journal is None:
+            return
+        record: ScheduleOver | ScheduleState
+        with engine.lock:
+            if engine.closed:
+                return
+            if plan.over:
+                record = ScheduleOver(stored.name)
+                engine.journal.schedules.pop(stored.name, None)
+                self._stored = None
+            else:
+                record = stored.state(plan, engine.monotonic(), engine.clock.time())
+        engine.journal.storage.enter(record)
 
     # -- a tick ----------------------------------------------------------------------------------
 
@@ -143,6 +165,7 @@ class Schedule(Generic[T, R]):
             with engine.lock:
                 engine.scheduler.schedules.made(self._plan, task)
                 happened = engine.decided()
+            self._note()
             engine.act(happened)
 
     def _dispatch(self, tick: float) -> Task[T, R]:
@@ -186,6 +209,7 @@ def make_schedule(
     begin = _moment("start", start, now)
     end = _moment("until", until, now)
     ticks: Recurrence
+    first: float | None
     base = 0.0
     if (every is None) is (cron is None):
         raise InvalidValue("every", every, "given if cron is not, and left out if it is")
@@ -222,15 +246,69 @@ def make_schedule(
     )
     made: Schedule[T, R] = Schedule(engine, plan, data, settings, where, rhythm)
     engine.steps.check("schedule()")
+    journal = engine.journal
+    if journal is not None and settings.name is not None:
+        each = None if every is None else seconds("every", every)
+        made._stored = StoredSchedule(
+            journal, settings, data, plan, every=each, cron=cron, tz=where, now=now, wall=wall
+        )
     with engine.lock:
         if refusal := engine.closing_refusal():
             raise refusal
         schedules = engine.scheduler.schedules
         schedules.read(now, wall)
+        if journal is not None and made._stored is not None:
+            before = _taken_over(engine, journal, made._stored.name, now, wall)
+            journal.schedules[made._stored.name] = made
+            if before is not None:
+                going_on = made._stored.go_on(plan, before, now, wall)
+                first = first if going_on is None else going_on
         schedules.add(plan, first)
+        state = None if made._stored is None else made._stored.state(plan, now, wall)
         happened = engine.decided()
+    if journal is not None and state is not None:
+        try:
+            journal.storage.write((state,))
+        except BaseException:
+            made.cancel()
+            raise
     engine.act(happened)
     return made
+
+
+def _taken_over(
+    engine: Engine[Any, Any], journal: Journal, name: str, now: float, wall: float
+) -> ScheduleState | None:
+    """Return where the schedule of this name stands that another is to take the place of. Under the lock."""
+    before = journal.schedules.get(name)
+    if not isinstance(before, Schedule):
+        return before if isinstance(before, ScheduleState) else None
+    stored, before._stored = before._stored, None
+    if stored is None or before._plan.over:
+        return None
+    state = stored.state(before._plan, now, wall)
+    engine.scheduler.schedules.cancel(before._plan)
+    return state
+
+
+def restore_schedules(engine: Engine[Any, Any], journal: Journal) -> None:
+    """Make the schedules again that the storage holds.
+
+    One whose data a function made waits until a schedule of its name is made again.
+    """
+    for state in list(journal.storage.schedules()):
+        journal.schedules[state.name] = state
+        if state.data is None:
+            continue
+        try:
+            settings = journal.options.settings_from(options_of(state))
+            data = journal.storage.codec.decode(state.data)
+            made: Schedule[Any, Any] = make_schedule(engine, settings, data, **rhythm_of(state))
+        except Exception as error:  # noqa: BLE001 - a class, a zone, an extra that is not there any more
+            log.error("schedule %r can't be gone on with: %s", state.name, error)
+            continue
+        if state.paused:
+            made.pause()
 
 
 def _moment(what: str, value: datetime | Duration | None, now: float) -> Moment | None:

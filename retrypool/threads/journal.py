@@ -76,6 +76,8 @@ class Journal:
         self._begin, self._finish, self._enter = storage.begin, storage.finish, storage.enter
         self.options = StoredOptions(storage, defaults)
         self.keys = Keys(storage, clock)
+        # Schedules by name: those of this process, and what is stored of others. Under the pool's lock.
+        self.schedules: dict[str, Any] = {}
         self._lock = threading.RLock()  # for what follows
         self._dead: dict[int, str | None] = {}  # dead tasks, the oldest first, and their keys
 
