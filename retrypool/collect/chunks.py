@@ -102,7 +102,7 @@ class _Source:
         if not batch:
             return None
         try:
-            return self.engine.intake.dispatch_chunk(Chunk(batch), self._settings, self.reporter)
+            return self.engine.intake.dispatch_chunk(Chunk(batch, self.reporter), self._settings)
         except Exception as error:  # noqa: BLE001 - the same
             self.trouble, self.ended = error, True
             return None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrypool.model.completion import Reporter
 
 __all__ = ["PENDING", "Chunk"]
 
@@ -19,10 +22,11 @@ class Chunk:
 
     # Written by the worker that runs it, one entry at a time; one that was taken away from it may still write
     # the entry that it was at. Read by others once the task has ended.
-    __slots__ = ("failed", "items", "results")
+    __slots__ = ("failed", "items", "reporter", "results")
 
-    def __init__(self, items: list[Any]) -> None:
+    def __init__(self, items: list[Any], reporter: Reporter | None) -> None:
         self.items = items
+        self.reporter = reporter  # hears of the end of the chunk, and of items that have failed
         self.results: list[Any] = [PENDING] * len(items)
         self.failed: dict[int, Any] = {}  # the tasks of items that have failed, by the place of the item
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from retrypool.callbacks import traceback_of
 from retrypool.model.chunk import PENDING, Chunk
-from retrypool.model.completion import Reporter
 from retrypool.model.context import Context
 from retrypool.model.task import Task
 from retrypool.states import TaskState
@@ -43,8 +42,7 @@ def _fail(engine: Works, ctx: Context, item: Any, error: BaseException) -> Task[
     slot, chunk = ctx._slot, ctx._task
     seq = engine.scheduler.backlog.next_seq()
     task: Task[Any, Any] = Task(seq, item, chunk._settings, engine, chunk._dispatched)
-    if isinstance(chunk._completion, Reporter):
-        task._completion = chunk._completion
+    task._completion = chunk.data.reporter
     task._slot = slot
     task._phase = TaskState.RUNNING
     slot.failed += 1

@@ -80,7 +80,7 @@ class Intake(Generic[T, R]):
         told = self._engine.guarded or observers.talkative or observers.wants_started
         return settings.plain and settings.span == inf and not told
 
-    def dispatch_chunk(self, chunk: Chunk, settings: TaskSettings, reporter: Reporter | None) -> Task[T, R]:
+    def dispatch_chunk(self, chunk: Chunk, settings: TaskSettings) -> Task[T, R]:
         """Accept several items as one task. Call `takes_chunks` before."""
         engine = self._engine
         if refusal := engine.refusal(settings):
@@ -89,7 +89,7 @@ class Intake(Generic[T, R]):
         task: Task[T, R] = Task(
             engine.scheduler.backlog.next_seq(), data, settings, engine, engine.monotonic()
         )
-        task._completion = reporter
+        task._completion = chunk.reporter
         task._record = record = Record(task.id)
         record.wrapped = True
         record.cost = float(len(chunk.items))

@@ -81,6 +81,29 @@ def test_item_that_fails_for_good_is_dead_and_raised_in_its_place(ordered: bool)
         assert (dead.data, dead.attempts) == (13, 3)
 
 
+def test_end_of_an_item_that_failed_is_not_taken_for_the_end_of_its_chunk(stage: Any) -> None:
+    """Somebody waits for the chunk already when the item becomes a task."""
+    gates = {item: stage.gate() for item in (0, 1)}
+
+    def run(item: int) -> int:
+        gates[item].hold()
+        if item == 0:
+            raise ValueError(item)
+        return item
+
+    pool = stage.pool([run], retry=RetryPolicy(attempts=1))
+    results = stage.start(list, pool.map([0, 1], chunk=2, return_exceptions=True))
+    gates[0].wait_until_reached()
+    stage.until(lambda: pool.tasks()[0]._completion is not None)
+    gates[0].open()
+    gates[1].wait_until_reached()
+    assert pool.dead_tasks()
+    gates[1].open()
+    error, result = results.result(stage.within)
+    assert isinstance(error, ValueError)
+    assert result == 1
+
+
 @both_orders
 def test_errors_may_be_wanted_in_place_of_results(ordered: bool) -> None:
     def run(item: int) -> int:
