@@ -242,6 +242,10 @@ class Scheduler(Matching):
             self.cancel(task, reason, now)
         return tasks
 
+    def first_due(self) -> Moment | None:
+        """Return when the first of the delays is over; of those with a date, if there are no others."""
+        return self.timers.first(self._due, lambda task: not task._withdrawn)
+
     def due(self, task: AnyTask) -> Moment | None:
         """Return when the delay of a task is over; None if it waits out none."""
         return self.timers.moment(self._due, task)

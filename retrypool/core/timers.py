@@ -116,6 +116,14 @@ class Timers:
         entries = itertools.chain(self._timed.entries, self._dated.entries)
         return [entry[3] for entry in entries if isinstance(entry[3], Task)]
 
+    def first(self, action: Action, counts: Callable[[Any], bool]) -> Moment | None:
+        """Return the first appointment for `action` whose subject counts: at a time, else at a date."""
+        for heap, dated in ((self._timed, False), (self._dated, True)):
+            times = [entry[0] for entry in heap.entries if entry[2] == action and counts(entry[3])]
+            if times:
+                return min(times), dated
+        return None
+
     def moment(self, action: Action, subject: Any) -> Moment | None:
         """Return when `action` is to be called with `subject`. Costs a look at all that is held."""
         for heap, dated in ((self._timed, False), (self._dated, True)):

@@ -65,9 +65,8 @@ def explain_all(scheduler: Scheduler, now: float) -> list[Part]:
     parts: list[Part] = [_how_many(waiting, "waits", "wait"), ", ", _how_many(running, "runs", "run")]
     if scheduler.delayed:
         parts += [", ", _how_many(scheduler.delayed, "is delayed", "are delayed")]
-        due = [moment for task in scheduler.timers.tasks() if (moment := scheduler.due(task)) is not None]
-        if due and len({dated for _, dated in due}) == 1:
-            parts += [" (the first until ", min(due), ")"]
+        if (first := scheduler.first_due()) is not None:
+            parts += [" (the first until ", first, ")"]
     parts.append(".")
     if not slots:
         parts.append(
@@ -99,6 +98,9 @@ def _what_holds_back(scheduler: Scheduler, slots: list[Slot], now: float) -> lis
         parts += [", ", *_summary(found, "the other is"), "."] if found else ["."]
     else:
         parts += [" No worker is free: ", *_summary(found, "the only one is"), "."]
+    free_slots = [slot for slot in slots if obstacle(slot, now) is None]
+    unmet: dict[str, int] = {}  # how many ask for what nobody has
+    untried = 0  # how many wait for somebody who has not tried them
     for subqueue in scheduler.backlog.subqueues.values():
         constraints = subqueue.constraints
         tasks = [task for _, _, task in subqueue.tasks if not task._withdrawn]
@@ -106,23 +108,25 @@ def _what_holds_back(scheduler: Scheduler, slots: list[Slot], now: float) -> lis
             continue
         if not any(constraints.suits(slot) for slot in slots):
             wants = tasks[0]._settings.wants
-            parts.append(f" {_how_many(len(tasks), 'asks', 'ask')} for a worker that has {wants}: ")
-            parts.append("there is none.")
-        elif constraints.tried and not any(
-            constraints.admits(slot) and obstacle(slot, now) is None for slot in slots
-        ):
-            parts.append(f" {_how_many(len(tasks), 'waits', 'wait')} for a worker that has not tried it.")
+            unmet[wants] = unmet.get(wants, 0) + len(tasks)
+        elif constraints.tried and not any(constraints.admits(slot) for slot in free_slots):
+            untried += len(tasks)
+    for wants, count in unmet.items():
+        parts.append(f" {_how_many(count, 'asks', 'ask')} for a worker that has {wants}: there is none.")
+    if untried:
+        what = "it" if untried == 1 else "them"
+        parts.append(f" {_how_many(untried, 'waits', 'wait')} for a worker that has not tried {what}.")
     return parts
 
 
 def _who_is_slow(slots: list[Slot]) -> list[Part]:
     """Name the workers that have made much fewer calls than the others, and are busy with the next."""
     parts: list[Part] = []
+    calls = sorted(map(_calls, slots))
+    usual = calls[len(calls) // 2] if calls else 0
     for slot in slots:
-        others = sorted(_calls(each) for each in slots if each.group is not slot.group)
-        usual = others[len(others) // 2] if others else 0
         if slot.running and usual >= ENOUGH and _calls(slot) * SLOW <= usual:
-            parts.append(f" {slot.name} is slow: it has made {_calls(slot)} calls, the others {usual} each")
+            parts.append(f" {slot.name} is slow: it has made {_calls(slot)} calls, the usual is {usual}")
             since = slot.running[-1:]
             parts += [", and is at its next since ", (since[0]._started, False), "."] if since else ["."]
     return parts

@@ -336,7 +336,7 @@ def test_pool_names_its_slow_worker() -> None:
         pool.claim(0).run()
         pool.claim(1).run()
     text = pool.explain()
-    assert "token-d is slow: it has made 0 calls, the others 20 each, and is at its next since " in text
+    assert "token-d is slow: it has made 0 calls, the usual is 20, and is at its next since " in text
     pool.force_close()
 
 
@@ -344,4 +344,27 @@ def test_pool_tells_of_what_is_delayed() -> None:
     pool = ManualPool([len])
     pool.dispatch("x", delay=60)
     assert pool.explain().startswith("no task waits, no task runs, 1 task is delayed (the first until ")
+    pool.force_close()
+
+
+def test_long_queue_is_explained_in_no_time() -> None:
+    """With the pool's lock held: so each task is looked at once."""
+    looks = 0
+    pool = ManualPool([WorkerSpec(len, group="a"), WorkerSpec(len, group="b")])
+    for number in range(3_000):
+        pool.dispatch("x", delay=60 + number)
+        pool.dispatch("x", priority=number % 50, require={"gpu"}, wait_for_worker=True)
+    moment = pool._engine.scheduler.timers.moment
+
+    def count(*arguments: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return moment(*arguments)
+
+    pool._engine.scheduler.timers.moment = count  # type: ignore[method-assign]
+    text = pool.explain()
+    assert looks <= 1
+    assert "3000 tasks wait, no task runs, 3000 tasks are delayed (the first until " in text
+    assert text.count("for a worker that has the tags ['gpu']") == 1
+    assert "3000 tasks ask" in text
     pool.force_close()
