@@ -237,7 +237,7 @@ class Beliefs:
             if other is not group and not other.ejected:
                 good += belief.good + (other.successes() - belief.mark)
                 bad += belief.bad
-        return min(0.95, max(0.001, (bad + 1) / (good + bad + 4)))
+        return min(0.9, max(0.001, (bad + 1) / (good + bad + 4)))
 
     def _is_suspicious(self, group: Group, belief: Belief, live: Collection[Group]) -> bool:
         length = len(belief.streak)
@@ -245,7 +245,7 @@ class Beliefs:
             return False
         if not any(other is not group and not other.ejected for other in live):
             return False
-        return length >= 2 * self.policy.witnesses or self._share_of_others(group) ** length < DOUBT
+        return self._share_of_others(group) ** length < DOUBT
 
     def _failed_elsewhere(self, other: Group, task: AnyTask, *, by: Belief, found: Findings) -> None:
         """A task that `other` failed has failed on another group as well: so that speaks less against it.
