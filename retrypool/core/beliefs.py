@@ -43,6 +43,7 @@ USUAL_WAIT = 0.25  # up to which that doubles
 LONGEST_WAIT = 2.0  # up to which it grows with the time that the outage lasts
 
 SEVERAL = 3  # different tasks that have to fail, so that it may be an outage
+MOST_ALARMS = 4  # that are counted
 FALSE_ALARM = 2  # probes with which an outage is over that was none
 
 _LIMIT = -math.log(CHANCE)
@@ -136,6 +137,7 @@ class Beliefs:
         self._bad = 0.0  # tasks that stood in a row
         self.has_worked = False  # something has succeeded
         self._doubted: set[type] = set()  # errors of an outage that was none
+        self._false_alarms = 0  # outages in a row that were over at once: each makes the next less likely
 
     # -- groups come and go ----------------------------------------------------------------------
 
@@ -368,7 +370,7 @@ class Beliefs:
         if length < SEVERAL or not self.policy.limit_of_outage:
             return False
         share = (self._bad + 1) / (self._good + self._bad + 4)
-        if share**length >= UNLIKELY:
+        if share**length >= UNLIKELY ** (1 + self._false_alarms):
             return False
         failing = self._failing | self.suspects
         if length >= len(live) and all(group in failing for group in live):
@@ -410,8 +412,10 @@ class Beliefs:
             self._doubted |= self._kinds
             self._clear_row()
         elif outage.probes <= FALSE_ALARM:
+            self._false_alarms = min(self._false_alarms + 1, MOST_ALARMS)
             self._end_row()  # so many failures in a row are usual here
         else:
+            self._false_alarms = 0
             self._clear_row()
 
 

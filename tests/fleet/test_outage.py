@@ -202,3 +202,17 @@ def test_explain_and_the_table_of_workers_say_so() -> None:
     assert set(states(pool).values()) == {"holding"}
     stats = pool.stats()
     assert (stats.outage, stats.outages, stats.suspects, stats.ejected) == (True, 1, 0, 0)
+
+
+def test_outage_that_was_over_at_once_makes_the_next_one_harder_to_declare() -> None:
+    pool = fleet("a", "b", "c", retry=RetryPolicy(attempts=99, delay=0))
+    works(pool)
+    declared = []
+    for _ in range(3):
+        goes_down(pool)
+        declared.append(holds(pool))
+        if holds(pool):
+            probe(pool).finish("false alarm")
+        while pool.tasks():
+            claimed(pool).finish("well")
+    assert declared == [True, False, False]
