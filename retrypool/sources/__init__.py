@@ -13,7 +13,7 @@
 from urllib.parse import urlsplit, urlunsplit
 
 from retrypool.errors import InvalidType, InvalidValue
-from retrypool.sources.base import Consumed, Source
+from retrypool.sources.base import Consumed, Source, without_password
 from retrypool.sources.letters import DeadLetter
 from retrypool.sources.memory import MemoryQueue
 from retrypool.sources.rabbit import RabbitQueue
@@ -33,11 +33,13 @@ def from_url(url: str) -> Source:
         raise InvalidType("the source", url, expected)
     parts = urlsplit(url)
     if not parts.fragment:
-        raise InvalidValue("the source", url, f"{expected}: the name of the queue follows the #")
+        raise InvalidValue(
+            "the source", without_password(url), f"{expected}: the name of the queue follows the #"
+        )
     broker = urlunsplit(parts._replace(fragment=""))
     match parts.scheme:
         case "redis" | "rediss" | "unix":
             return RedisStream(broker, parts.fragment)
         case "amqp" | "amqps":
             return RabbitQueue(broker, parts.fragment)
-    raise InvalidValue("the source", url, expected)
+    raise InvalidValue("the source", without_password(url), expected)

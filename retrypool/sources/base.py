@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import socket
 import threading
 import time
@@ -46,6 +47,7 @@ __all__ = [
     "checked_name",
     "checked_seconds",
     "head_name",
+    "without_password",
 ]
 
 log = logging.getLogger("retrypool")
@@ -283,6 +285,11 @@ def head_name() -> str:
     with _numbering:
         _number += 1
         return f"{socket.gethostname()}-{os.getpid()}-{_number}-{random.getrandbits(32):08x}"
+
+
+def without_password(url: str) -> str:
+    """Return a URL as it may be shown."""
+    return re.sub(r"//[^/@]*@", "//...@", url)
 
 
 def checked_name(what: str, value: object) -> str:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from retrypool.checks import Duration
 from retrypool.errors import InvalidType, InvalidValue, MissingExtra, SourceError, TaskNotFound
-from retrypool.sources.base import Disconnected, Holder, Session, Source
+from retrypool.sources.base import Disconnected, Holder, Session, Source, without_password
 from retrypool.sources.envelope import Outgoing, encode
 from retrypool.sources.letters import DeadLetter, checked_letter, sendable
 from retrypool.sources.rabbit_publisher import Publisher
@@ -74,10 +74,14 @@ class RabbitQueue(Source):
         self._parameters(heartbeat=0)  # says now what is wrong with the URL
 
     def _parameters(self, heartbeat: int | None) -> Any:
+        if not self._url.startswith(("amqp://", "amqps://")):
+            shown = without_password(self._url)
+            raise InvalidValue("url", shown, "a URL that begins with amqp:// or amqps://")
         try:
             parameters = self.library.URLParameters(self._url)
         except (ValueError, TypeError, KeyError) as error:
-            raise InvalidValue("url", self._url, f"a URL that pika understands: {error}") from None
+            shown = without_password(self._url)
+            raise InvalidValue("url", shown, f"a URL that pika understands: {error}") from None
         parameters.connection_attempts = 1
         parameters.socket_timeout = 5
         parameters.stack_timeout = 10

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from retrypool.checks import Duration
-from retrypool.errors import InvalidType, MissingExtra, SourceError, TaskNotFound
+from retrypool.errors import InvalidType, InvalidValue, MissingExtra, SourceError, TaskNotFound
 from retrypool.sources.base import (
     Disconnected,
     Holder,
@@ -19,6 +19,7 @@ from retrypool.sources.base import (
     Source,
     checked_name,
     checked_seconds,
+    without_password,
 )
 from retrypool.sources.envelope import Outgoing, encode
 from retrypool.sources.letters import DeadLetter, checked_letter, sendable
@@ -80,7 +81,8 @@ class RedisStream(Source):
                 self._url, protocol=2, retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0), **options
             )
         except ValueError as error:
-            raise InvalidType("url", self._url, f"a URL that redis-py understands: {error}") from None
+            shown = without_password(self._url)
+            raise InvalidValue("url", shown, f"a URL that redis-py understands: {error}") from None
 
     def key(self, *parts: str) -> str:
         """Return the name of a key that belongs to the queue, in the same slot of a cluster."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from retrypool import Pool, RetryPolicy, SourceError
-from retrypool.sources import Consumed, RabbitQueue, RedisStream, rabbit_session
+from retrypool.sources import Consumed, RabbitQueue, rabbit_session
 
 # pika forgets to close sockets of connections that break while they are made.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -174,15 +174,6 @@ def test_broker_that_is_not_there(broker: Any) -> None:
         broker.source(url=url, send_timeout=0.2).send("x")
     with Pool([str]) as pool, pytest.raises(SourceError, match=r"not reached within 0\.2 s"):
         pool.consume(broker.source(url=url, send_timeout=0.2))
-
-
-@pytest.mark.redis
-def test_urls_that_are_none(redis_server: Any) -> None:
-    from retrypool import InvalidType, InvalidValue
-
-    for wrong in ("http://localhost", 7, ""):
-        with pytest.raises((InvalidType, InvalidValue)):
-            RedisStream(wrong, "q")  # type: ignore[arg-type]
 
 
 @pytest.mark.rabbitmq
