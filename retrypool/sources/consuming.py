@@ -37,6 +37,7 @@ from retrypool.sources.base import (
     Source,
     Verdict,
 )
+from retrypool.sources.envelope import time_left
 from retrypool.sources.letters import letter, told
 from retrypool.sources.verdicts import Head, options_of, verdict_on
 
@@ -167,12 +168,12 @@ class Consumption:
             if self._down:
                 self._down.discard("reader")
                 backoff.reset()
-            for message in messages:
-                self._take(message)
+            entries = [self._take(message) for message in messages]
             if cancel.cancelled:
                 return True
-            for message in messages:
-                self._dispatch(self._held[message.uid], cancel)
+            for entry in entries:
+                if not entry.lost:
+                    self._dispatch(entry, cancel)
             now = time.monotonic()
             if messages or self._held or self._down:
                 quiet_since = now
@@ -182,11 +183,12 @@ class Consumption:
                 self._wait(0.02)
         return False
 
-    def _take(self, message: Message) -> None:
-        self._held[message.uid] = _Entry(message)
+    def _take(self, message: Message) -> _Entry:
+        entry = self._held[message.uid] = _Entry(message)
         self.counts.received += 1
         if message.deliveries > 1:
             self.counts.redelivered += 1
+        return entry
 
     def _dispatch(self, entry: _Entry, cancel: CancelToken) -> None:
         message = entry.message
@@ -197,12 +199,11 @@ class Consumption:
             why = f"delivered {message.deliveries - 1} times, and never brought to an end"
             self._end(entry, Verdict.BURY, letter("deliveries", why))
             return
-        options = options_of(message, keys=self._pool.storage is not None)
-        if options.get("deadline", 1) <= 0:
-            self._end(
-                entry, Verdict.BURY, letter("deadline", "its deadline had passed when it was delivered")
-            )
+        left = time_left(message.options)
+        if left is not None and left <= 0:
+            self._end(entry, Verdict.BURY, letter("deadline", "it had passed when the message was delivered"))
             return
+        options = options_of(message, keys=self._pool.storage is not None)
         while True:
             try:
                 # A bounded queue is waited for, but not past the end of the consumption.
@@ -229,13 +230,12 @@ class Consumption:
 
     def _come_to_an_end(self, grace: float | None) -> None:
         """Wait until nothing is held. With a `grace`, let go of what waits, and later of what runs."""
-        until = None
-        if grace is not None:
-            self._let_waiting_go()
-            until = time.monotonic() + grace
+        until = None if grace is None else time.monotonic() + grace
         settled_by = None
         while self._held:
             self._check()
+            if grace is not None:
+                self._let_waiting_go()  # also what has failed meanwhile, and would be tried again
             self._wait(GLANCE)
             now = time.monotonic()
             if until is not None and now >= until:
@@ -322,7 +322,9 @@ class Consumption:
     def _keep_on(self) -> None:
         session, backoff = self._session, Backoff()
         next_beat = time.monotonic() + session.beat
-        while not (self._closing and not self._ended and not self._due):
+        last = False
+        while not last:
+            last = self._closing
             try:
                 if "keeper" in self._down:
                     session.reconnect()
@@ -340,9 +342,8 @@ class Consumption:
                 backoff.reset()
             except Disconnected as error:
                 self._lose("keeper", error)
-                if self._closing:
-                    return
-                time.sleep(backoff.next())
+                if not last:
+                    time.sleep(backoff.next())
             self._ring()
 
     def _doze(self, until: float) -> None:

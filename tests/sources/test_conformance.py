@@ -379,6 +379,22 @@ def test_deadline_counts_from_the_sending(broker: Any) -> None:
     assert letter.reason == "deadline"
 
 
+def test_task_that_fails_after_the_cancel_is_given_back_and_not_tried_again(broker: Any, stage: Any) -> None:
+    broker.source().send("x")
+    gate, cancel = stage.gate(), CancelToken()
+
+    def fail(*_arguments: Any) -> None:
+        gate.hold()
+        raise OSError("try again in an hour")
+
+    pool = stage.pool([Hands(fail)], retry=RetryPolicy(delay=3600, jitter=None))
+    consumption = stage.start(pool.consume, broker.source(), cancel=cancel, finish=3600)
+    gate.wait_until_reached()
+    cancel.cancel()
+    gate.open()
+    assert consumption.result(stage.within).released == 1
+
+
 def test_key_travels(broker: Any) -> None:
     seen = []
     broker.source().send("x", key="page-7")
