@@ -189,10 +189,11 @@ class RabbitQueue(Source):
         if self._sender is None or self._sender[0] != os.getpid():
             # It is not listened to while nothing is sent, so it can't answer heartbeats.
             connection = self.connect(heartbeat=0)
+            self._sender = (os.getpid(), connection, None)  # whatever breaks from here on, it is closed
             channel = connection.channel()
-            self._sender = (os.getpid(), connection, channel)
             self.declare(channel)
             channel.confirm_delivery()
+            self._sender = (os.getpid(), connection, channel)
         return self._sender[2]
 
     def _hang_up(self) -> None:

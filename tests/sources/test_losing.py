@@ -1,6 +1,8 @@
 """Connections and leases that are lost: what is held is kept, and nothing is settled by who has lost it."""
 
+import gc
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +19,13 @@ real = pytest.mark.parametrize(
     [pytest.param("redis", marks=pytest.mark.redis), pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)],
     indirect=True,
 )
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_for_the_collector() -> Iterator[None]:
+    """What pika has forgotten is found here, where it is ignored, and not in another test."""
+    yield
+    gc.collect()
 
 
 @real

@@ -1,6 +1,7 @@
 """Several processes, some of which are killed, as are the servers. `RETRYPOOL_FULL=1` is the full size."""
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -34,6 +35,13 @@ both = pytest.mark.parametrize(
     "kind",
     [pytest.param("redis", marks=pytest.mark.redis), pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)],
 )
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_for_the_collector() -> Iterator[None]:
+    """What pika has forgotten is found here, where it is ignored, and not in another test."""
+    yield
+    gc.collect()
 
 
 class Heads:
@@ -148,7 +156,7 @@ def test_processes_are_killed_and_nothing_is_lost(
             nonlocal kills, seen
             # At its work: when so and so many are done, and not when it is still starting.
             count = sum(heads.executed().values())
-            if count - seen > TASKS // (10 if FULL else 5):
+            if count - seen > TASKS // 10:
                 kills, seen = kills + 1, count
                 heads.kill()
                 heads.start()
@@ -156,7 +164,7 @@ def test_processes_are_killed_and_nothing_is_lost(
         executed = heads.wait_for(set(range(TASKS)), kill_one_now_and_then)
         heads.stop()
     assert set(executed) == set(range(TASKS))
-    assert kills >= 3
+    assert kills >= (5 if FULL else 1)
     assert broker.source().dead_letters() == []
     twice = sum(executed.values()) - TASKS
     show(f"{TASKS} tasks, {kills} processes killed, 0 lost, {twice} executed twice")
