@@ -194,7 +194,7 @@ class ManualAttempt(Generic[T, R]):
         slot.running.append(ctx)
         engine.watchdog.expect(expires)
         if engine.observers.wants_started:
-            engine.attempts.started(ctx)
+            engine.observers.tell(engine.attempts.starting(ctx))
         if engine.scheduler.fleet.is_measured(slot):
             engine.attempts.measure(slot, ctx, task.data)
         return ctx

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING, Any
 
@@ -323,19 +324,16 @@ class Backlog:
         """Take the tombstones out of a line, to whose other end somebody may be appending.
 
         The living are out of it for a moment, in which a worker that looks finds nothing. It asks for the
-        lock then, or has been parked before: so whoever calls this wakes somebody afterwards.
+        lock then, or has been parked before: so whoever calls this wakes somebody afterwards. All are taken
+        out by one call into C, so that no worker takes one from the middle meanwhile.
         """
-        living = []
-        for _ in range(len(line)):
-            try:
-                task = line.popleft()
-            except IndexError:
-                break
+        taken: list[Task[Any, Any]] = []
+        with suppress(IndexError):  # workers take as well
+            taken.extend(map(deque.popleft, itertools.repeat(line, len(line))))
+        line.extendleft(reversed([task for task in taken if not task._withdrawn]))
+        for task in taken:
             if task._withdrawn:
                 self.bury(task)
-            else:
-                living.append(task)
-        line.extendleft(reversed(living))
 
     def head(self, subqueue: Subqueue) -> Place | None:
         """Return the place of the first task of `subqueue`, having dropped those that were withdrawn."""

@@ -103,6 +103,9 @@ class Scheduler(Matching):
         `wall` is what the wall clock shows; who has no date need not tell.
         """
         settings = task._settings
+        if task._withdrawn:  # cancelled by who was told of it before it came in: it is no tombstone anywhere
+            self.backlog.tombstones -= 1
+            return
         if settings.deadline is not None:
             self.timers.add(now + settings.deadline, self.meet_deadline, ref(task))
         if settings.delay > 0:
@@ -418,6 +421,7 @@ class Scheduler(Matching):
         record = self._owned(task)
         record.history.append(attempt)
         record.entries += 1
+        record.uncharged += 1
         record.running_time += attempt.ended - attempt.started
         record.tried_waived = record.urgent = False
         record.keeps_place = True

@@ -10,6 +10,10 @@ from retrypool.threads.works import Works
 __all__ = ["Bonds"]
 
 
+def _nothing() -> None:
+    """End nothing: that was done."""
+
+
 class Bond:
     """That a pool follows a token. What is over holds on to nothing."""
 
@@ -33,7 +37,8 @@ class Bond:
     def end(self) -> None:
         """Follow the token no more."""
         self._token = None
-        self._end()
+        end, self._end = self._end, _nothing  # it leads to the token
+        end()
 
 
 class Bonds:

@@ -193,6 +193,9 @@ class Engine(Generic[T, R]):
         if self.queue_limit is not None:
             self.queue_limit.call()
         happened = scheduler.take_happened()
+        for event in happened:
+            if isinstance(event, TaskDead):
+                self.observers.hold(event)  # it may be requeued as soon as the lock is left
         if scheduler.dropped:
             happened.append(Dropped(0.0, scheduler.take_dropped()))
         return happened

@@ -13,7 +13,7 @@ from retrypool.checks import as_id
 from retrypool.core.queue import Line
 from retrypool.ctrl_c import lowered
 from retrypool.errors import TaskNotFound
-from retrypool.events import TaskDispatched
+from retrypool.events import TaskDead, TaskDispatched
 from retrypool.model.chunk import Chunk
 from retrypool.model.completion import Reporter
 from retrypool.model.settings import TaskSettings
@@ -230,7 +230,7 @@ class Intake(Generic[T, R]):
         engine.observers.tell(TaskDispatched(now, task))
         arrive(task)
         if not engine.announces:  # handshake H2
-            self.look_again(task)
+            self.look_again(task, told=True)
         if engine.parked and not engine.searching:
             engine.wake_one()
         return task
@@ -250,11 +250,12 @@ class Intake(Generic[T, R]):
         wall = 0.0 if settings.at is None else engine.clock.time()
         task: Task[T, R] = Task(engine.scheduler.backlog.next_seq(), data, settings, engine, now)
         task._completion = reporter if engine.kept is None else engine.kept.reporter(reporter)
+        told = engine.observers.wants_dispatched
         try:
             lowered(engine.scheduler.prepare, task)
             if engine.journal is not None:
                 engine.journal.accept(task, key, later=later)
-            if engine.observers.wants_dispatched:
+            if told:
                 engine.observers.tell(TaskDispatched(now, task))
         except BaseException:  # a cost function that raises, a Ctrl-C, a full disk
             if queue_limit is not None:
@@ -273,6 +274,8 @@ class Intake(Generic[T, R]):
                 if engine.kept is not None:
                     engine.scheduler.dropped.append(engine.kept.add(task))
                 engine.scheduler.submit(task, now, wall)
+            elif told and not task.done():
+                engine.scheduler.cancel(task, str(refusal), now)  # so that what was told of has an end
             happened = engine.decided()
         engine.act(happened)
         if refusal is not None:
@@ -351,16 +354,19 @@ class Intake(Generic[T, R]):
         return task
 
     @shielded
-    def look_again(self, task: Task[T, R]) -> None:
+    def look_again(self, task: Task[T, R], *, told: bool = False) -> None:
         """Take a task back that was appended while the pool ceased to take any, and say why.
 
-        If a worker has it already, or has tried it, it came in time.
+        If a worker has it already, or has tried it, it came in time. If listeners were told of it, they are
+        told of its end.
         """
         engine = self._engine
         with engine.lock:
             refusal = engine.refusal()
             if refusal is not None and (task.attempts or not engine.scheduler.withdraw(task)):
                 refusal = None
+            if refusal is not None and told:
+                engine.scheduler.cancel(task, str(refusal), engine.monotonic())
             happened = engine.decided()
         engine.act(happened)
         if refusal is not None:
@@ -382,11 +388,13 @@ class Intake(Generic[T, R]):
         dead = found
         # From here on the dead task is this call's own.
         task: Task[T, R] = Task(dead.id, dead.data, dead.settings, engine, now)
+        told = False
         try:
             lowered(engine.scheduler.prepare, task)
             if engine.journal is not None:
                 engine.journal.requeued(task)
             if engine.observers.wants_dispatched:
+                told = True
                 engine.observers.tell(TaskDispatched(now, task))
             with engine.lock:
                 if refusal := engine.refusal(dead.settings):
@@ -398,6 +406,8 @@ class Intake(Generic[T, R]):
         except BaseException:
             with engine.lock:
                 engine.scheduler.dead[dead.id] = dead
+            if told:  # so it is dead as before
+                engine.observers.tell(TaskDead(engine.monotonic(), task, dead))
             raise
         engine.act(happened)
         return task

@@ -80,6 +80,8 @@ def watch_over(pool: Pool[Any, Any]) -> None:
 def wait(pool: Pool[Any, Any], timeout: float | None) -> bool:
     """Wait until no task waits or runs, or none ever can; return whether all have ended."""
     engine, scheduler = pool._engine, pool._engine.scheduler
+    if _is_over(pool):
+        return False
     _not_from_a_worker(pool, "wait()")
     _refuse_if_forked(pool)
     until = None if timeout is None else time.monotonic() + timeout
@@ -103,6 +105,8 @@ def wait(pool: Pool[Any, Any], timeout: float | None) -> bool:
 
 def close(pool: Pool[Any, Any], timeout: float | None, *, cancel_delayed: bool = False) -> None:
     """Take nothing more, wait for what was accepted, let the workers go."""
+    if _is_over(pool):
+        return
     _not_from_a_worker(pool, "close()")
     _refuse_if_forked(pool)
     until = None if timeout is None else time.monotonic() + timeout
@@ -219,7 +223,7 @@ def _tell_end(pool: Pool[Any, Any]) -> None:
 def force_close(pool: Pool[T, R], reason: str = CLOSED_BY_FORCE) -> Cancelled[T, R]:
     """Take nothing more, cancel what waits and what runs, and wait for nobody."""
     engine, scheduler = pool._engine, pool._engine.scheduler
-    if engine.forked or engine.steps.put_off(partial(force_close, pool, reason)):
+    if engine.forked or _is_over(pool) or engine.steps.put_off(partial(force_close, pool, reason)):
         return Cancelled((), ())
     shut(pool)
     if engine.journal is not None:
@@ -390,6 +394,18 @@ def _not_from_a_worker(pool: Pool[Any, Any], call: str) -> None:
         runner.thread is here for runner in pool._workers
     ):
         raise WrongThread(call)
+
+
+def _is_over(pool: Pool[Any, Any]) -> bool:
+    """Return whether the interpreter takes itself apart, having closed the pool before.
+
+    Daemon threads are frozen then, with whatever they hold: no lock is to be had for sure, and there is
+    nothing to wait for. It is asked by finalizers that run that late.
+    """
+    if sys.is_finalizing():
+        pool._engine.closed = True
+        return True
+    return False
 
 
 def _refuse_if_forked(pool: Pool[Any, Any]) -> None:

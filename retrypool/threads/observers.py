@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +18,7 @@ from retrypool.events import (
     TaskCancelled,
     TaskDead,
     TaskDispatched,
+    TaskEvent,
     TaskRetrying,
     TaskSucceeded,
 )
@@ -69,6 +71,7 @@ class Observers(Generic[T, R]):
             raise InvalidType("listeners", listeners, "a list of listeners")
         self._changing = threading.Lock()
         self._listeners: tuple[tuple[Listening, _Hearer], ...] = ()
+        self._held: dict[int, _Held] = {}  # by the id of the task; anybody, one atomic step at a time
         self._set([(listener, _Hearer(listener)) for listener in listeners])
 
     def _set(self, listeners: Iterable[tuple[Listening, _Hearer]]) -> None:
@@ -122,8 +125,46 @@ class Observers(Generic[T, R]):
         if self.on_retry is not None:
             call_guarded("on_retry", self.on_retry, task, error, delay)
 
+    # -- in order --------------------------------------------------------------------------------
+    #
+    # Whoever owns a task tells of it before anybody else can own it; so what happens to one task is told
+    # in order, on the thread that causes it. Two events are told while the task may go on already: that an
+    # attempt starts (its time may be up meanwhile), and that the task is dead (it may be requeued). They are
+    # held before that is possible, and what happens to the task until they are told is told after them, by
+    # their thread.
+
+    def hold(self, event: TaskEvent) -> None:
+        """Let what happens to a task from now on wait until `event` has been told, or is released."""
+        self._held.setdefault(event.task.id, _Held(event))
+
+    def release(self, event: TaskEvent) -> None:
+        """Tell what has waited for `event`."""
+        task_id = event.task.id
+        held = self._held.get(task_id)
+        if held is not None and held.event is event:
+            held.tell(self._deliver)
+            del self._held[task_id]
+            held.tell(self._deliver)  # what came in between
+
     def tell(self, event: Event) -> None:
-        """Tell the listeners, and `on_dead` if it is about that."""
+        """Tell the listeners, and `on_dead`. Or leave that to the thread that is just telling of the task."""
+        if not self._held or not isinstance(event, TaskEvent):
+            self._deliver(event)
+            return
+        held = self._held.get(event.task.id)
+        if held is None:
+            self._deliver(event)
+        elif held.event is event:
+            self._deliver(event)
+            self.release(event)
+        else:
+            held.cells.append([event])
+            # Whoever holds deletes, and then looks for cells; here a cell is put in, and then looked whether
+            # it is held still. So the cell is found by one of the two, and taken out by one.
+            if self._held.get(event.task.id) is not held:
+                held.tell(self._deliver)
+
+    def _deliver(self, event: Event) -> None:
         if isinstance(event, TaskDead) and self.on_dead is not None:
             call_guarded("on_dead", self.on_dead, event.dead)
         by_kind, kind = self._by_kind, type(event)
@@ -136,6 +177,25 @@ class Observers(Generic[T, R]):
                     by_kind[kind] = hearers
         for hear in hearers:
             call_guarded("listener", hear, event)
+
+
+class _Held:
+    """An event of a task that is being told, and those that are to be told after it."""
+
+    __slots__ = ("cells", "event")
+
+    def __init__(self, event: TaskEvent) -> None:
+        self.event = event
+        self.cells: deque[list[Event]] = deque()
+
+    def tell(self, deliver: Callable[[Event], None]) -> None:
+        """Deliver what is there, the oldest first; each by one thread."""
+        while True:
+            try:
+                cell = self.cells.popleft()
+            except IndexError:
+                return
+            deliver(cell[0])
 
 
 class _Hearer:

@@ -54,9 +54,11 @@ class Attempts:
         left, _ = self.time_left(task, now)
         return now + left
 
-    def started(self, ctx: Context) -> None:
-        """Tell that an attempt starts."""
-        self._observers.tell(AttemptStarted(ctx._started, ctx._task, ctx.attempt, ctx.worker_id, ctx.group))
+    def starting(self, ctx: Context) -> AttemptStarted:
+        """Return what is to be told of the start of an attempt, and have all else wait for that."""
+        event = AttemptStarted(ctx._started, ctx._task, ctx.attempt, ctx.worker_id, ctx.group)
+        self._observers.hold(event)
+        return event
 
     def succeeded(self, slot: Slot, task: Task[Any, Any]) -> None:
         """Tell of a success, when somebody wants to know."""

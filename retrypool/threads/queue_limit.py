@@ -33,7 +33,7 @@ class QueueLimit:
         """Take a place, waiting for it if need be. Raises `QueueFull`, and what the pool refuses with."""
         engine = self._engine
         with engine.lock:
-            if self._free():
+            if self._free() or self._free_but_for_stranded(settings):
                 self.taken += 1
                 return
         until = time.monotonic() + self._patience(settings.block_timeout)
@@ -43,7 +43,7 @@ class QueueLimit:
                 with engine.lock:
                     if refusal := engine.refusal(settings):
                         raise refusal
-                    if self._free():
+                    if self._free() or self._free_but_for_stranded(settings):
                         self.taken += 1
                         return
                     left = until - time.monotonic()
@@ -76,6 +76,24 @@ class QueueLimit:
     def _free(self) -> bool:
         scheduler = self._engine.scheduler
         return len(scheduler.backlog) + scheduler.delayed + self.taken < self._limit
+
+    def _free_but_for_stranded(self, settings: TaskSettings) -> bool:
+        """Return whether there is room if those don't count that no worker can take who is there.
+
+        They were let in to wait for one (`wait_for_worker`), and must not keep out what can be run. They
+        have so many places of their own. Costs a look at every subqueue, so only a full queue asks.
+        """
+        scheduler = self._engine.scheduler
+        fleet = scheduler.fleet
+        present = [slot for slot in fleet if fleet.present(slot)]
+        if not any(map(settings.constraints.suits, present)):
+            return False
+        stranded = sum(
+            len(subqueue.tasks)
+            for subqueue in scheduler.backlog.subqueues.values()
+            if not any(map(subqueue.constraints.suits, present))
+        )
+        return len(scheduler.backlog) + scheduler.delayed + self.taken - stranded < self._limit
 
     def _patience(self, block_timeout: float | None) -> float:
         """Return how many seconds the calling thread waits for room.

@@ -7,13 +7,14 @@ open, as its thread has it. What it only looks at, it may see; what it wants to 
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import Any
 
 from retrypool.callbacks import call_guarded
-from retrypool.errors import WrongThread
+from retrypool.errors import PoolClosed, WrongThread
 from retrypool.model.context import slot_here
 from retrypool.model.slots import Slot
 from retrypool.model.task import Task
@@ -58,6 +59,8 @@ class Steps:
         pool too, without end. Who has been given a slot clears its `waits_for` after the wait.
         """
         self.check("waiting for a task")
+        if sys.is_finalizing():  # the threads are frozen
+            raise PoolClosed(self._engine.name, "the interpreter is on its way out")
         slot = slot_here()
         if slot is None or timeout is not None or slot not in self._engine.scheduler.fleet.slots:
             return None

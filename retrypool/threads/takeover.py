@@ -20,6 +20,7 @@ from retrypool.model.completion import Reporter
 from retrypool.model.context import Context
 from retrypool.model.slots import Slot
 from retrypool.model.task import Attempt, Task
+from retrypool.policy.retry import UNCHARGED, UNLIMITED
 from retrypool.states import DeadReason, Outcome
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.spinning import spin_while_held
@@ -107,6 +108,8 @@ class Takeovers:
         if slot.attentive:
             self._forget_probe(slot)
         match fate:
+            case "retry" if self._is_withdrawn_for_ever(task):
+                self._attempts.bury(task, DeadReason.ATTEMPTS, RetryPoolError(f"{reason}, time and again"))
             case "retry":
                 if self._engine.journal is not None:
                     self._engine.journal.failed(slot, task, 0.0)
@@ -118,6 +121,12 @@ class Takeovers:
                 error = errors[-1] if errors else RetryPoolError(reason)
                 self._attempts.bury(task, DeadReason.CALLBACK, error)
         ctx._let_go()
+
+    def _is_withdrawn_for_ever(self, task: Task[Any, Any]) -> bool:
+        """Return whether a task was taken from its worker so often that it may be what does that."""
+        record = task._record
+        attempts = task._settings.attempts
+        return record is not None and record.uncharged >= UNCHARGED and attempts != UNLIMITED
 
     def _forget_probe(self, slot: Slot) -> None:
         """Take notice that an attempt that was a probe has shown nothing."""

@@ -185,6 +185,7 @@ class Runner(Generic[T, R]):
         slot.idle = False
         task: Any = None
         ctx: Any = None
+        start: Any = None  # what is told of an attempt that begins
         try:
             while True:
                 try:
@@ -211,19 +212,21 @@ class Runner(Generic[T, R]):
                 listening = observers.wants_started  # looked at once: who bars the gate opens it again
                 if listening:
                     gate.bar()
+                    start = attempts.starting(ctx)
                 # From here on the attempt may be taken over: whoever gets it out of the box owns it.
                 running.append(ctx)
                 # Handshake H4: fill the box, then read `go`.
                 if not slot.go:
                     self._give_back(ctx)
                     if listening:
+                        observers.release(start)
                         gate.unbar()
                     task = ctx = None
                     continue
                 if expires < watchdog.wakes_at:
                     watchdog.expect(expires)
                 if listening:
-                    attempts.started(ctx)
+                    observers.tell(start)
                     gate.unbar()
                     if ctx.cancelled:  # it was taken over before it has begun
                         self._came_back(ctx)

@@ -170,7 +170,10 @@ def build(warden: Warden, **more: Any) -> Pool[Any, Any]:
 @pytest.mark.parametrize(
     "more", [{}, {"max_queue": 50}, {"keep_results": True}, {"dead_limit": 1, "history_limit": 1}]
 )
-def test_nothing_of_the_users_runs_under_the_lock(warden: Warden, more: dict[str, Any]) -> None:
+def test_nothing_of_the_users_runs_under_the_lock(
+    warden: Warden, no_garbage: None, more: dict[str, Any]
+) -> None:
+    """But for what the garbage collector calls: see below."""
     pool = build(warden, **more)
     token, drain = CancelToken(), Sender()
     for round_ in range(30):

@@ -1,0 +1,181 @@
+"""What happens to one task is told in the order in which it happens."""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from retrypool import PoolClosed, RetryPolicy, TaskState
+from retrypool.events import (
+    AttemptEnded,
+    AttemptStarted,
+    TaskCancelled,
+    TaskDead,
+    TaskDispatched,
+    TaskEvent,
+    TaskRetrying,
+    TaskSucceeded,
+)
+
+ONCE = RetryPolicy(attempts=1)
+START, END = (TaskDispatched,), (TaskSucceeded, TaskDead, TaskCancelled)
+
+
+class Ledger:
+    """A listener that writes down what is told of each task."""
+
+    def __init__(self, then: Callable[[Any], object] = lambda event: None) -> None:
+        self.told: dict[int, list[type]] = defaultdict(list)
+        self._then = then
+
+    def on_event(self, event: Any) -> None:
+        if isinstance(event, TaskEvent):
+            self.told[event.task.id].append(type(event))
+        self._then(event)
+
+
+def is_true(told: list[type]) -> bool:
+    """Whether a task was dispatched, tried and ended in an order that can be."""
+    alive, running = False, False
+    for kind in told:
+        if kind is TaskDispatched:
+            if alive:
+                return False
+            alive = True
+        elif not alive:
+            return False
+        elif kind is AttemptStarted:
+            if running:
+                return False
+            running = True
+        elif kind is AttemptEnded:
+            if not running:
+                return False
+            running = False
+        elif kind in END:
+            alive = False
+        else:
+            assert kind is TaskRetrying
+            if running:
+                return False
+    return not alive
+
+
+@pytest.mark.parametrize("max_queue", [None, 10])
+def test_task_that_a_listener_closes_the_pool_on_has_an_end(stage: Any, max_queue: int | None) -> None:
+    def close(event: object) -> None:
+        if isinstance(event, TaskDispatched):
+            pool.close(timeout=stage.within)
+
+    ledger = Ledger(close)
+    pool = stage.pool([str], listeners=[ledger], max_queue=max_queue)
+    with pytest.raises(PoolClosed):
+        pool.dispatch("x")
+    assert list(ledger.told.values()) == [[TaskDispatched, TaskCancelled]]
+
+
+@pytest.mark.parametrize("options", [{}, {"delay": 0.001}, {"priority": 1}])
+@pytest.mark.parametrize("max_queue", [None, 10])
+def test_task_that_a_listener_cancels_as_it_is_dispatched_is_not_run(
+    stage: Any, options: dict[str, Any], max_queue: int | None
+) -> None:
+    ran: list[object] = []
+    ledger = Ledger(lambda event: isinstance(event, TaskDispatched) and event.task.cancel())
+    pool = stage.pool([ran.append], listeners=[ledger], max_queue=max_queue)
+    task = pool.dispatch("x", **options)
+    assert task.state is TaskState.CANCELLED
+    pool.close(timeout=stage.within)
+    assert ran == []
+    assert pool.queue_size == 0
+    assert ledger.told[task.id] == [TaskDispatched, TaskCancelled]
+
+
+def test_requeued_task_is_dispatched_after_it_was_dead(stage: Any) -> None:
+    """The thread that has let it die is slow to tell, and another requeues it meanwhile."""
+    slow = stage.gate()
+
+    def fail_once(data: list[int]) -> int:
+        if data:
+            return data.pop()
+        data.append(1)
+        raise OSError
+
+    first = Ledger(lambda event: isinstance(event, TaskDead) and slow.hold())
+    second = Ledger()
+    pool = stage.pool([fail_once], retry=ONCE, listeners=[first, second])
+    task = pool.dispatch([])
+    slow.wait_until_reached()
+    again = pool.requeue_dead_task(task.id)
+    slow.open()
+    assert again.result(stage.within) == 1
+    pool.close(timeout=stage.within)
+    for ledger in (first, second):
+        assert is_true(ledger.told[task.id]), ledger.told
+    assert second.told[task.id].count(TaskDispatched) == 2
+
+
+def test_task_that_a_listener_requeues_is_dead_for_all_listeners_before(stage: Any) -> None:
+    def requeue(event: Any) -> None:
+        if isinstance(event, TaskDead) and not requeued:
+            requeued.append(pool.requeue_dead_task(event.task.id))
+
+    requeued: list[Any] = []
+    first, second = Ledger(requeue), Ledger()
+    pool = stage.pool([int], retry=ONCE, listeners=[first, second])
+    task = pool.dispatch("x")
+    stage.until(lambda: requeued and requeued[0].done())
+    pool.close(timeout=stage.within)
+    assert is_true(first.told[task.id])
+    assert is_true(second.told[task.id])
+
+
+def test_attempt_whose_time_is_up_before_its_start_was_told_has_started(stage: Any) -> None:
+    slow = stage.gate()
+    held = threading.Event()
+
+    def hold_first(event: object) -> None:
+        if isinstance(event, AttemptStarted) and not held.is_set():
+            held.set()
+            slow.hold()
+
+    first, second = Ledger(hold_first), Ledger()
+    pool = stage.pool(
+        [str] * 2, retry=RetryPolicy(attempts=2, delay=0), listeners=[first, second], timeout=0.01
+    )
+    task = pool.dispatch("x")
+    slow.wait_until_reached()
+    assert task.result(stage.within) == "x"
+    slow.open()
+    pool.close(timeout=stage.within)
+    for ledger in (first, second):
+        assert is_true(ledger.told[task.id]), ledger.told
+
+
+def test_order_holds_while_everything_happens_at_once(stage: Any, switching_often: None) -> None:
+    def run(number: int) -> int:
+        if number % 3 == 0:
+            raise OSError(number)
+        return number
+
+    def requeue(event: Any) -> None:
+        if isinstance(event, TaskDead) and event.task.id % 2 == 0 and len(event.dead.history) < 6:
+            pool.requeue_dead_task(event.task.id)
+
+    ledger, other = Ledger(requeue), Ledger()
+    pool = stage.pool(
+        [run] * 4,
+        retry=RetryPolicy(attempts=2, delay=0),
+        listeners=[ledger, other],
+        timeout=0.001,
+        health=None,
+    )
+    tasks = [pool.dispatch(number) for number in range(600)]
+    cancelling = stage.start(lambda: [pool.cancel_task(task) for task in tasks[::7]])
+    cancelling.result(stage.within)
+    pool.close(timeout=60)
+    for told in (ledger.told, other.told):
+        wrong = [[kind.__name__ for kind in each] for each in told.values() if not is_true(each)]
+        assert wrong == [], ", ".join(wrong[0])
+        assert len(told) == 600
