@@ -50,9 +50,8 @@ from retrypool.policy.rates import RateOption, as_pace
 from retrypool.policy.retry import RetryPolicy
 from retrypool.threads import lifecycle
 from retrypool.threads.engine import Engine
-from retrypool.threads.journal import open_journal
 from retrypool.threads.kept import Kept
-from retrypool.threads.keys import checked_key
+from retrypool.threads.key_names import checked_key
 from retrypool.threads.lifecycle import Cancelled
 from retrypool.threads.many import pull_dead, restore_all
 from retrypool.threads.observers import Listening, Observers
@@ -118,7 +117,6 @@ __all__ = [
     "make_schedule",
     "map_chunks",
     "map_items",
-    "open_journal",
     "optional_count",
     "optional_seconds",
     "patience",

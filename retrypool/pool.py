@@ -202,7 +202,11 @@ class Pool(Generic[T, R]):
         )
         self._exit_timeout = optional_seconds("exit_timeout", exit_timeout)
         # Last of all that may refuse: it takes possession of a file.
-        journal = None if storage is None else open_journal(storage, named, time, self._settings, scheduler)
+        journal = None
+        if storage is not None:
+            from retrypool.threads.journal import open_journal
+
+            journal = open_journal(storage, named, time, self._settings, scheduler)
         self._engine: Engine[T, R] = Engine(
             name=named,
             clock=time,

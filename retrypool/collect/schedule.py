@@ -6,11 +6,10 @@ import contextvars
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
-from typing import Any, Generic, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 from retrypool.callbacks import log_broken
 from retrypool.checks import Duration, date, optional_count, seconds, timestamp, zone
-from retrypool.collect.stored_schedule import StoredSchedule, options_of, rhythm_of
 from retrypool.core.schedules import Overlap, Plan
 from retrypool.core.timers import SAME, Moment
 from retrypool.ctrl_c import is_ctrl_c, lowered, shielded
@@ -20,7 +19,10 @@ from retrypool.model.task import Task
 from retrypool.policy.recurrence import Cron, Grid, Recurrence
 from retrypool.storage.records import ScheduleOver, ScheduleState
 from retrypool.threads.engine import Engine
-from retrypool.threads.journal import Journal
+
+if TYPE_CHECKING:
+    from retrypool.collect.stored_schedule import StoredSchedule
+    from retrypool.threads.journal import Journal
 
 __all__ = ["Schedule", "make_schedule", "restore_schedules"]
 
@@ -248,6 +250,8 @@ def make_schedule(
     engine.steps.check("schedule()")
     journal = engine.journal
     if journal is not None and settings.name is not None:
+        from retrypool.collect.stored_schedule import StoredSchedule
+
         each = None if every is None else seconds("every", every)
         made._stored = StoredSchedule(
             journal, settings, data, plan, every=each, cron=cron, tz=where, now=now, wall=wall
@@ -296,6 +300,8 @@ def restore_schedules(engine: Engine[Any, Any], journal: Journal) -> None:
 
     One whose data a function made waits until a schedule of its name is made again.
     """
+    from retrypool.collect.stored_schedule import options_of, rhythm_of
+
     for state in list(journal.storage.schedules()):
         journal.schedules[state.name] = state
         if state.data is None:

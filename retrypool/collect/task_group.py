@@ -19,7 +19,7 @@ from retrypool.states import TaskState
 if TYPE_CHECKING:
     from retrypool.model.settings import TaskOptions, TaskSettings
     from retrypool.threads.engine import Engine
-from retrypool.threads.keys import checked_key
+from retrypool.threads.key_names import checked_key
 
 __all__ = ["OnError", "TaskGroup"]
 

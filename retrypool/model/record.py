@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
@@ -117,6 +116,8 @@ def portable(error: BaseException | None) -> BaseException | None:
     """Return an error that can be pickled: this one, or what is left of it."""
     if error is None:
         return None
+    import pickle
+
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001 - its own code: it does not pickle, or does not come back

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -238,6 +237,8 @@ def _made_of(given: dict[str, Any]) -> TaskSettings:
 
 
 def _is_portable(value: object) -> bool:
+    import pickle
+
     try:
         pickle.dumps(value)
     except Exception:  # noqa: BLE001 - whatever it raises, it can't be pickled

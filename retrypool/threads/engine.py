@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import random
 import threading
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from retrypool.callbacks import call_guarded
 from retrypool.clock import Clock, SystemClock
@@ -36,7 +35,6 @@ from retrypool.policy.rates import Rate
 from retrypool.threads.bonds import Bonds
 from retrypool.threads.intake import Intake
 from retrypool.threads.interrupt import shielded
-from retrypool.threads.journal import Journal
 from retrypool.threads.kept import Kept
 from retrypool.threads.observers import Listening, Observers
 from retrypool.threads.outcome import Attempts
@@ -46,6 +44,9 @@ from retrypool.threads.spinning import spin_while_held
 from retrypool.threads.steps import Steps
 from retrypool.threads.takeover import Takeovers
 from retrypool.threads.watchdog import FIRST_PAUSE, Watchdog
+
+if TYPE_CHECKING:
+    from retrypool.threads.journal import Journal
 
 __all__ = ["Engine"]
 
@@ -160,6 +161,8 @@ class Engine(Generic[T, R]):
     def identity(self) -> str:
         """A text that no other pool has, or no other storage, if it has one."""
         if self._identity is None:
+            import uuid
+
             with self.lock:
                 self._identity = self._identity or uuid.uuid4().hex[:12]
         return self._identity

@@ -20,7 +20,7 @@ from retrypool.model.settings import TaskSettings
 from retrypool.model.slots import Slot
 from retrypool.model.task import DeadTask, Record, Task
 from retrypool.threads.interrupt import shielded
-from retrypool.threads.keys import checked_key, without_storage
+from retrypool.threads.key_names import checked_key, without_storage
 from retrypool.threads.many import dispatch_batches
 from retrypool.threads.spinning import spin_while_held
 from retrypool.threads.works import Works

@@ -38,7 +38,8 @@ from retrypool.storage.records import (
     WorkerState,
 )
 from retrypool.threads.interrupt import shielded
-from retrypool.threads.keys import Keys, printable
+from retrypool.threads.key_names import printable
+from retrypool.threads.keys import Keys
 from retrypool.threads.stored_options import StoredOptions
 
 __all__ = ["Journal", "open_journal"]
@@ -91,7 +92,7 @@ class Journal:
         data = self._codec.encode("data", task.data)
         if len(data) > LONGEST_TEXT:
             raise NotStorable("data", None, f"it is too long ({len(data):,} characters as text)")
-        return Accepted(task.id, key, self._wall(), due, self.options.text_of(task._settings), data)
+        return Accepted(task.id, key, self._wall(), due, self.options.text_of(task._told), data)
 
     def accept(self, task: AnyTask, key: str | None, *, later: bool) -> None:
         """Store a new task: durable when it returns, or, if it may be later, soon. Raises `StorageError`.

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from retrypool.clock import Clock
-from retrypool.errors import InvalidType, InvalidValue, RetryPoolError, StorageError
+from retrypool.errors import StorageError
 from retrypool.model.settings import TaskSettings
 from retrypool.model.task import Task, TaskOwner
 from retrypool.storage.base import Storage
 from retrypool.storage.records import StoredEnd
 
-__all__ = ["Keys", "checked_key", "printable", "without_storage"]
+__all__ = ["Keys"]
 
 ENDED_KEYS = 1000
 """How many ended tasks are found by their keys in memory, before their ends are seen to be durable."""
@@ -145,22 +145,3 @@ class Keys:
                         del self._by_key[each]
                     else:  # it ends at this very moment
                         self._ended.append(each)
-
-
-def checked_key(what: str, key: object) -> str:
-    """Return `key` if it can be one: a string that can be written anywhere."""
-    if not isinstance(key, str):
-        raise InvalidType(what, key, "a string")
-    if not key or "\0" in key or printable(key) != key:
-        raise InvalidValue(what, key, "a text, not empty, of characters that can be written")
-    return str(key)
-
-
-def printable(text: str) -> str:
-    """Return a text without half characters, which come from file names that are no text."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def without_storage(key: str) -> RetryPoolError:
-    """Return what is raised for a key where there is nothing that would know it again."""
-    return InvalidValue("key", key, "given to a pool with a storage: Pool(..., storage=SQLiteStorage(path))")

@@ -12,7 +12,6 @@ from retrypool.errors import RetryPoolError, TaskNotFound
 from retrypool.events import TaskDispatched
 from retrypool.model.task import DeadTask, Task
 from retrypool.threads.interrupt import shielded
-from retrypool.threads.restoring import restore
 from retrypool.threads.works import Works
 
 if TYPE_CHECKING:
@@ -93,6 +92,7 @@ def pull_dead(works: Works, task_id: int) -> DeadTask[Any]:
 @shielded
 def restore_all(works: Works, journal: Journal, requeue: Callable[[int], object]) -> None:
     """Go on with what the storage holds; `requeue` what somebody who inspects it wants to be tried again."""
+    from retrypool.threads.restoring import restore
 
     def grant(task_id: int) -> None:
         try:

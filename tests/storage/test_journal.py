@@ -1,5 +1,7 @@
 """A pool with a storage: what it accepts is not lost, and another pool goes on with it."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -173,6 +175,15 @@ def test_pool_that_could_not_be_made_gives_its_storage_free(back_end: BackEnd) -
             storage=storage,
         )
     Pool([double], storage=storage).close()
+
+
+def test_pool_without_a_storage_imports_nothing_of_it() -> None:
+    source = "from retrypool import Pool; Pool([len]).close(); import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", source], capture_output=True, text=True, check=True)
+    modules = set(done.stdout.split())
+    assert "retrypool.pool" in modules
+    parts = {"sqlite3", "retrypool.storage.base", "retrypool.threads.journal", "retrypool.threads.keys"}
+    assert not modules & parts
 
 
 # -- keys ----------------------------------------------------------------------------------------------
