@@ -85,6 +85,7 @@ class Pool(Generic[T, R]):
       after their end; default: as long as the pool.
     - `storage`: where tasks are kept so that they outlive the process, such as `SQLiteStorage(path)`. What it
       holds goes on at once; a `dispatch` that has returned is not lost. Default: nowhere.
+    - `show_data`: False to keep the data of tasks out of the log, of the notes on errors, and of pictures.
     - `wait_for_workers`: whether tasks are accepted while there is no worker; default: no.
     - `grace`: how long the thread of an attempt that is over may take to come back, before it counts as
       stuck; default: 5 s. A stuck worker that has a factory is replaced, as long as fewer than
@@ -130,6 +131,7 @@ class Pool(Generic[T, R]):
         on_full: Literal["block", "raise"] = "block",
         keep_results: bool | int = False,
         keep_for: Duration | None = None,
+        show_data: bool = True,
         storage: Storage | None = None,
         wait_for_workers: bool = False,
         grace: Duration = 5.0,
@@ -223,6 +225,7 @@ class Pool(Generic[T, R]):
             journal=journal,
         )
         self._workers: Workers[T, R] = Workers(self._engine, max_abandoned=max_abandoned)
+        self._engine.shows_data = flag("show_data", show_data)
         self._lookup = Lookup(self._engine, self._workers)
         self._engine.listen(EventLog(self._engine, tasks=self._logs_tasks))
         # What a dispatch needs of the engine, within reach. None of it is ever replaced.

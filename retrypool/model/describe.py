@@ -35,10 +35,10 @@ def shortened(data: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-def described(task: Task[Any, Any] | DeadTask[Any]) -> str:
-    """Return which task it is: `task 17 'page' (data 'https://…')`."""
+def described(task: Task[Any, Any] | DeadTask[Any], *, data: bool = True) -> str:
+    """Return which task it is: `task 17 'page' (data 'https://…')`, or without its data."""
     name = "" if task.name is None else f" {task.name!r}"
-    return f"task {task.id}{name} (data {shortened(task.data)})"
+    return f"task {task.id}{name}" + (f" (data {shortened(task.data)})" if data else "")
 
 
 def worker_fields(pool: str, event: str, slot: Slot) -> dict[str, object]:
@@ -62,7 +62,7 @@ def kind_of(error: BaseException) -> str:
 def is_annotated(error: BaseException, task: Task[Any, Any]) -> bool:
     """Return whether the last note on an error is about this task."""
     notes = _notes_of(error)
-    return bool(notes) and str(notes[-1]).startswith(f"{_MARK}task {task.id} ")
+    return bool(notes) and str(notes[-1]).startswith((f"{_MARK}task {task.id} ", f"{_MARK}task {task.id}, "))
 
 
 def annotate(error: BaseException | None, task: Task[Any, Any]) -> None:
@@ -83,7 +83,8 @@ def annotate(error: BaseException | None, task: Task[Any, Any]) -> None:
         where = f"attempt {last.number}{of} on {last.group}"
     else:
         where = "never tried"
-    note = f"{_MARK}{described(task)}, {where}"
+    shows_data = getattr(task._owner, "shows_data", True)
+    note = f"{_MARK}{described(task, data=shows_data)}, {where}"
     try:
         notes = _notes_of(error)
         notes[:] = [each for each in notes if not str(each).startswith(_MARK)]

@@ -130,16 +130,16 @@ class EventLog:
         left_out = self._deaths.take(event.at)
         if left_out is None:
             return
-        dead = event.dead
+        dead, shows = event.dead, self._engine.shows_data
         groups = list(dict.fromkeys(attempt.group for attempt in dead.history))
         self._write(
             logging.WARNING,
             "task_dead",
-            f"{described(dead)} is dead ({dead.reason.value}) after {_tries(dead, groups)}: "
+            f"{described(dead, data=shows)} is dead ({dead.reason.value}) after {_tries(dead, groups)}: "
             f"{_what(dead.error)}{_more(left_out)}",
             task_id=dead.id,
             task_name=dead.name,
-            data=shortened(dead.data),
+            data=shortened(dead.data) if shows else None,
             reason=dead.reason.value,
             attempts=dead.attempts,
             groups=groups,
@@ -150,10 +150,11 @@ class EventLog:
     def _tell_of_retry(self, event: TaskRetrying) -> None:
         task, history = event.task, event.task.history
         where = f" on {history[-1].group}" if history else ""
+        which = described(task, data=self._engine.shows_data)
         self._write(
             logging.DEBUG,
             "task_retrying",
-            f"{described(task)} failed{where}, attempt {len(history)}: {_what(event.error)}; "
+            f"{which} failed{where}, attempt {len(history)}: {_what(event.error)}; "
             + (f"tried again in {event.delay:.3g} s" if event.delay else "tried again at once"),
             task_id=task.id,
             task_name=task.name,

@@ -25,7 +25,7 @@ def label_of(task: Task[Any, Any]) -> str:
     """Return the name of a task, or else the beginning of what its data looks like."""
     if task.name is not None:
         return first_line(task.name, LONGEST_LABEL)
-    data = task.data
+    data = task.data if getattr(task._owner, "shows_data", True) else f"task {task.id}"
     return first_line(data if isinstance(data, str) else shortened(data), LONGEST_LABEL)
 
 

@@ -109,6 +109,7 @@ class Engine(Generic[T, R]):
         self.wait_for_workers = wait_for_workers
         scheduler.pool_name, scheduler.waits_for_workers = name, wait_for_workers
         self.judge = judge
+        self.shows_data = True  # in the log, in notes on errors, in pictures; set by the pool
         self.grace = grace  # seconds after which a thread that has not come back counts as stuck
         self.threaded = threaded
         self.on_stuck: Callable[[WorkerStuck], None] = _leave_alone  # given by the workers

@@ -11,8 +11,10 @@ import pytest
 
 from retrypool import (
     HealthPolicy,
+    InvalidType,
     Pool,
     PoolExecutor,
+    Recorder,
     RetryPolicy,
     Throttled,
     Unrecoverable,
@@ -316,6 +318,26 @@ def test_error_carries_a_note_of_its_task() -> None:
         f"retrypool: task {task.id} 'page' (data 'x'), attempt 2 of 2 on token-b"
     ]
     assert pickle.loads(pickle.dumps(task.exception())).__notes__ == task.exception().__notes__
+
+
+def test_data_is_kept_out_of_everything_on_request(logged: pytest.LogCaptureFixture) -> None:
+    def run(data: str) -> None:
+        raise OSError("down")
+
+    pool = ManualPool([run], show_data=False, retry=RetryPolicy(attempts=2, delay=fixed(0)), name="p")
+    with Recorder(pool) as recording:
+        task = pool.dispatch("secret", name="page")
+        pool.claim().run()
+        pool.claim().run()
+    other = pool.dispatch("secret", deadline=1)
+    pool.clock.advance(1)
+    assert notes(task.exception()) == [f"retrypool: task {task.id} 'page', attempt 2 of 2 on worker-0"]
+    assert notes(other.exception()) == [f"retrypool: task {other.id}, never tried"]
+    assert "p: task 1 'page' is dead" in logged.text
+    assert "secret" not in logged.text
+    assert "secret" not in str(recording.report())
+    with pytest.raises(InvalidType, match="show_data"):
+        Pool([len], show_data=1)
 
 
 def test_note_of_an_error_that_is_raised_again_and_again_tells_of_the_last_time() -> None:
