@@ -43,6 +43,7 @@ USUAL_WAIT = 0.25  # up to which that doubles
 LONGEST_WAIT = 2.0  # up to which it grows with the time that the outage lasts
 
 SEVERAL = 3  # different tasks that have to fail, so that it may be an outage
+LONGEST_ROW = 1000  # tasks that are remembered of those that failed in a row
 MOST_ALARMS = 4  # that are counted
 FALSE_ALARM = 2  # probes with which an outage is over that was none
 
@@ -191,7 +192,7 @@ class Beliefs:
         if own_fault:
             if self._is_ill_by_its_own_word(group, belief):
                 found.ill.append(group)
-        elif decides:
+        elif decides and len(belief.streak) < LONGEST_ROW:
             belief.streak[task.id] = ref(task)
         for other in accused:
             self._failed_elsewhere(other, task, by=belief, found=found)
@@ -344,7 +345,8 @@ class Beliefs:
             self._good += successes - self._mark
             self._end_row()
         self._mark = successes
-        if self.has_worked and kind not in self._doubted:
+        known = task.id in self._row or len(self._row) < LONGEST_ROW
+        if self.has_worked and kind not in self._doubted and known:
             _, count = self._row.get(task.id, (None, 0))
             self._row[task.id] = (ref(task), count + 1)
             self._failures += 1

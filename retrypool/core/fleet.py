@@ -106,7 +106,7 @@ class Fleet:
         group.ejections, group.throttles = ejections, throttles
         if until is not None:
             group.until = until
-            group.ejected = ejected
+            group.ejected = ejected and self.health is not None
             if not ejected:
                 group.cools_until = until
             if group.slots:

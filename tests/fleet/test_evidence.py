@@ -217,3 +217,15 @@ def test_memory_of_a_task_that_fails_for_ever_does_not_grow_with_its_suspects() 
     record = task._record
     assert record is not None
     assert len(record.accused) <= 2
+
+
+def test_memory_of_a_group_that_fails_for_ever_does_not_grow_with_its_tasks() -> None:
+    pool = fleet("a", "b", retry=RetryPolicy(attempts=1))
+    works(pool, 1, 1)
+    for number in range(1500):
+        pool.dispatch(number, worker=0)
+        claimed(pool, 0).fail(OSError())
+    beliefs = pool._engine.scheduler.fleet.quarantine.beliefs
+    assert beliefs is not None
+    assert len(beliefs._row) <= 1000
+    assert all(len(belief.streak) <= 1000 for belief in beliefs._of.values())
