@@ -104,8 +104,9 @@ class Hold:
         self.taken |= {message.uid for message in held if message.uid not in mine}
 
     def take(self) -> None:
-        """Make the key that is there as long as nothing is taken from this head."""
-        self._client.set(self.key, "1", px=DAY)
+        """Make the key that is there as long as nothing is taken from this head. It tells its lease."""
+        lease = int(self._server.lease * 1000)
+        self._client.set(self.key, lease, px=max(DAY, 10 * lease))
 
     def mine(self, client: Any = None) -> dict[str, int]:
         """Return the entries that this head has, and how often each was delivered."""

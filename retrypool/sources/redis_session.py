@@ -129,13 +129,14 @@ class RedisSession(Session):
         stale = self._reader.xpending_range(
             self._stream, self._group, "-", "+", max(100, limit), idle=self._lease
         )
+        entries = [(entry["message_id"].decode(), entry["consumer"].decode(), entry) for entry in stale]
+        leases = self._leases({head for _, head, _ in entries})
         taken: dict[str, int] = {}
         heads: set[str] = set()
-        for entry in stale:
-            id, head = entry["message_id"].decode(), entry["consumer"].decode()
+        for id, head, entry in entries:
             if head == self._me and self._holder.holds(id):
                 continue  # the keeper is late with it
-            if len(taken) < limit:
+            if len(taken) < limit and entry["time_since_delivered"] >= leases.get(head, 0):
                 taken[id] = entry["times_delivered"] + 1
                 heads.add(head)
         if not taken:
@@ -147,6 +148,14 @@ class RedisSession(Session):
             pipe.xclaim(self._stream, self._group, self._me, self._lease, list(taken))
             claimed = pipe.execute()[-1]
         return self._messages(claimed, taken)
+
+    def _leases(self, heads: set[str]) -> dict[str, int]:
+        """Return the leases of heads from which nothing was taken, in milliseconds: theirs count."""
+        names = sorted(heads - {RELEASED})
+        if not names:
+            return {}
+        found = self._reader.mget([self._server.key("hold", self._group, name) for name in names])
+        return {name: int(lease) for name, lease in zip(names, found, strict=True) if lease}
 
     def _messages(self, claimed: list[Any], deliveries: dict[str, int]) -> list[Message]:
         return [
@@ -260,10 +269,10 @@ class RedisSession(Session):
                     pipe.xadd(self._server.key("dead"), buried(each))
                 case Verdict.RELEASE | Verdict.BOUNCE:
                     count = each.message.deliveries - (each.verdict is Verdict.RELEASE)
-                    # Idle for a lease: whoever looks next may take it.
+                    # Idle for longer than any lease: whoever looks next may take it.
                     pipe.xclaim(
                         self._stream, self._group, RELEASED, 0, [id],
-                        idle=self._lease, retrycount=count, justid=True,
+                        idle=30 * DAY, retrycount=count, justid=True,
                     )  # fmt: skip
         if done:
             pipe.xack(self._stream, self._group, *done)
@@ -279,7 +288,7 @@ class RedisSession(Session):
             asked[:] = [id for id in messages if id not in self._hold.taken]
 
         def write(pipe: Any) -> None:
-            pipe.pexpire(self._hold.key, DAY)
+            pipe.pexpire(self._hold.key, max(DAY, 10 * self._lease))
             if asked:
                 pipe.xclaim(self._stream, self._group, self._me, 0, asked, justid=True)
 

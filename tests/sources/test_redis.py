@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from retrypool import Pool, SourceError
+from retrypool import CancelToken, Pool, SourceError
 from retrypool.sources import Consumed, RedisStream
 
 from .servers import RedisServer, running
@@ -138,3 +138,36 @@ def test_hold_that_is_taken_in_the_middle_of_a_settlement(redis_broker: Any, sta
     (entry,) = thief.xpending_range(source.name, source.group, "-", "+", 1)
     assert entry["consumer"] == b"thief"
     thief.close()
+
+
+def test_lease_of_the_head_that_holds_a_message_counts(redis_broker: Any, stage: Any) -> None:
+    """Not that of a hasty one beside it."""
+    source = redis_broker.source(lease=60)
+    source.send("x")
+    gate, seen = stage.gate(), []
+    pool = stage.pool([lambda _: gate.hold()])
+    consumption = stage.start(pool.consume, source, idle=0.1)
+    gate.wait_until_reached()
+    with Pool([seen.append]) as hasty:
+        hasty.consume(redis_broker.source(lease=0.1), idle=0.5)
+    assert seen == []
+    gate.open()
+    done = consumption.result(stage.within)
+    assert (done.succeeded, done.lost) == (1, 0)
+
+
+def test_what_is_given_back_is_taken_at_once_whatever_the_leases(redis_broker: Any, stage: Any) -> None:
+    redis_broker.source().send("x")
+    with Pool([lambda _: gate.hold()]) as pool:
+        gate, cancel = stage.gate(), CancelToken()
+        consumption = stage.start(
+            pool.consume, redis_broker.source(lease=1), cancel=cancel, finish=0, window=1
+        )
+        gate.wait_until_reached()
+        cancel.cancel()
+        assert consumption.result(stage.within).released == 1
+        gate.open()
+    seen: list[str] = []
+    with Pool([seen.append]) as other:
+        other.consume(redis_broker.source(lease=3600), idle=0.1)
+    assert seen == ["x"]
