@@ -143,6 +143,9 @@ def _in_order(source: _Source, most: int, until: float | None, *, errors: bool) 
 
 def _results_of(task: AnyTask, until: float | None, *, errors: bool) -> Generator[Any, None, None]:
     chunk: Chunk = task.data
+    if chunk.complete:
+        yield from _all_of(chunk)
+        return
     for place in range(len(chunk.items)):
         if chunk.results[place] is not PENDING:
             yield _take(chunk, place)
@@ -151,6 +154,14 @@ def _results_of(task: AnyTask, until: float | None, *, errors: bool) -> Generato
         if failed is not task:
             failed._wait(None if until is None else _left(until))
         yield _outcome(failed, errors=errors)
+
+
+def _all_of(chunk: Chunk) -> Iterator[Any]:
+    """Yield the results, and let go of each."""
+    results = chunk.results
+    results.reverse()
+    while results:
+        yield results.pop()
 
 
 def _take(chunk: Chunk, place: int) -> Any:
@@ -212,6 +223,9 @@ def _as_they_come(
 
 def _of_chunk(task: AnyTask, *, errors: bool) -> Generator[Any, None, None]:
     chunk: Chunk = task.data
+    if chunk.complete:
+        yield from _all_of(chunk)
+        return
     for place in range(len(chunk.items)):
         if chunk.results[place] is not PENDING:
             yield _take(chunk, place)

@@ -22,12 +22,14 @@ class Chunk:
 
     # Written by the worker that runs it, one entry at a time; one that was taken away from it may still write
     # the entry that it was at. Read by others once the task has ended.
-    __slots__ = ("failed", "items", "reporter", "results")
+    __slots__ = ("begun", "complete", "failed", "items", "reporter", "results")
 
     def __init__(self, items: list[Any], reporter: Reporter | None) -> None:
         self.items = items
         self.reporter = reporter  # hears of the end of the chunk, and of items that have failed
         self.results: list[Any] = [PENDING] * len(items)
+        self.begun = False  # a worker has had it
+        self.complete = False  # each item has a result
         self.failed: dict[int, Any] = {}  # the tasks of items that have failed, by the place of the item
 
     def __repr__(self) -> str:

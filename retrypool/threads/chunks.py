@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from retrypool.callbacks import traceback_of
@@ -19,21 +19,27 @@ __all__ = ["run_chunk"]
 def run_chunk(engine: Works, ctx: Context, run: Callable[..., Any], *, takes_context: bool) -> None:
     """Run the items of a chunk one after the other, on the thread of their worker."""
     chunk: Chunk = ctx._task.data
-    slot, results, failed = ctx._slot, chunk.results, chunk.failed
-    for place, item in enumerate(chunk.items):
-        if results[place] is not PENDING or place in failed:
-            continue  # an attempt before this one has come so far
-        ctx.check()
+    slot, items, results, failed = ctx._slot, chunk.items, chunk.results, chunk.failed
+    places: Iterable[int] = range(len(items))
+    if chunk.begun:  # an attempt before this one has come so far
+        places = [place for place in places if results[place] is PENDING and place not in failed]
+    chunk.begun = True
+    succeeded = 0
+    for place in places:
+        if ctx._reason is not None:
+            ctx.check()
         try:
-            result = run(ctx, item) if takes_context else run(item)
+            results[place] = run(ctx, items[place]) if takes_context else run(items[place])
         except BaseException as error:
             if ctx.cancelled:  # it was taken over; the error may be what that has brought about
                 raise
-            failed[place] = _fail(engine, ctx, item, error)
+            slot.succeeded += succeeded
+            succeeded = 0
+            failed[place] = _fail(engine, ctx, items[place], error)
         else:
-            results[place] = result
-            slot.succeeded += 1
-    slot.succeeded -= 1  # the chunk itself is counted as one
+            succeeded += 1
+    slot.succeeded += succeeded - 1  # the chunk itself is counted as one
+    chunk.complete = not failed
 
 
 @shielded
