@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import signal
 import threading
 from collections.abc import Callable, Iterable
+from logging import INFO, WARNING
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from retrypool.callbacks import log_safely, text_of
 from retrypool.errors import InvalidType, InvalidValue, WrongThread
 
 __all__ = ["SignalDrain"]
-
-log = logging.getLogger("retrypool")
 
 _DRAINED = 0
 """Not a signal: the pool is drained."""
@@ -41,6 +40,7 @@ class SignalDrain:
             raise WrongThread("drain_on_signals()", "has to be called by the main thread: it handles signals")
         self._name, self._drain, self._force = name, drain, force
         self._inbox: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._stopped = False
         self._drained = False  # what comes now goes on to whoever handled it before
         self._before: dict[int, Handler] = {}  # the main thread's
         for number in chosen:
@@ -68,21 +68,21 @@ class SignalDrain:
         number = self._inbox.get()
         if number is None:
             return
-        log.info("%s: got %s: it is drained", self._name, signal.Signals(number).name)
+        log_safely(INFO, "%s: got %s: it is drained", self._name, _name_of(number))
         threading.Thread(target=self._end, name=f"{self._name}-drain", daemon=True).start()
         again = self._inbox.get()
         if again is not None and again != _DRAINED:
-            log.warning("%s: got %s again: it is closed by force", self._name, signal.Signals(again).name)
+            log_safely(WARNING, "%s: got %s again: it is closed by force", self._name, _name_of(again))
             self._force()
-        if again is not None:
+        if again is not None and not self._stopped:
             self._drained = True
             os.kill(os.getpid(), number)
 
     def _end(self) -> None:
         try:
             self._drain()
-        except Exception:
-            log.exception("%s could not be drained in time: it is closed by force", self._name)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the process is to end
+            log_safely(WARNING, "%s is not drained, and closed by force: %s", self._name, text_of(error))
             self._force()
         self._inbox.put(_DRAINED)
 
@@ -94,6 +94,7 @@ class SignalDrain:
 
     def stop(self) -> None:
         """Handle the signals as before. Called by the main thread."""
+        self._stopped = True
         self._restore()
         self._inbox.put(None)
         self._thread.join()
@@ -108,6 +109,13 @@ class SignalDrain:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # those of real time have none
+        return f"signal {number}"
 
 
 def _checked(signals: Iterable[int]) -> tuple[int, ...]:

@@ -269,6 +269,21 @@ def test_second_signal_closes_by_force(stage: Any) -> None:
         gate.open()
 
 
+@needs_signals
+def test_signal_without_a_name_will_do(stage: Any) -> None:
+    number = signal.SIGRTMIN + 3
+    passed = threading.Event()
+    before = signal.signal(number, lambda *_: passed.set())
+    try:
+        pool = stage.pool([len])
+        with pool.drain_on_signals([number]):
+            os.kill(os.getpid(), number)
+            stage.until(passed.is_set)
+        assert pool.closed
+    finally:
+        signal.signal(number, before)
+
+
 def test_signals_that_make_no_sense_are_refused(stage: Any) -> None:
     pool = stage.pool([len])
     for wrong, error in (("SIGTERM", InvalidType), ([1.5], InvalidType), ([], InvalidValue)):
