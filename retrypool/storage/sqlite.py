@@ -61,6 +61,8 @@ class SQLiteStorage(Storage):
         super().__init__(codec=codec, record_starts=record_starts, max_losses=max_losses, policies=policies)
         if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
             raise InvalidType("path", path, "the path of a file")
+        if os.fspath(path) == ":memory:":
+            raise InvalidValue("path", path, "a file; for one process, there is MemoryStorage()")
         if durability not in get_args(Durability):
             raise InvalidValue("durability", durability, "'process' or 'power'")
         self.path = Path(path)

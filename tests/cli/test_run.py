@@ -16,6 +16,7 @@ import pytest
 
 from retrypool.__main__ import main
 from retrypool.cli.run import rate_from
+from retrypool.sources import MemoryQueue
 
 FULL_SIZE = bool(os.environ.get("RETRYPOOL_FULL_SIZE"))
 
@@ -224,6 +225,21 @@ def test_rates() -> None:
     for text in ("", "x", "0", "1/0", "1/parsec", "-1"):
         with pytest.raises(Exception, match="rate"):
             rate_from(text)
+
+
+def test_source_in_place_of_a_file(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = MemoryQueue("pages")
+    source.send({"n": 4}, key="four")
+    source.send("bad")
+    monkeypatch.setattr("retrypool.sources.from_url", lambda url: source)
+    command = ("pages:several", "--source", "memory://#pages", "--idle", "0.1", "--attempts", "1")
+    assert run(*command, "--output", "out.jsonl") == 3
+    assert "1 succeeded, 1 dead" in capsys.readouterr().err
+    found = {line["key"]: line.get("result", line.get("error")) for line in lines("out.jsonl")}
+    assert found.pop("four") == 8
+    assert list(found.values()) == ["ValueError: a bad item"]
 
 
 # -- signals and kills, of real processes ----------------------------------------------------------------

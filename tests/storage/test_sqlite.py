@@ -362,6 +362,11 @@ def test_path_that_is_none() -> None:
         SQLiteStorage(None)  # type: ignore[arg-type]
 
 
+def test_path_that_means_memory_to_sqlite() -> None:
+    with pytest.raises(InvalidValue, match=r"MemoryStorage\(\)"):
+        SQLiteStorage(":memory:")
+
+
 def test_storage_that_is_not_open(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="give it to a Pool"):
         SQLiteStorage(tmp_path / "run.db").counts()
