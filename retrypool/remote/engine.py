@@ -28,6 +28,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds before one that could not be made is made again: the first time, and at most."""
 
 
+MOVE_AFTER = 3
+"""How often a worker that could not be made is made in the same process."""
+
+
 class Place(Protocol):
     """A `Host` that an engine has made, and the room of one hand in it."""
 
@@ -137,13 +141,19 @@ class Recipe(Generic[A, T, R]):
         self._siblings.made()
         self._failures, self._not_before = 0, 0.0
 
+    @property
+    def to_be_moved(self) -> bool:
+        """Whether to make it in another process now, which may take a second to start; not every time."""
+        return self._failures % MOVE_AFTER == 0
+
     def not_made(self, *, bug: bool) -> bool:
         """Take note that it was not; return whether none can be, it seems. `bug`: not for want of room."""
+        self._failures += 1
         if bug:
             self._siblings.failed(self)
             if self._siblings.hopeless:
                 return True
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures, 16)) * random.uniform(0.5, 1.0)
-        self._failures += 1
+        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 16))
+        pause = longest * random.uniform(0.5, 1.0)
         self._not_before = time.monotonic() + pause
         return False

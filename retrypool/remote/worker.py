@@ -117,7 +117,7 @@ class RemoteWorker(Generic[T, R]):
 
     def _make(self, ctx: Context, until: float) -> Place:
         recipe = self._recipe
-        if self._placing is None and self._place is None:
+        if self._placing is None and self._starting is None:
             if not recipe.wait_for_turn(ctx, until):
                 raise _Over
             self._until = time.monotonic() + recipe.limits.start
@@ -145,9 +145,11 @@ class RemoteWorker(Generic[T, R]):
             raise (lost if hopeless else WorkerFault(lost)) from error
         self._starting = None
         if isinstance(answer, Failed):
-            self._leave(lost=False)
             wrong = open_error(answer, "the far side")
-            if recipe.not_made(bug=True):
+            hopeless = recipe.not_made(bug=True)
+            if recipe.to_be_moved:
+                self._leave(lost=False)
+            if hopeless:
                 raise wrong
             raise WorkerFault(wrong) from wrong
         assert isinstance(answer, Started)
