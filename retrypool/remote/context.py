@@ -24,7 +24,7 @@ class RemoteContext(Context):
     It is over when the head says so, or by itself when its time is: the line may be dead.
     """
 
-    __slots__ = ("_order", "_sent")
+    __slots__ = ("_order", "_restart", "_sent")
 
     def __init__(self, order: Order, slot: Slot) -> None:
         self._slot = slot
@@ -37,6 +37,7 @@ class RemoteContext(Context):
         self.attempt = order.attempt
         self._order = order
         self._sent: list[object] = []
+        self._restart = False
 
     @property
     def task_id(self) -> int:
@@ -89,6 +90,10 @@ class RemoteContext(Context):
         if rate is not None:
             raise InvalidValue("rate", rate, "left out in a process of a cluster")
         self._cost = checked_cost("actual", actual)
+
+    def restart(self) -> None:
+        """Have this worker started afresh, here or elsewhere, before its next task."""
+        self._restart = True
 
     def check(self) -> None:
         """Raise if the attempt is over: `AttemptTimeout` if it was for time, else `CancelledError`."""

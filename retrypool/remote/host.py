@@ -23,7 +23,7 @@ from retrypool.model.context import occupy
 from retrypool.model.slots import Group, Slot
 from retrypool.model.worker import check_worker, hook, run_of
 from retrypool.remote.context import RemoteContext
-from retrypool.remote.wire import PYTHON, WIRE, Failed, Order, Result, Started, dump, failed, load
+from retrypool.remote.wire import PYTHON, WIRE, Failed, Order, Result, Said, Started, dump, failed, load
 from retrypool.threads.interrupt import Gate
 
 __all__ = ["HOOKS", "Host"]
@@ -83,7 +83,7 @@ class Host:
         """End a hand, after what it runs; answer what became of its `on_stop`."""
         known = self._hands.pop(hand, None)
         if known is None:
-            return dump(Result(dump(None), None, None))
+            return dump(Result(dump(None)))
         known.slot.retired = True
         answer = await self.ask(known, partial(known.hook, "on_stop"))
         known.worker = None
@@ -260,7 +260,7 @@ class _Hand:
         except BaseException as error:
             log.exception("%s of %s raised", name, self.slot.name)
             return failed(error)
-        return Result(dump(None), None, None)
+        return Result(dump(None))
 
     def call(self, packed: bytes) -> Answer:
         """Run one attempt. Whatever strikes on the way, no interrupt is left behind."""
@@ -284,14 +284,14 @@ class _Hand:
             if trace is not None:
                 BaseException.with_traceback(error, trace.tb_next or trace)
             self._absorb()
-            return failed(error, *self._extras(ctx))
+            return failed(error, self._said(ctx))
         self._absorb()
         try:
             result = dump(value)
         except BaseException as error:  # noqa: BLE001 - the answer tells it
             why = f"the result can't be sent to the head: {error!r}"
-            return failed(Unrecoverable(why), *self._extras(ctx))
-        return Result(result, *self._extras(ctx))
+            return failed(Unrecoverable(why), self._said(ctx))
+        return Result(result, self._said(ctx))
 
     def _absorb(self) -> None:
         """Come back from a call: from here on it can't be given up or interrupted."""
@@ -301,8 +301,8 @@ class _Hand:
         self._ctx = self.slot.stuck = None
         self.slot.running.clear()
 
-    def _extras(self, ctx: RemoteContext) -> tuple[bytes | None, float | None]:
-        """Return what the attempt has sent and settled, packed."""
+    def _said(self, ctx: RemoteContext) -> Said:
+        """Return what the attempt has said to its context."""
         sent: bytes | None = None
         if ctx._sent:
             try:
@@ -311,4 +311,4 @@ class _Hand:
                 log.exception(
                     "what task %s has sent to its drain does not pickle: it is dropped", ctx.task_id
                 )
-        return sent, ctx._cost
+        return Said(sent, ctx._cost, ctx._restart)

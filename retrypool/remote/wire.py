@@ -15,7 +15,19 @@ from typing import Any, NamedTuple
 
 from retrypool.errors import RemoteError, Throttled, Unrecoverable, WorkerFault
 
-__all__ = ["PYTHON", "WIRE", "Failed", "Order", "Result", "Started", "dump", "failed", "load", "open_error"]
+__all__ = [
+    "PYTHON",
+    "WIRE",
+    "Failed",
+    "Order",
+    "Result",
+    "Said",
+    "Started",
+    "dump",
+    "failed",
+    "load",
+    "open_error",
+]
 
 WIRE = 1
 """The version of all that is below. Head and host must agree on it."""
@@ -48,12 +60,22 @@ class Started(NamedTuple):
     hooks: tuple[str, ...]  # that its worker defines
 
 
+class Said(NamedTuple):
+    """What a call has said to its context, for the head to hear when it has ended."""
+
+    sent: bytes | None = None  # a list of what it gave to `ctx.send`
+    cost: float | None = None  # what it gave to `ctx.settle`
+    restart: bool = False  # whether it called `ctx.restart`
+
+
+NOTHING_SAID = Said()
+
+
 class Result(NamedTuple):
     """A call has returned."""
 
     packed: bytes
-    sent: bytes | None  # a list of what it gave to `ctx.send`
-    cost: float | None  # what it gave to `ctx.settle`
+    said: Said = NOTHING_SAID
 
 
 class Failed(NamedTuple):
@@ -65,8 +87,8 @@ class Failed(NamedTuple):
     traceback: str
     verdict: str | None  # the error of this package whose meaning it has
     retry_after: Any
-    sent: bytes | None = None
-    cost: float | None = None
+    restart: bool  # what a `WorkerFault` says of it
+    said: Said = NOTHING_SAID
 
 
 def dump(value: object) -> bytes:
@@ -116,7 +138,7 @@ class RemoteTraceback(Exception):
 _VERDICTS: tuple[type[Exception], ...] = (Throttled, Unrecoverable, WorkerFault)
 
 
-def failed(error: BaseException, sent: bytes | None = None, cost: float | None = None) -> Failed:
+def failed(error: BaseException, said: Said = NOTHING_SAID) -> Failed:
     """Write down an error so that it can be sent, whatever it is."""
     try:
         packed: bytes | None = dump(error)
@@ -137,9 +159,9 @@ def failed(error: BaseException, sent: bytes | None = None, cost: float | None =
     if verdict == "Throttled":
         with suppress(Exception):
             retry_after = load(dump(getattr(error, "retry_after", None)))
-    return Failed(
-        packed, f"{kind.__module__}.{kind.__qualname__}", message, text, verdict, retry_after, sent, cost
-    )
+    restart = verdict == "WorkerFault" and getattr(error, "restart", False) is True
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return Failed(packed, name, message, text, verdict, retry_after, restart, said)
 
 
 def open_error(failed: Failed, host: str) -> BaseException:
@@ -166,5 +188,5 @@ def _substitute(failed: Failed, host: str) -> BaseException:
         case "Unrecoverable":
             return Unrecoverable(str(plain))
         case "WorkerFault":
-            return WorkerFault(plain)
+            return WorkerFault(plain, restart=failed.restart)
     return plain

@@ -251,10 +251,13 @@ class RemoteWorker(Generic[T, R]):
             answer = load(future.result())
         except BaseException as error:
             raise WorkerFault(self._lose(_said(error))) from error
-        if answer.sent is not None:
-            self._pass_on(ctx, answer.sent)
-        if answer.cost is not None:
-            ctx.settle(answer.cost)
+        said = answer.said
+        if said.restart:
+            ctx.restart()
+        if said.cost is not None:
+            ctx.settle(said.cost)
+        if said.sent is not None:
+            self._pass_on(ctx, said.sent)
         if isinstance(answer, Failed):
             raise open_error(answer, host)
         try:

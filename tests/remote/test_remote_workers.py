@@ -100,6 +100,21 @@ def test_far_side_sees_its_part_of_the_context(cluster: Any) -> None:
     assert shown == f"<Context of task {task.id}, attempt 2: running>"
 
 
+def test_far_side_has_all_that_a_context_has(loop_cluster: Any) -> None:
+    def read(ctx: Any) -> list[str]:
+        names = [name for name in dir(type(ctx)) if not name.startswith("_")]
+        for name in names:
+            getattr(ctx, name)
+        return names
+
+    with Pool(loop_cluster.workers(caller(), ["a"])) as pool:
+        assert set(pool.dispatch(read).result()) >= {"attempt", "remaining", "token"}
+        for word in ("settle", "sleep"):
+            assert pool.dispatch(lambda ctx, word=word: getattr(ctx, word)(0)).result() is None
+        for word in ("restart", "check"):
+            assert pool.dispatch(lambda ctx, word=word: getattr(ctx, word)()).result() is None
+
+
 def test_function_of_the_data_is_a_worker_too(cluster: Any) -> None:
     def make(token: str) -> Any:
         return lambda data: (token, data, current_context().attempt)
@@ -296,6 +311,31 @@ def test_when_no_worker_can_be_made_tasks_fail_as_their_policy_says(cluster: Any
             assert isinstance(error, PermissionError)
             assert "__init__" in str(error.__cause__)
     assert {dead.reason for dead in pool.dead_tasks()} == {DeadReason.ATTEMPTS}
+
+
+@pytest.mark.parametrize("way", ["context", "fault", "fault that does not pickle"])
+def test_far_side_can_ask_to_be_started_afresh(cluster: Any, way: str) -> None:
+    class Locked(WorkerFault):
+        def __init__(self, *, what: str) -> None:
+            super().__init__(what, restart=True)
+
+    class Aging:
+        def __init__(self, token: str) -> None:
+            self.calls = 0
+
+        def run(self, ctx: Any, data: Any) -> int:
+            self.calls += 1
+            if self.calls == 2:
+                if way == "fault":
+                    raise WorkerFault("worn out", restart=True)
+                if way != "context":
+                    raise Locked(what="worn out")
+                ctx.restart()
+            return self.calls
+
+    with Pool(cluster.workers(Aging, ["a"]), retry=RetryPolicy(delay=fixed(0))) as pool:
+        calls = [pool.dispatch(n).result(30) for n in range(4)]
+    assert calls == ([1, 2, 1, 2] if way == "context" else [1, 1, 1, 1])
 
 
 def test_attempt_that_is_over_is_given_up_on_the_far_side(cluster: Any, tmp_path: Path) -> None:
