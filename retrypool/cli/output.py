@@ -25,6 +25,7 @@ class Output:
 
     def __init__(self, path: str, *, go_on: bool) -> None:
         self.done: dict[str, bool] = {}  # key: whether its last line is a result
+        self.goes_on = go_on
         self._file: BinaryIO
         if path == "-":
             self._file = sys.stdout.buffer

@@ -7,6 +7,7 @@ import queue
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -119,6 +120,7 @@ class _Run:
         self._room = threading.Semaphore(arguments.window)  # items that may be read and not yet written
         self._more = True  # items may come
         self._keys: set[str] = set()  # in flight
+        self._lines: Counter[bool] = Counter()  # of the output, by whether they are results
         self._new = 0  # results of this run
         self._failed = 0
         self._skipped = 0
@@ -145,6 +147,7 @@ class _Run:
             pool = pool_of(arguments, workers, storage=storage)
             try:
                 output = Output(arguments.output, go_on=storage is not None)
+                self._lines.update(output.done.values())
                 unread.pop_all()
                 # Another thread reads: the input may be a pipe, and let wait for the next line.
                 reader.start()
@@ -156,7 +159,7 @@ class _Run:
             finally:
                 self._more = False
                 self._room.release()
-        return self._over(output, stop)
+        return self._over(stop)
 
     def _go(self, pool: Pool[Any, Any], output: Output, stop: Stop) -> None:
         """Take items as they come, and write what has ended, until all is done or it is told to stop."""
@@ -238,7 +241,12 @@ class _Run:
         output.write(lines)
 
     def _count(self, output: Output, key: str, *, ok: bool) -> None:
-        output.done[key] = ok
+        before = output.done.get(key)
+        if before is not None:  # it was dead, and was requeued
+            self._lines[before] -= 1
+        if output.goes_on:  # else nobody asks, and a pipe may have no end
+            output.done[key] = ok
+        self._lines[ok] += 1
         self._new += 1
         self._failed += not ok
 
@@ -249,9 +257,9 @@ class _Run:
             self._write_ended(pool, self._news(), output)
         pool.force_close()
 
-    def _over(self, output: Output, stop: Stop) -> int:
-        dead = sum(not ok for ok in output.done.values())
-        parts = [f"{len(output.done) - dead:,} succeeded"]
+    def _over(self, stop: Stop) -> int:
+        dead = self._lines[False]
+        parts = [f"{self._lines[True]:,} succeeded"]
         if dead:
             parts.append(f"{dead:,} dead")
         if self._skipped:
