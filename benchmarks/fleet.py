@@ -238,7 +238,6 @@ def contests(scale: float) -> list[Contest]:
     """One contest for each fleet."""
     contenders: dict[str, tuple[Contender, str | None]] = {
         "retrypool": (with_retrypool("told"), None),
-        "retrypool, learning": (with_retrypool("learn"), None),
         "retrypool, no rate": (with_retrypool(None), None),
         "ThreadPoolExecutor + tenacity": (with_tenacity, "tenacity"),
         "round robin by hand": (by_hand, None),
@@ -256,7 +255,7 @@ def contests(scale: float) -> list[Contest]:
                 f"fleet {seed}, {size} tasks",
                 "x optimum",
                 rows,
-                (at_most(1.05), at_most(1.15, row="retrypool, learning")),
+                (at_most(1.05),),
                 most_rounds=3,
                 note=lambda drawn=drawn: "; ".join(drawn.results.values()),
             )

@@ -81,8 +81,6 @@ class Quarantine:
     def cool(self, group: Group, retry_after: float | None, now: float) -> float:
         """Give `group` nothing for a time (None: as `Group.cool` finds); return when it ends."""
         until = group.cool(now, retry_after)
-        if self._fleet.pace is not None:
-            self._fleet.pace.refused(now, until)
         self.shut(group)
         self._report(GroupCooling(now, group.name, until))
         return until

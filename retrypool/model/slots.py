@@ -186,8 +186,6 @@ class Group:
         self.cools_until = max(self.cools_until, until)
         self.until = until if self.until is None else max(self.until, until)
         self.probe = None
-        if self.pace is not None:
-            self.pace.refused(now, self.until)
         return self.cools_until
 
     def eject(self, now: float, policy: HealthPolicy) -> float:

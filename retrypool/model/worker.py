@@ -67,8 +67,8 @@ class WorkerSpec(Generic[T, R]):
       (`[fetch] * 8` is one resource with eight threads), else one of its own, called as the worker is.
     - `concurrency`: how many threads call it, all of them in its group; default 1. Each has a worker of
       its own if there is a factory; else they share the one there is, and its hooks run in each.
-    - `rate`: how fast its group is called: a `Rate`, several of them, or `"learn"`; default: as fast as it
-      goes. Workers of one group have the same.
+    - `rate`: how fast its group is called: a `Rate`, or several of them; default: as fast as it goes.
+      Workers of one group have the same.
     - `tags`: what it can do, for tasks that `require` it.
     - `cancel`: a `CancelToken`; once it is cancelled, the worker leaves, and its task is run elsewhere.
     """
@@ -114,7 +114,7 @@ class WorkerSpec(Generic[T, R]):
             raise InvalidType("concurrency", concurrency, "a whole number, 1 or more")
         if concurrency < 1:
             raise InvalidValue("concurrency", concurrency, "a whole number, 1 or more")
-        if rate is not None and rate != "learn":
+        if rate is not None:
             rate = as_rate(rate)
         keep = object.__setattr__
         keep(self, "concurrency", exact(concurrency))

@@ -188,8 +188,8 @@ def _throttled_groups(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             weight,
             f"{names} were told to slow down {sum(refused.values())} times, and rested {duration(mean)} each "
-            f"on average: {_of_makespan(facts, mean)}. A Rate that they keep to, or "
-            f'rate="learn", spares the refusals.',
+            f"on average: {_of_makespan(facts, mean)}. A Rate that they keep to "
+            "spares the refusals.",
         )
         return
     for group, count in refused.items():
@@ -202,8 +202,8 @@ def _throttled_groups(facts: Facts) -> Iterator[Finding]:
             text += f" Its rate of {recording.rates[group]:.3g} per second is too high."
         elif succeeded:
             text += (
-                f" It got {succeeded / recording.length:.2g} calls per second through: a Rate near that, "
-                f'or rate="learn", spares the refusals.'
+                f" It got {succeeded / recording.length:.2g} calls per second through: a Rate near that "
+                "spares the refusals."
             )
         yield Finding(weight, text)
 

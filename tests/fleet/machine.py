@@ -16,7 +16,7 @@ from .parts import echo
 
 ANY = st.integers(0, 1000)
 POLICY = HealthPolicy(faults_in_a_row=2, sample=4, witnesses=2, ejection=20.0, longest_ejection=50.0)
-RATES: list[Any] = [None, None, Rate(1), Rate(2, per=10, burst=2), Rate(5, burst=3), "learn"]
+RATES: list[Any] = [None, None, Rate(1), Rate(2, per=10, burst=2), Rate(5, burst=3)]
 PATIENT = RetryPolicy(attempts=1000, delay=0)
 ERRORS = st.sampled_from(
     [

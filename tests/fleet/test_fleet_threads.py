@@ -144,24 +144,6 @@ def test_paced_pool_comes_to_its_end_with_many_threads() -> None:
     assert [task.result() for task in tasks] == list(range(200))
 
 
-def test_learning_pool_comes_to_its_end_with_many_threads() -> None:
-    calls: Counter[int] = Counter()
-    lock = threading.Lock()
-
-    def sometimes(n: int) -> int:
-        with lock:
-            calls[n] += 1
-            refuse = n % 10 == 0 and calls[n] == 1
-        if refuse:
-            raise Throttled(retry_after=0.001)
-        return n
-
-    specs: list[WorkerSpec[int, int]] = [WorkerSpec(sometimes, concurrency=3, rate="learn") for _ in range(2)]
-    with Pool(specs) as pool:
-        tasks = pool.dispatch_many(range(100))
-    assert [task.result() for task in tasks] == list(range(100))
-
-
 def test_table_can_be_read_while_outcomes_of_new_kinds_come_in() -> None:
     """The counts of a worker grow in its own thread, while others look at them."""
     errors: list[Callable[[], BaseException]] = [OSError, LookupError, lambda: WorkerFault("ill")]

@@ -97,9 +97,13 @@ def test_calls_and_failures_by_outcome() -> None:
 
 def test_rate_is_that_of_the_group() -> None:
     pool: ManualPool[Any, Any] = ManualPool(
-        [WorkerSpec(Echo(), rate=Rate(600, per=60)), WorkerSpec(Echo(), rate="learn"), WorkerSpec(Echo())]
+        [
+            WorkerSpec(Echo(), rate=Rate(600, per=60)),
+            WorkerSpec(Echo(), rate=[Rate(2), Rate(9)]),
+            WorkerSpec(Echo()),
+        ]
     )
-    assert [worker.rate for worker in pool.workers()] == [10.0, None, None]
+    assert [worker.rate for worker in pool.workers()] == [10.0, 2.0, None]
 
 
 def test_each_cool_down_ejection_and_opening_is_told() -> None:
