@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 from retrypool.checks import Duration, count, flag
@@ -91,12 +92,8 @@ class _Source:
         """Dispatch the next chunk; None if there is nothing more, for whatever reason."""
         batch: list[Any] = []
         try:
-            for item in self._items:
-                batch.append(item)
-                if len(batch) == self._size:
-                    break
-            else:
-                self.ended = True
+            batch.extend(islice(self._items, self._size))  # what came before an error is in there too
+            self.ended = len(batch) < self._size
         except Exception as error:  # noqa: BLE001 - raised after the results before it
             self.trouble, self.ended = error, True
         if not batch:
