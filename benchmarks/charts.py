@@ -50,14 +50,18 @@ def draw_curve(outcomes: Sequence[Outcome], title: str, path: Path) -> None:
 
     figure, axis = plt.subplots(figsize=(9, 5.5), layout="constrained")
     figure.suptitle(title)
+    colours = iter(("tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:olive"))
     rows = {row.label: row for outcome in outcomes for row in outcome.contest.rows}
     for label, row in rows.items():
         shown = [outcome for outcome in outcomes if label in outcome.values]
         sizes = [r.size for outcome in shown for r in outcome.contest.rows if r.label == label]
         values = [outcome.values[label] for outcome in shown]
-        style = {"color": "tab:blue", "linewidth": 3} if label.startswith(OURS) else {"linewidth": 1.2}
-        if row.floor:
-            style |= {"color": "tab:grey", "linestyle": ":"}
+        if label.startswith(OURS):
+            style: dict[str, Any] = {"color": "tab:blue", "linewidth": 3}
+        elif row.floor:
+            style = {"color": "tab:grey", "linewidth": 1.2, "linestyle": ":"}
+        else:
+            style = {"color": next(colours), "linewidth": 1.2}
         (line,) = axis.plot(sizes, [median(each) for each in values], marker="o", label=label, **style)
         low, high = [min(each) for each in values], [max(each) for each in values]
         axis.fill_between(sizes, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
