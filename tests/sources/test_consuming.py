@@ -1,11 +1,12 @@
 """What `consume` makes of odd messages and odd moments, with a source in memory."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from retrypool import Pool, SourceError
+from retrypool import Pool, RetryPolicy, SourceError, SQLiteStorage
 from retrypool.events import Event, TaskDispatched
 from retrypool.sources import Consumed, MemoryQueue
 from retrypool.sources.base import Disconnected, Session
@@ -102,3 +103,25 @@ def test_settlements_wait_for_the_connection() -> None:
     hooked(source, cut)
     with Pool([str]) as pool:
         assert pool.consume(source, idle=0) == Consumed(received=3, succeeded=3, reconnects=1)
+
+
+def test_message_with_a_key_is_worked_off_once_in_a_pool_with_a_storage(tmp_path: Path) -> None:
+    """Also when it comes again to another pool on the same storage."""
+    source, seen = MemoryQueue(), []
+    for data in ("good", "good", "bad", "bad"):
+        source.send(data, key=data)
+
+    def work(data: str) -> None:
+        seen.append(data)
+        if data == "bad":
+            raise ValueError(data)
+
+    for received in (4, 1):
+        with Pool(
+            [work] * 2, storage=SQLiteStorage(tmp_path / "journal"), retry=RetryPolicy(attempts=1)
+        ) as pool:
+            done = pool.consume(source, idle=0)
+        assert done.received == received == done.succeeded + done.dead
+        source.send("good", key="good")
+    assert sorted(seen) == ["bad", "good"]
+    assert [letter.reason for letter in source.dead_letters()] == ["attempts", "attempts"]
