@@ -22,7 +22,7 @@ BETWEEN_LOOKS = 1.0
 """Seconds between two questions to the scheduler, at least."""
 
 WARY = 5.0
-"""Seconds without a heartbeat after which a process is given no new hands."""
+"""Seconds without a heartbeat after which a process is given no new hands, or `silence` if that is less."""
 
 
 def is_closed(client: Any) -> bool:
@@ -183,6 +183,7 @@ class _View:
     def __init__(self, engine: DaskEngine, silence: float) -> None:
         self._engine = engine
         self._silence = silence
+        self._wary = min(WARY, silence)
         self._pending: Future[Any] | None = None
         self._asked = 0.0
         self._at = 0.0  # when what is below was asked for
@@ -219,7 +220,7 @@ class _View:
 
     def without_the_silent(self, allowed: set[str] | None) -> set[str] | None:
         """Return who may be given a new hand; None for anybody."""
-        silent = {address for address, (_, since) in self._seen.items() if self._at - since > WARY}
+        silent = {address for address, (_, since) in self._seen.items() if self._at - since > self._wary}
         if not silent:
             return allowed
         rest = (allowed or set(self._seen)) - silent
