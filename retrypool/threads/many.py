@@ -100,9 +100,13 @@ def restore_all(works: Works, journal: Journal, requeue: Callable[[int], object]
         except RetryPoolError as error:  # it was requeued or pulled by others, or the pool is closing
             log.warning("%s does not requeue task %s: %s", works.name, task_id, error)
 
+    def keep(task: Task[Any, Any]) -> None:
+        task._completion = works.kept.reporter(None)
+        works.scheduler.dropped.append(works.kept.add(task))
+
     journal.storage.on_wish = grant
     with works.lock:
-        number = restore(journal, works.scheduler, works)
+        number = restore(journal, works.scheduler, works, None if works.kept is None else keep)
         happened = works.decided()
     works.act(happened)
     if number:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from gc import disable, enable, isenabled
 from typing import Any
@@ -24,17 +24,28 @@ __all__ = ["restore"]
 log = logging.getLogger("retrypool")
 
 
-def restore(journal: Journal, scheduler: Scheduler, owner: TaskOwner) -> int:
+def restore(
+    journal: Journal, scheduler: Scheduler, owner: TaskOwner, known: Callable[[Task[Any, Any]], None] | None
+) -> int:
     """Put what the storage holds back to where it was; return how many tasks wait. Under the pool's lock.
+
+    `known` is told of each task before it may be run.
 
     What can't be read (its class is gone, its policy has no name any more) is dead, and says why: it must
     not keep all the others from going on.
     """
-    return _Restoring(journal, scheduler, owner).run()
+    return _Restoring(journal, scheduler, owner, known).run()
 
 
 class _Restoring:
-    def __init__(self, journal: Journal, scheduler: Scheduler, owner: TaskOwner) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        scheduler: Scheduler,
+        owner: TaskOwner,
+        known: Callable[[Task[Any, Any]], None] | None,
+    ) -> None:
+        self.known = known
         self.journal = journal
         self.storage = journal.storage
         self.codec = journal.storage.codec
@@ -102,6 +113,8 @@ class _Restoring:
             names = json.loads(stored.tried)
             if names:
                 record.tried = frozenset(scheduler.fleet.expected(name) for name in names)
+        if self.known is not None:
+            self.known(task)
         if stored.losses >= self.storage.max_losses:
             log.error("task %s is dead: its process ended %s times while it ran", stored.id, stored.losses)
             scheduler.bury(task, DeadReason.LOST, TaskLost(stored.losses), self.now)

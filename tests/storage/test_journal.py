@@ -365,6 +365,16 @@ def test_waiting_tasks_go_on_in_their_order(back_end: BackEnd) -> None:
     pool.force_close()
 
 
+def test_results_tell_of_restored_tasks_too(back_end: BackEnd) -> None:
+    storage, clock = back_end.make(), FakeClock()
+    pool = by_hand(storage, clock)
+    pool.dispatch_many([1, 2])
+    pool.force_close()
+    with Pool([double], storage=storage, keep_results=True) as threaded:
+        threaded.wait()
+        assert [(result.data, result.value) for result in threaded.results()] == [(1, 2), (2, 4)]
+
+
 def test_options_come_back(back_end: BackEnd) -> None:
     policies = {"patient": RetryPolicy(attempts=9)}
     storage, clock = back_end.make(policies=policies), FakeClock()
