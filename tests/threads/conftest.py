@@ -33,6 +33,7 @@ class Hooks:
         - "taken": a worker has just taken a task from the injector;
         - "nobody parked": somebody wanted to wake a parked worker, and there was none any more;
         - "parked": a worker has just been parked, and the lock is still held;
+        - "looked through": somebody has looked at all that are parked, and has taken none;
         - "asleep": a parked worker has looked for the last time, and goes to sleep.
         """
         assert place in {"appended", "taken", "nobody parked", "parked", "looked through", "asleep"}
