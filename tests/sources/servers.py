@@ -121,7 +121,8 @@ class RabbitServer(Server):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.epmd, self.distribution = free_port(), free_port()
+        self.names, self.distribution = free_port(), free_port()
+        self._epmd: subprocess.Popen[bytes] | None = None
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
         (folder / "rabbitmq.conf").write_text("")
         (folder / "plugins").write_text("[].")
@@ -143,7 +144,7 @@ class RabbitServer(Server):
         folder = str(self.folder)
         return os.environ | {
             "HOME": folder,  # of the Erlang cookie
-            "ERL_EPMD_PORT": str(self.epmd),
+            "ERL_EPMD_PORT": str(self.names),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_MAX_PORTS": "4096",  # it sets aside memory for each that it might have
             "RABBITMQ_NODENAME": f"retrypool-{self.port}@localhost",
@@ -168,6 +169,15 @@ class RabbitServer(Server):
 
     def start(self) -> None:
         again = (self.folder / "mnesia").exists()
+        epmd = shutil.which("epmd")
+        if self._epmd is None and epmd is not None:
+            # What finds Erlang nodes by their names. A node that has none starts one that stays for good.
+            self._epmd = subprocess.Popen(
+                [epmd, "-port", str(self.names), "-address", "127.0.0.1"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
         super().start()
         if again:
             # Now and then RabbitMQ 3 leaves a queue without a leader after a kill: its issue 10070. This is
@@ -185,12 +195,10 @@ class RabbitServer(Server):
 
     def stop(self) -> None:
         self.kill()
-        # What Erlang nodes are found by is a daemon of its own, and ours alone knows this port.
-        epmd = shutil.which("epmd")
+        epmd, self._epmd = self._epmd, None
         if epmd is not None:
-            subprocess.run(
-                [epmd, "-port", str(self.epmd), "-kill"], capture_output=True, check=False, timeout=WITHIN
-            )
+            epmd.kill()
+            epmd.wait(WITHIN)
 
 
 class Proxy:
