@@ -15,7 +15,7 @@ import pytest
 
 from .killed import WORKERS
 
-KILLS = 200 if os.environ.get("RETRYPOOL_FULL_SIZE") else 6
+KILLS = 200 if os.environ.get("RETRYPOOL_FULL_SIZE") else 4
 PROGRAM = Path(__file__).with_name("killed.py")
 
 
