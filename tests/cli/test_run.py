@@ -264,12 +264,16 @@ def started(*arguments: object) -> "subprocess.Popen[str]":
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_first_signal_ends_in_good_order_and_says_how_to_go_on(here: Path, number: signal.Signals) -> None:
     items(800)
+    Path("pages.py").write_text(
+        PAGES.replace("time.sleep(0.005)", "time.sleep(0.05)")
+    )  # it can't be too quick
     with started("--journal", "run.db") as child:
         child.send_signal(number)
         _, told = child.communicate(timeout=20)
     assert child.returncode == 128 + number
     assert "give the same command again" in told
     assert len(results("out.jsonl")) < 800
+    Path("pages.py").write_text(PAGES.replace("time.sleep(0.005)", "pass"))
     done = subprocess.run(command("--journal", "run.db"), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(results("out.jsonl")) == 800
