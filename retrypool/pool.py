@@ -291,12 +291,18 @@ class Pool(Generic[T, R]):
         lock; options that can be hashed are checked once, and found again the next time.
         """
         engine = self._engine
-        if "key" in options:
-            key = checked_key("key", options.pop("key"))
-            return engine.intake.dispatch(data, self._settling(options)[0], key=key)
-        token = checked_token("cancel", options.pop("cancel")) if "cancel" in options else None
-        labels = None if LABELS.isdisjoint(options) else take_labels(options)  # type: ignore[arg-type]
-        settings, arrive, _ = self._settling(options) if options else self._settled
+        token = labels = None
+        if not options:
+            settings, arrive, _ = self._settled
+        else:
+            if "key" in options:
+                key = checked_key("key", options.pop("key"))
+                return engine.intake.dispatch(data, self._settling(options)[0], key=key)
+            if "cancel" in options:
+                token = checked_token("cancel", options.pop("cancel"))
+            if not LABELS.isdisjoint(options):
+                labels = take_labels(options)  # type: ignore[arg-type]
+            settings, arrive, _ = self._settling(options) if options else self._settled
         if arrive is None or engine.guarded:
             if labels is not None:
                 settings = settings.told(labels)
@@ -304,7 +310,8 @@ class Pool(Generic[T, R]):
                 settings, arrive = settings.having({"cancel": token}), None
             return engine.intake.dispatch(data, settings, arrive=arrive)
         task: Task[T, R] = Task(self._next_id(), data, settings, engine, self._monotonic())
-        task._labels = labels
+        if labels is not None:
+            task._labels = labels
         # Handshakes H1 and H2: append, then read `guarded` and `parked`.
         try:
             arrive(task)
