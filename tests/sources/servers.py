@@ -85,6 +85,9 @@ class Server:
     def stop(self) -> None:
         self.kill()
 
+    def sync(self) -> None:
+        """Have everything written that it knows and writes only now and then."""
+
 
 class RedisServer(Server):
     """redis-server, which writes everything to its append-only file."""
@@ -183,15 +186,20 @@ class RabbitServer(Server):
             # Now and then RabbitMQ 3 leaves a queue without a leader after a kill: its issue 10070. This is
             # what helps.
             queues = "rabbit_amqqueue:list_by_type(rabbit_quorum_queue)"
-            elect = f"[catch ra:trigger_election(amqqueue:get_pid(Q)) || Q <- {queues}], ok."
-            assert self.process is not None
-            subprocess.run(
-                [str(Path(self.command()[0]).with_name("rabbitmqctl")), "eval", elect],
-                env=self.environment(),
-                capture_output=True,
-                check=True,
-                timeout=WITHIN,
-            )
+            self._eval(f"[catch ra:trigger_election(amqqueue:get_pid(Q)) || Q <- {queues}], ok.")
+
+    def sync(self) -> None:
+        # What RabbitMQ 3 knows of a new queue, besides its messages, may be on the disk minutes later.
+        self._eval("[dets:sync(Table) || Table <- dets:all()], ok.")
+
+    def _eval(self, expression: str) -> None:
+        subprocess.run(
+            [str(Path(self.command()[0]).with_name("rabbitmqctl")), "eval", expression],
+            env=self.environment(),
+            capture_output=True,
+            check=True,
+            timeout=WITHIN,
+        )
 
     def stop(self) -> None:
         self.kill()

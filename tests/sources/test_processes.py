@@ -198,8 +198,10 @@ def test_server_is_killed_and_nothing_acknowledged_is_lost(
             heads.start()
             sending.start()
             try:
+                heads.wait_for({0})
+                server.sync()
                 for _ in range(times):
-                    heads.wait_for({len(sent) and sent[-1]})
+                    heads.wait_for({sent[-1]})
                     server.kill()
                     server.start()
                 heads.wait_for({sent[-1]})
