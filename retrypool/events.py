@@ -202,7 +202,7 @@ class GroupEjected(GroupEvent):
 class GroupSuspected(GroupEvent):
     """A group failed a few different tasks in a row: it is given nothing until one was tried elsewhere.
 
-    It ends with `GroupEjected`, or `GroupOpened`.
+    It ends with `GroupEjected`, or `GroupOpened`. One that was told to slow down meanwhile opens after that.
     """
 
     __slots__ = ()

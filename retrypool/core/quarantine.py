@@ -136,7 +136,8 @@ class Quarantine:
             self.reopen(group, now)  # it has told nothing: let another one try
 
     def _opened(self, group: Group, now: float) -> None:
-        self._report(GroupOpened(now, group.name))
+        if group.until is None:  # else it still cools, or must pass a probe
+            self._report(GroupOpened(now, group.name))
         self._fleet.let_sleepers_in(group.slots, now)
         self._fleet.set_alarms(group, now)
 

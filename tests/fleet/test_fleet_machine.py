@@ -3,6 +3,7 @@
 from hypothesis import settings
 from hypothesis.stateful import invariant
 
+from retrypool import Throttled
 from retrypool.model.slots import Slot
 
 from .machine import Fleet
@@ -79,3 +80,15 @@ class FleetMachine(Fleet):
 
 TestFleet = FleetMachine.TestCase
 TestFleet.settings = settings(max_examples=150, stateful_step_count=40)
+
+
+def test_suspect_that_is_cleared_while_it_cools_is_not_said_to_be_open() -> None:
+    it = FleetMachine()
+    it.open(rates=[None, None], pool_rate=None, budget=None, timeout=None)
+    it.join(concurrency=3, rate=None)
+    it.dispatch(cost=None, count=4, n=0, picky=False)
+    it.all_fail(first=OSError(), second=Throttled("throttled"))
+    it.let_time_pass(seconds=0.1)
+    it.all_fail(first=OSError(), second=OSError())
+    it.let_time_pass(seconds=1.0)
+    it.nobody_sleeps_who_could_work()
