@@ -8,7 +8,9 @@ from __future__ import annotations
 from contextlib import suppress
 from heapq import heapify
 from typing import Any
+from weakref import ref
 
+from retrypool.core.beliefs import Outage
 from retrypool.core.fleet import Fleet
 from retrypool.core.queue import Backlog, Subqueue, rank_of
 from retrypool.core.timers import Timers
@@ -67,12 +69,8 @@ class Matching:
 
     def refile(self, task: AnyTask, now: float) -> None:
         """Give a task that waits in a subqueue the place that it has by now."""
-        for subqueue in self.backlog.subqueues.values():
-            since = take_out(subqueue.tasks, task)
-            if since is not None:
-                self.backlog.filed -= 1
-                if not subqueue.tasks:
-                    self.backlog.close(subqueue)
+        for subqueue in list(self.backlog.subqueues.values()):
+            if self.backlog.take_out(subqueue, task):
                 assert task._record is not None
                 self._file(task, task._record, now)
                 return
@@ -189,6 +187,11 @@ class Matching:
         If none can, it is all that are live.
         """
         live = self._live_for(constraints)
+        for group in live:
+            if group.until is not None:
+                break
+        else:
+            return live
         near = [group for group in live if self._is_near(group, now)]
         return live if not near or len(near) == len(live) else frozenset(near)
 
@@ -296,13 +299,16 @@ class Matching:
     def _next_to_probe(self, slot: Slot, now: float) -> AnyTask | None:
         """Take a task that shows whether an outage is over: whoever has tried it.
 
-        In turn the first one that has been tried, and the first one that has not: if the one kind never
-        succeeds, the other may.
+        In turn one that was tried, the same one each time, and the first that was not: if the one kind
+        never succeeds, the other may.
         """
         backlog, outage = self.backlog, self.fleet.quarantine.outage
         assert outage is not None
-        if outage.probes % 2 == 0 and (task := self._take_tried(slot)) is not None:
-            return task
+        if outage.probes % 2 == 0:
+            task = self._take_again(slot, outage) or self._take_tried(slot)
+            if task is not None:
+                outage.tried = ref(task)
+                return task
         while (task := backlog.injector.popleft_before(None)) is not None:
             if task._withdrawn:
                 backlog.bury(task)
@@ -311,6 +317,16 @@ class Matching:
             else:
                 self._file(task, task._record, now)
         return self._take_tried(slot)
+
+    def _take_again(self, slot: Slot, outage: Outage) -> AnyTask | None:
+        """Take the task that an outage was probed with before, if it waits."""
+        task = None if outage.tried is None else outage.tried()
+        if task is None or task._withdrawn or task._phase is not TaskState.QUEUED:
+            return None
+        for subqueue in list(self.backlog.subqueues.values()):
+            if subqueue.constraints.suits(slot) and self.backlog.take_out(subqueue, task):
+                return task
+        return None
 
     def _take_tried(self, slot: Slot) -> AnyTask | None:
         """Take the first task of those in subqueues, whoever has tried it."""
@@ -409,14 +425,3 @@ class Matching:
 
     def _has_probe_for(self, slot: Slot) -> bool:
         return any(q.tasks and q.constraints.suits(slot) for q in self.backlog.subqueues.values())
-
-
-def take_out(tasks: list[Any], task: AnyTask) -> float | None:
-    """Take a task out of a heap of (number, since when, task); return since when it waited there."""
-    for index, entry in enumerate(tasks):
-        if entry[2] is task:
-            tasks[index] = tasks[-1]
-            tasks.pop()
-            heapify(tasks)
-            return float(entry[1])
-    return None

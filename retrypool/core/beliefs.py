@@ -102,6 +102,7 @@ class Outage:
     due: bool = True  # whether a probe may be made now
     prober: Slot | None = None  # the slot that makes it
     probes: int = 0
+    tried: ref[AnyTask] | None = None  # the task that is probed with in every other turn
 
     def next_wait(self, now: float) -> float:
         """Return the seconds until the next probe: they double, and later grow with the outage."""
@@ -118,6 +119,9 @@ class Findings:
     cleared: list[Group] = field(default_factory=list)  # suspects no more
     ill: list[Group] = field(default_factory=list)
     outage: bool = False
+
+
+_NOTHING = Findings()
 
 
 class Beliefs:
@@ -203,7 +207,9 @@ class Beliefs:
                 self.suspects.add(group)
         if self._is_outage(live, left):
             found.outage = True
-        elif len(live) > 1 and all(other in self.suspects or other.ejected for other in live):
+        elif (
+            self.suspects and len(live) > 1 and all(other in self.suspects or other.ejected for other in live)
+        ):
             # Nobody is left who could bring a verdict.
             if self._row and self.policy.limit_of_outage:
                 found.outage = True
@@ -301,12 +307,14 @@ class Beliefs:
 
     def strike(self, task: AnyTask, accused: Collection[Group]) -> Findings:
         """Let a task speak against nobody: all have failed it, or it has ended without telling."""
-        found = Findings()
+        found = None
         for group in accused:
             belief = self._of.get(group)
-            if belief is not None and belief.streak.pop(task.id, None) and not belief.undecided:
-                self._clear(group, found)
-        return found
+            if belief is not None and belief.streak.pop(task.id, None) and group in self.suspects:
+                found = found or Findings()
+                if not belief.undecided:
+                    self._clear(group, found)
+        return found or _NOTHING
 
     def refuted(self, group: Group) -> Findings:
         """Take notice that a suspect has succeeded."""
@@ -375,7 +383,7 @@ class Beliefs:
         if share**length >= UNLIKELY ** (1 + self._false_alarms):
             return False
         failing = self._failing | self.suspects
-        if length >= len(live) and all(group in failing for group in live):
+        if length >= len(live) and failing.issuperset(live):
             return True
         # So few tasks are left that they don't go round.
         return len(failing) >= min(len(live), 2) and length >= left()

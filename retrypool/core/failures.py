@@ -152,7 +152,7 @@ class Failures:
         self._probe_over(slot, scope, now)
         if beliefs is None or ejected or scope is Scope.NOBODY:
             if not decides and beliefs is not None:
-                self._carry_out(beliefs.strike(task, record.accused), group, now)
+                self._carry_out(beliefs.strike(task, self._in_order(record.accused)), group, now)
                 record.accused = NO_GROUPS
             return
         network = scope is Scope.OUTAGE or speaks_of_network(error)
@@ -163,8 +163,14 @@ class Failures:
             own_fault=scope is Scope.GROUP,
             network=network,
             decides=decides,
-            accused=accused,
-            live=[other for other in self._fleet.live if not (other.shut(now) or _is_idle_for_good(other))],
+            accused=self._in_order(accused),
+            live=[
+                other
+                for other in self._fleet.groups.values()  # in the order of their coming
+                if other in self._fleet.live
+                and (other.until is None or now >= other.until)
+                and not _is_idle_for_good(other)
+            ],
             left=self._left,
         )
         if decides:
@@ -172,9 +178,11 @@ class Failures:
                 record.accused = record.accused | group.alone
         else:
             # All have failed it, so it speaks against none of them.
-            self._carry_out(beliefs.strike(task, record.accused), group, now)
+            if (struck := beliefs.strike(task, self._in_order(record.accused))).cleared:
+                self._carry_out(struck, group, now)
             record.accused = NO_GROUPS
-        self._carry_out(found, group, now)
+        if found.cleared or found.ill or found.suspect:
+            self._carry_out(found, group, now)
         if found.outage:
             self._hold(now, error)
             record.elsewhere = record.keeps_place = True
@@ -207,6 +215,12 @@ class Failures:
     def _carry_out(self, found: Any, group: Group, now: float) -> None:
         self._quarantine.carry_out(found, group, now)
 
+    def _in_order(self, groups: frozenset[Group]) -> list[Group]:
+        """Return those that are still there in the order of their coming, so that runs can be repeated."""
+        if not groups:
+            return []
+        return [group for group in self._fleet.groups.values() if group in groups]
+
     def _left(self) -> int:
         """Return how many tasks have not ended."""
         running = sum([len(slot.running) for slot in self._fleet])
@@ -229,7 +243,7 @@ class Failures:
         if beliefs is not None:
             if group.suspected is not None:
                 self._carry_out(beliefs.refuted(group), group, now)
-            for other in record.accused if record is not None else ():
+            for other in () if record is None else self._in_order(record.accused):
                 if other is not group:
                     found = beliefs.succeeded_elsewhere(other, task)
                     self._carry_out(found, other, now)
@@ -240,7 +254,7 @@ class Failures:
         """Take notice that a task has ended without a result: no verdict will come of it."""
         record, beliefs = task._record, self._quarantine.beliefs
         if record is not None and record.accused and beliefs is not None:
-            for group in record.accused:
+            for group in self._in_order(record.accused):
                 self._carry_out(beliefs.strike(task, group.alone), group, now)
             record.accused = NO_GROUPS
 
@@ -282,4 +296,5 @@ def _give_back(record: Record, count: int) -> None:
 
 def _is_idle_for_good(group: Group) -> bool:
     """Return whether none of its workers is given anything until somebody says so."""
-    return all(slot.paused for slot in group.slots)
+    slots = group.slots
+    return not slots or (slots[0].paused and all(slot.paused for slot in slots))

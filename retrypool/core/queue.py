@@ -283,6 +283,20 @@ class Backlog:
         self.filed -= 1
         return heappop(subqueue.tasks)[2]
 
+    def take_out(self, subqueue: Subqueue, task: Task[Any, Any]) -> bool:
+        """Take `task` out of `subqueue`, wherever it stands; return whether it was there."""
+        tasks = subqueue.tasks
+        for index, entry in enumerate(tasks):
+            if entry[2] is task:
+                tasks[index] = tasks[-1]
+                tasks.pop()
+                heapify(tasks)
+                self.filed -= 1
+                if not tasks:
+                    self.close(subqueue)
+                return True
+        return False
+
     def empty(self, subqueue: Subqueue) -> list[tuple[int, float, Task[Any, Any]]]:
         """Take all entries of `subqueue`, which is closed."""
         entries, subqueue.tasks = subqueue.tasks, []

@@ -43,6 +43,7 @@ class SchedulerMachine(Machine):
             elif place == "timers":
                 assert task._phase is (TaskState.RETRYING if item.entries else TaskState.SCHEDULED)
         assert tombstones == backlog.tombstones
+        assert backlog.filed == len(filed)
         assert sum(queued.values()) <= len(self.items)
 
     @invariant()

@@ -216,3 +216,18 @@ def test_outage_that_was_over_at_once_makes_the_next_one_harder_to_declare() -> 
         while pool.tasks():
             claimed(pool).finish("well")
     assert declared == [True, False, False]
+
+
+def test_probe_comes_back_to_the_task_that_it_was_made_with() -> None:
+    """It may succeed after some more tries, where each task fails a few times."""
+    pool = fleet("a", "b", "c")
+    works(pool)
+    goes_down(pool)
+    tried = []
+    for _ in range(6):
+        attempt = probe(pool)
+        tried.append(attempt.task.id)
+        attempt.fail(DOWN)
+    assert len(set(tried[::2])) == 1
+    assert len(set(tried[1::2])) == 3
+    assert len(pool._engine.scheduler.backlog) == len(pool.tasks()) == 10
