@@ -178,6 +178,7 @@ class Beliefs:
         own_fault: bool,
         network: bool,
         decides: bool,
+        fresh: bool,
         accused: Collection[Group],
         live: Collection[Group],
         left: Callable[[], int],
@@ -185,8 +186,10 @@ class Beliefs:
         """Count a failure.
 
         `own_fault` says that the worker took the blame itself; `decides` that the task may go on to another
-        group, which will tell more; `accused` are the groups that failed it before, in this round; `live` all
-        that are given work; `left()` counts the tasks that have not ended.
+        group, which will tell more; `fresh` that not all have failed it before, in an earlier round: one that
+        has failed everywhere is likely to fail again, outage or not, and stands in no row; `accused` are the
+        groups that failed it before, in this round; `live` all that are given work; `left()` counts the tasks
+        that have not ended.
         """
         found = Findings()
         if group not in self._of:  # its last worker has left
@@ -200,7 +203,8 @@ class Beliefs:
             belief.streak[task.id] = ref(task)
         for other in accused:
             self._failed_elsewhere(other, task, by=belief, found=found)
-        self._stand_in_row(group, task, type(error), network=network)
+        if fresh:
+            self._stand_in_row(group, task, type(error), network=network)
         if not own_fault and decides and not found.ill and group not in self.suspects:
             found.suspect = self._is_suspicious(group, belief, live)
             if found.suspect:

@@ -138,7 +138,7 @@ class Failures:
         group, accused = slot.group, record.accused - slot.group.alone
         reach = self._assignment.within_reach(task._settings.constraints, now)
         tried = record.tried | group.alone
-        decides = not tried >= reach
+        decides, fresh = not tried >= reach, record.round == 1
         if decides:
             record.tried = tried
             record.elsewhere = scope is Scope.GROUP or self._history.has_success_since(started)
@@ -163,6 +163,7 @@ class Failures:
             own_fault=scope is Scope.GROUP,
             network=network,
             decides=decides,
+            fresh=fresh,
             accused=self._in_order(accused),
             live=[
                 other

@@ -231,3 +231,13 @@ def test_probe_comes_back_to_the_task_that_it_was_made_with() -> None:
     assert len(set(tried[::2])) == 1
     assert len(set(tried[1::2])) == 3
     assert len(pool._engine.scheduler.backlog) == len(pool.tasks()) == 10
+
+
+def test_tasks_that_have_failed_everywhere_and_fail_again_are_no_outage() -> None:
+    """The bad items of a batch are what is left at its end, and all of them fail."""
+    pool = fleet("a")
+    tasks = pool.dispatch_many(range(80))
+    while (attempt := pool.claim()) is not None:
+        attempt.fail(DOWN) if attempt.task.data % 4 == 0 else attempt.finish(None)
+        assert not holds(pool)
+    assert {task.state for task in tasks[::4]} == {TaskState.DEAD}
