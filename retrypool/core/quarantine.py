@@ -60,6 +60,7 @@ class Quarantine:
         self._health = health
         self.beliefs = None if health is None else Beliefs(health)
         self.outage: Outage | None = None
+        self.holds = False  # nobody is given anything now, because of an outage: its probe is not due
         self.ejections = 0  # since the pool was made, as are the following
         self.outages = 0
 
@@ -101,6 +102,7 @@ class Quarantine:
         outage = self.outage
         if outage is not None:
             outage.prober, outage.due = slot, False
+            self.holds = True
             outage.probes += 1
             for other in self._fleet:
                 if other is not slot:
@@ -230,16 +232,11 @@ class Quarantine:
 
     # -- outages ---------------------------------------------------------------------------------
 
-    @property
-    def holds(self) -> bool:
-        """Whether nobody is given anything now, because of an outage."""
-        return self.outage is not None and not self.outage.due
-
     def begin_outage(self, now: float, usual: float, error: BaseException) -> dict[Task[Any, Any], int]:
         """Let the pool hold. Returns the tasks that the outage struck, with the attempts to give back."""
         assert self.beliefs is not None
         outage, struck = self.beliefs.begin_outage(now, usual)
-        self.outage = outage
+        self.outage, self.holds = outage, True
         self.outages += 1
         for group in self._fleet.groups.values():
             group.suspected = None
@@ -271,7 +268,7 @@ class Quarantine:
     def _probe_due(self, outage: Outage, now: float) -> None:
         """Let in all that sleep: the first of them to find a task makes the probe."""
         if self.outage is outage and outage.prober is None:
-            outage.due = True
+            outage.due, self.holds = True, False
             slots = list(self._fleet)
             turn = outage.probes % len(slots) if slots else 0
             # Sleepers are called last in, first out.
@@ -284,7 +281,7 @@ class Quarantine:
 
     def _end_outage(self, outage: Outage, now: float, *, recovered: bool) -> None:
         assert self.beliefs is not None
-        self.outage = None
+        self.outage, self.holds = None, False
         self.beliefs.end_outage(outage, recovered=recovered)
         self._report(OutageEnded(now, now - outage.began, recovered))
         self._fleet.let_sleepers_in(self._fleet, now)
