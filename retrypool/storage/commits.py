@@ -62,8 +62,8 @@ _LAST_COUNTS = (GroupState, ScheduleState, WorkerState)
 # The second is for what is too long to be given to SQLite.
 _ERRORS = (sqlite3.Error, OverflowError)
 
-_COUNT = """UPDATE meta SET value = CASE name WHEN 'accepted' THEN value + ?1 WHEN 'succeeded' THEN value + ?2
-WHEN 'cancelled' THEN value + ?3 ELSE max(value, ?4) END
+_COUNT = """UPDATE meta SET value = CASE name WHEN 'accepted' THEN value + ? WHEN 'succeeded' THEN value + ?
+WHEN 'cancelled' THEN value + ? ELSE max(value, ?) END
 WHERE name IN ('accepted', 'succeeded', 'cancelled', 'last_id')"""
 
 _Batch = dict[type[Record], list[Any]]
@@ -248,7 +248,7 @@ class Commits:
         while True:
             try:
                 self._commit(written, batch)
-            except _ERRORS as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
                 self._put_back(batch)
                 if tickets:
                     self._commit_apart(tickets)
@@ -270,7 +270,7 @@ class Commits:
         for ticket in tickets:
             try:
                 self._commit([ticket.records], {})
-            except _ERRORS as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 ticket.error = StorageError(self._where, f"it could not be written: {error}")
                 ticket.error.__cause__ = error
 
