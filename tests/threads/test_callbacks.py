@@ -235,7 +235,7 @@ def test_callback_on_the_thread_of_the_clock_that_would_wait_for_it_is_told_so(s
 
     pool = stage.pool([fail], on_dead=close)
     pool.pause()
-    pool.dispatch("x", deadline=0.05)
+    pool.dispatch("x", deadline=0.3)
     assert told.wait(stage.within)
     assert [type(error) for error in raised] == [WrongThread]
     pool.close(timeout=stage.within)
