@@ -1,6 +1,6 @@
 """How long does a fleet with something wrong in it take, in real time, and how much does it call in vain?
 
-The scenarios of tests/fleet/scenarios.py with real threads, at the default settings, beside what people build
+The scenarios of tests/scenarios.py with real threads, at the default settings, beside what people build
 from ThreadPoolExecutor and tenacity: as many attempts, each on a worker taken at random. The figure is the
 makespan as a multiple of the optimum; the note tells the calls that failed and the tasks that died.
 """

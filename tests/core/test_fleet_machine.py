@@ -6,7 +6,7 @@ from hypothesis.stateful import invariant
 from retrypool import Throttled
 from retrypool.model.slots import Slot
 
-from .machine import Fleet
+from .fleet_machine import Fleet
 
 
 class FleetMachine(Fleet):

@@ -18,7 +18,7 @@ from retrypool import (
 from retrypool.events import GroupCooling, GroupEjected, GroupOpened
 from retrypool.testing import ManualPool
 
-from .parts import AT_ONCE, QUICK, Echo, claim_all, claimed, fail_on, fleet, heard, states
+from .fleets import AT_ONCE, QUICK, Echo, claim_all, claimed, fail_on, fleet, heard, states
 
 ILL = WorkerFault("ill")
 

@@ -1,6 +1,6 @@
 """A fleet that looks after itself, in virtual time and over many seeds.
 
-`RETRYPOOL_SEEDS=200 pytest tests/fleet/test_scenarios.py` runs as many seeds of each.
+`RETRYPOOL_SEEDS=200 pytest tests/test_scenarios.py` runs as many seeds of each.
 """
 
 import os

@@ -12,7 +12,7 @@ from retrypool.events import Event, GroupCooling, GroupEjected, GroupOpened
 from retrypool.model.slots import Slot
 from retrypool.testing import ManualAttempt, ManualPool
 
-from .parts import echo
+from .fleets import echo
 
 ANY = st.integers(0, 1000)
 POLICY = HealthPolicy(faults_in_a_row=2, sample=4, witnesses=2, ejection=20.0, longest_ejection=50.0)

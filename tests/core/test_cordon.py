@@ -7,7 +7,7 @@ import pytest
 from retrypool import InvalidType, NoWorkers, RetryPolicy, Throttled
 from retrypool.testing import ManualPool
 
-from .parts import STUBBORN, claimed, echo, fleet, states
+from .fleets import STUBBORN, claimed, echo, fleet, states
 
 
 def test_parked_worker_is_given_nothing_until_it_is_resumed() -> None:

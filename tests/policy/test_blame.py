@@ -22,7 +22,7 @@ from retrypool import (
 from retrypool.policy.blame import as_judge
 from retrypool.policy.retry import UNCHARGED
 
-from .parts import AT_ONCE, claimed, fleet, outcomes, states
+from ..core.fleets import AT_ONCE, claimed, fleet, outcomes, states
 
 
 class TooMany(Exception):

@@ -6,7 +6,7 @@ from retrypool import Budget, DeadReason, Rate, RetryPolicy, TaskState, Throttle
 from retrypool.events import GroupCooling, GroupOpened
 from retrypool.testing import ManualPool
 
-from .parts import AT_ONCE, Echo, claim_all, claimed, echo, fleet, heard, states
+from .fleets import AT_ONCE, Echo, claim_all, claimed, echo, fleet, heard, states
 
 
 def test_task_flows_to_another_group_with_no_delay() -> None:

@@ -8,7 +8,7 @@ from retrypool import RetryPolicy, TaskState, Unrecoverable, WorkerFault, betwee
 from retrypool.events import GroupOpened, GroupSuspected
 from retrypool.testing import ManualPool
 
-from .parts import STUBBORN, claimed, fleet, heard, outcomes, states
+from .fleets import STUBBORN, claimed, fleet, heard, outcomes, states
 
 
 def fails_on_first_and_succeeds_on_second(pool: ManualPool[Any, Any], times: int) -> None:

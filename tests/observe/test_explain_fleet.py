@@ -4,7 +4,7 @@ import re
 
 from retrypool import Rate, Throttled
 
-from .parts import claimed, fleet
+from ..core.fleets import claimed, fleet
 
 
 def test_it_says_when_the_first_cooling_group_opens() -> None:

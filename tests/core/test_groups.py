@@ -17,7 +17,7 @@ from retrypool import (
 from retrypool.events import WorkerAdded, WorkerRemoved
 from retrypool.testing import ManualPool
 
-from .parts import AT_ONCE, STUBBORN, Echo, claim_all, claimed, fleet, heard, outcomes
+from .fleets import AT_ONCE, STUBBORN, Echo, claim_all, claimed, fleet, heard, outcomes
 
 # -- concurrency -----------------------------------------------------------------------------------
 

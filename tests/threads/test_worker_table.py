@@ -8,7 +8,7 @@ from retrypool import HealthPolicy, Outcome, Rate, Throttled, WorkerFault, Worke
 from retrypool.events import GroupCooling, GroupEjected, GroupOpened, WorkerCordoned, WorkerResumed
 from retrypool.testing import ManualPool
 
-from .parts import AT_ONCE, QUICK, Echo, claimed, echo, fail_on, fleet, heard, states
+from ..core.fleets import AT_ONCE, QUICK, Echo, claimed, echo, fail_on, fleet, heard, states
 
 ILL = WorkerFault("ill")
 

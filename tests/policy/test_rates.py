@@ -12,7 +12,7 @@ from retrypool import InvalidType, InvalidValue, Rate, RetryPolicy, Throttled, W
 from retrypool.policy.rates import Bucket, as_pace
 from retrypool.testing import ManualPool
 
-from .parts import AT_ONCE, Echo, claim_all, claimed
+from ..core.fleets import AT_ONCE, Echo, claim_all, claimed
 
 RATES = st.builds(
     Rate, st.floats(0.1, 1000), per=st.floats(0.1, 3600), burst=st.one_of(st.just(1), st.integers(1, 50))

@@ -11,7 +11,7 @@ from retrypool import Budget, InvalidType, InvalidValue, Pool, RetryPolicy, Thro
 from retrypool.policy.budget import RetryBudget
 from retrypool.testing import ManualPool
 
-from .parts import Echo, claim_all, claimed, fleet
+from ..core.fleets import Echo, claim_all, claimed, fleet
 
 TWICE = RetryPolicy(attempts=2, delay=0)
 

@@ -9,7 +9,7 @@ from retrypool import HealthPolicy, RetryPolicy, TaskState
 from retrypool.events import OutageBegan, OutageEnded
 from retrypool.testing import ManualPool
 
-from .parts import claimed, fleet, heard, outcomes, states
+from .fleets import claimed, fleet, heard, outcomes, states
 
 DOWN = ConnectionError("down")
 
