@@ -112,7 +112,7 @@ def __dir__() -> list[str]:
 
 
 def _close_open_pools() -> None:
-    if (closing := sys.modules.get("retrypool.threads.lifecycle")) is not None:
+    if (closing := sys.modules.get("retrypool.threads.exiting")) is not None:
         closing.close_at_exit()
 
 

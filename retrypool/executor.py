@@ -26,7 +26,8 @@ from retrypool.model.task import Task
 from retrypool.policy.failure import FailureAction
 from retrypool.policy.retry import RetryPolicy
 from retrypool.pool import Pool
-from retrypool.threads import lifecycle
+from retrypool.threads.exiting import exiting
+from retrypool.threads.lifecycle import Lifecycle
 
 __all__ = ["PoolExecutor"]
 
@@ -164,7 +165,7 @@ class PoolExecutor(Mapping, ThreadPoolExecutor):
             return
         with suppress(PoolClosed):  # in a forked child there is nothing to close
             if cancel_futures:
-                lifecycle.cancel_waiting(pool, "the executor was shut down")
+                pool._lifecycle.cancel_waiting("the executor was shut down")
             if wait:
                 pool.close()
             else:
@@ -200,7 +201,7 @@ class PoolExecutor(Mapping, ThreadPoolExecutor):
             if pool is None:
                 if self._shutdown:
                     raise self._refusal()
-                if lifecycle.exiting():
+                if exiting():
                     raise RuntimeError("cannot schedule new futures after interpreter shutdown")
                 self._pool = pool = self._make_pool()
             # First the call, and then the thread, which finds it there.
@@ -222,7 +223,7 @@ class PoolExecutor(Mapping, ThreadPoolExecutor):
             exit_timeout=None,
             name=crew.prefix,
         )
-        crew.pool = weakref.ref(pool)
+        crew.lifecycle = weakref.ref(pool._lifecycle)
         weakref.finalize(self, _abandon, pool).atexit = False
         return pool
 
@@ -262,7 +263,7 @@ class _Crew:
         self.prefix = prefix
         self.initializer = initializer
         self.broken = ""  # why there are no more calls
-        self.pool: weakref.ref[Pool[Any, Any]] | None = None  # set before there are threads
+        self.lifecycle: weakref.ref[Lifecycle[Any, Any]] | None = None  # set before there are threads
         self._initargs = initargs
 
     def begin(self, number: int) -> Callable[[Callable[[], Any]], Any]:
@@ -282,14 +283,14 @@ class _Crew:
 
     def _break(self) -> None:
         self.broken = "an initializer failed: the executor takes no more calls"
-        pool = None if self.pool is None else self.pool()
-        if pool is not None:
-            lifecycle.break_down(pool, BrokenThreadPool(self.broken))
+        lifecycle = None if self.lifecycle is None else self.lifecycle()
+        if lifecycle is not None:
+            lifecycle.break_down(BrokenThreadPool(self.broken))
 
 
 def _close_later(pool: Pool[Any, Any]) -> None:
     """Close a pool on a thread of its own. If there can't be one any more, the exit does it."""
-    lifecycle.shut(pool)
+    pool._lifecycle.shut()
     with suppress(RuntimeError):
         threading.Thread(
             target=_close, args=(pool,), name=f"{pool._engine.name}-closing", daemon=True

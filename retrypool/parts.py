@@ -4,6 +4,7 @@ Importing all of it costs several times what `concurrent.futures.thread` does. A
 and makes none, as a command line does to show its help, need not wait for that.
 """
 
+import retrypool.threads.exiting  # noqa: F401 - sees to the pools at the exit, and after a fork
 from retrypool.checks import (
     Duration,
     count,
@@ -48,11 +49,10 @@ from retrypool.policy.failure import FailureAction
 from retrypool.policy.health import HealthPolicy
 from retrypool.policy.rates import RateOption, as_pace
 from retrypool.policy.retry import RetryPolicy
-from retrypool.threads import lifecycle
 from retrypool.threads.engine import Engine
 from retrypool.threads.kept import Kept
 from retrypool.threads.key_names import checked_key
-from retrypool.threads.lifecycle import Cancelled
+from retrypool.threads.lifecycle import Cancelled, Lifecycle, give_up
 from retrypool.threads.many import pull_dead, restore_all
 from retrypool.threads.observers import Listening, Observers
 from retrypool.threads.takeover import Fate
@@ -77,6 +77,7 @@ __all__ = [
     "InvalidType",
     "InvalidValue",
     "Kept",
+    "Lifecycle",
     "Listening",
     "Lookup",
     "MapOptions",
@@ -111,9 +112,9 @@ __all__ = [
     "count_all",
     "exact",
     "flag",
+    "give_up",
     "id_of",
     "is_stateful",
-    "lifecycle",
     "make_schedule",
     "map_chunks",
     "map_items",

@@ -202,7 +202,7 @@ class Pool(Generic[T, R]):
             seconds("grace", grace),
             Kept.make(keep_results, keep_for, time.monotonic),
         )
-        self._exit_timeout = optional_seconds("exit_timeout", exit_timeout)
+        exit_limit = optional_seconds("exit_timeout", exit_timeout)
         # Last of all that may refuse: it takes possession of a file.
         journal = None
         if storage is not None:
@@ -225,6 +225,7 @@ class Pool(Generic[T, R]):
             journal=journal,
         )
         self._workers: Workers[T, R] = Workers(self._engine, max_abandoned=max_abandoned)
+        self._lifecycle: Lifecycle[T, R] = Lifecycle(self._engine, self._workers, exit_limit)
         self._engine.shows_data = flag("show_data", show_data)
         self._lookup = Lookup(self._engine, self._workers)
         self._engine.listen(EventLog(self._engine, tasks=self._logs_tasks))
@@ -236,7 +237,7 @@ class Pool(Generic[T, R]):
         self._parked = self._engine.scheduler.fleet.parked
         self._monotonic = self._engine.monotonic
         if self._threaded:
-            lifecycle.watch_over(self)
+            self._lifecycle.watch_over(self)
         try:
             for spec in specs:
                 self._workers.add(spec)
@@ -247,7 +248,7 @@ class Pool(Generic[T, R]):
             self.force_close()
             raise
         if cancel is not None:
-            self._engine.bonds.bind("pool", cancel, partial(lifecycle.give_up, ref(self)))
+            self._engine.bonds.bind("pool", cancel, partial(give_up, ref(self._lifecycle)))
 
     # Whether workers get threads; a pool that is stepped by hand has none.
     _threaded = True
@@ -893,11 +894,11 @@ class Pool(Generic[T, R]):
         """
         limit = patience("timeout", timeout)
         if not flag("progress", progress):
-            return lifecycle.wait(self, limit)
+            return self._lifecycle.wait(limit)
         from retrypool.observe.progress import watch
 
         with watch(self):
-            return lifecycle.wait(self, limit)
+            return self._lifecycle.wait(limit)
 
     def wait_with(self, callback: Callable[[Stats], object], interval: Duration = 1.0) -> bool:
         """Wait as `wait` does, calling `callback(stats)` now, every `interval` seconds, and at the end.
@@ -911,7 +912,7 @@ class Pool(Generic[T, R]):
             done = self._is_idle()
             if callback(self.stats()) is False or done:
                 return done
-            if not lifecycle.wait(self, step) and self._is_stranded():
+            if not self._lifecycle.wait(step) and self._is_stranded():
                 return False
 
     def _is_stranded(self) -> bool:
@@ -933,7 +934,7 @@ class Pool(Generic[T, R]):
         limit = patience("timeout", timeout)
         if delayed not in ("run", "cancel"):
             raise InvalidValue("delayed", delayed, "'run' or 'cancel'")
-        lifecycle.close(self, limit, cancel_delayed=delayed == "cancel")
+        self._lifecycle.close(limit, cancel_delayed=delayed == "cancel")
 
     def force_close(self) -> Cancelled[T, R]:
         """Take no more tasks, cancel those that wait, and leave the rest alone.
@@ -942,7 +943,7 @@ class Pool(Generic[T, R]):
         threads are daemons, and are not waited for. Returns the list of the tasks that waited; those that ran
         are its `running`.
         """
-        return lifecycle.force_close(self)
+        return self._lifecycle.force_close()
 
     def drain_on_signals(
         self,

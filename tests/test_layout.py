@@ -40,11 +40,6 @@ MAY_IMPORT_PUBLIC_NAMES = {"cli", "demo", "__main__"}
 # what stands above its own layer is for its caller's convenience; nothing in the layer needs it.
 ON_FIRST_USE: set[tuple[str, str]] = set()
 
-# Pairs that still import each other. None may be added.
-CIRCLES = {
-    frozenset(("retrypool.pool", "retrypool.threads.lifecycle")),
-}
-
 # What would let time, chance or another thread into a decision.
 IMPURE = {
     "_thread",
@@ -152,11 +147,7 @@ def test_every_module_has_a_place_in_the_table() -> None:
 @pytest.mark.parametrize("path", BELOW, ids=name_of)
 def test_imports_point_down(path: Path) -> None:
     here = name_of(path)
-    imports = (
-        found
-        for found in imports_of(path)
-        if (here, found.module) not in ON_FIRST_USE and frozenset((here, found.module)) not in CIRCLES
-    )
+    imports = (found for found in imports_of(path) if (here, found.module) not in ON_FIRST_USE)
     assert wrong_arrows(imports, here) == []
 
 
@@ -164,11 +155,7 @@ def test_modules_import_each_other_in_no_circle() -> None:
     """Also for types: who reads one of them would have to read all of them."""
     modules = {name_of(path) for path in BELOW}
     graph = {
-        name_of(path): {
-            found.module
-            for found in imports_of(path)
-            if found.module in modules and frozenset((name_of(path), found.module)) not in CIRCLES
-        }
+        name_of(path): {found.module for found in imports_of(path) if found.module in modules}
         for path in BELOW
     }
     graphlib.TopologicalSorter(graph).prepare()

@@ -16,7 +16,7 @@ from retrypool.model.worker import AnyWorker, WorkerSpec, as_spec
 from retrypool.policy.rates import RateOption
 from retrypool.remote.engine import Engine, Limits, Recipe, Siblings
 from retrypool.remote.worker import RemoteWorker
-from retrypool.threads.lifecycle import close_at_exit
+from retrypool.threads.exiting import close_at_exit
 
 __all__ = ["HandOptions", "remote_workers"]
 

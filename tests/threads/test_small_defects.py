@@ -212,7 +212,7 @@ def test_finalizer_that_uses_a_pool_when_the_interpreter_is_over_hangs_nobody(ru
                 write(1, b"finalized\\n")
 
         owner = Owner()
-        owner.pool._exit_timeout = 0.01
+        owner.pool._lifecycle.exit_timeout = 0.01
         sys.modules["__main__"].me = owner
         """
     ).end()
