@@ -17,7 +17,7 @@ from retrypool.checks import Duration, seconds
 from retrypool.clock import Clock
 from retrypool.ctrl_c import shielded
 from retrypool.errors import InvalidType, InvalidValue, RetryPoolError, Throttled
-from retrypool.model.context import Context, occupy
+from retrypool.model.context import Context, begin, occupy
 from retrypool.model.slots import Slot
 from retrypool.model.task import Task
 from retrypool.model.worker import AnyWorker, WorkerSpec, run_of
@@ -188,7 +188,7 @@ class ManualAttempt(Generic[T, R]):
         now = engine.monotonic()
         span = settings.span
         expires = engine.attempts.expiry(task, now) if span is None else now + span
-        ctx = Context(task, slot, engine.clock, now, expires)
+        ctx = begin(task, slot, now, expires)
         if settings.wraps_up:
             ctx._withheld = []
         slot.running.append(ctx)

@@ -28,7 +28,6 @@ class RemoteContext(Context):
 
     def __init__(self, order: Order, slot: Slot) -> None:
         self._slot = slot
-        self._clock = _CLOCK
         self._started = now = _CLOCK.monotonic()
         self._expires = math.inf if order.remaining is None else now + order.remaining
         self._reason = None
@@ -38,6 +37,10 @@ class RemoteContext(Context):
         self._order = order
         self._sent: list[object] = []
         self._restart = False
+
+    @property
+    def _clock(self) -> SystemClock:
+        return _CLOCK
 
     @property
     def task_id(self) -> int:

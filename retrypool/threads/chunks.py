@@ -7,7 +7,7 @@ from typing import Any
 
 from retrypool.callbacks import traceback_of
 from retrypool.model.chunk import PENDING, Chunk
-from retrypool.model.context import Context
+from retrypool.model.context import Context, begin
 from retrypool.model.task import Task
 from retrypool.states import TaskState
 from retrypool.threads.interrupt import shielded
@@ -55,6 +55,6 @@ def _fail(engine: Works, ctx: Context, item: Any, error: BaseException) -> Task[
     traceback = traceback_of(error)
     if traceback is not None:  # without the frame of the caller, which holds all the other items
         BaseException.with_traceback(error, traceback.tb_next)
-    own = Context(task, slot, engine.clock, ctx._started, ctx._expires)
+    own = begin(task, slot, ctx._started, ctx._expires)
     engine.attempts.failed(slot, own, error, engine.monotonic())
     return task

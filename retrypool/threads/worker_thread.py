@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from retrypool.callbacks import call_guarded, described, log_broken, log_safely, traceback_of
 from retrypool.errors import Interrupted
 from retrypool.model.chunk import Chunk
-from retrypool.model.context import Context, occupy
+from retrypool.model.context import Context, begin, occupy
 from retrypool.model.describe import worker_fields
 from retrypool.model.slots import Slot
 from retrypool.model.task import Record, Task
@@ -174,7 +174,7 @@ class Runner(Generic[T, R]):
         This is the hot loop. A plain task that succeeds is taken, run and ended by operations that are
         atomic each by itself, without a lock; whatever is more than that goes another way.
         """
-        engine, slot, clock = self.engine, self.slot, self.engine.clock
+        engine, slot = self.engine, self.slot
         attempts, watchdog, monotonic = engine.attempts, engine.watchdog, engine.monotonic
         injector, running, admits = engine.unlocked, slot.running, engine.scheduler.admits
         popleft = injector.usual.popleft
@@ -208,7 +208,7 @@ class Runner(Generic[T, R]):
                 now = monotonic()
                 span = task._settings.span
                 expires = attempts.expiry(task, now) if span is None else now + span
-                ctx = Context(task, slot, clock, now, expires)
+                ctx = begin(task, slot, now, expires)
                 listening = observers.wants_started  # looked at once: who bars the gate opens it again
                 if listening:
                     gate.bar()
