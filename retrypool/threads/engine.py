@@ -41,7 +41,7 @@ from retrypool.threads.outcome import Attempts
 from retrypool.threads.parker import Bell, Parker
 from retrypool.threads.queue_limit import QueueLimit
 from retrypool.threads.spinning import spin_while_held
-from retrypool.threads.steps import Steps
+from retrypool.threads.steps import Step, Steps
 from retrypool.threads.takeover import Takeovers
 from retrypool.threads.watchdog import FIRST_PAUSE, Watchdog
 
@@ -145,6 +145,7 @@ class Engine(Generic[T, R]):
         self.intake: Intake[T, R] = Intake(self)
         self.bonds = Bonds(self)
         self.steps = Steps(self)
+        self.step = Step(self)
         self.monotonic = clock.monotonic
         self._identity = None if journal is None else journal.identity
         scheduler.journaled = journal is not None
@@ -367,12 +368,11 @@ class Engine(Generic[T, R]):
         """Have something done once the lock is left, with which the timers say that its time has come."""
         self.scheduler.report(Errand(now, errand))
 
+    @shielded
     def restart(self, slot: Slot) -> None:
         """Have the worker at `slot` started afresh before its next task."""
-        with self.lock:
+        with self.step:
             self.scheduler.fleet.make_unfit(slot)
-            happened = self.decided()
-        self.act(happened)
 
     def settle(self, slot: Slot, ctx: Context, actual: float, rate: Rate | None = None) -> None:
         """Correct what an attempt was taken to cost."""
@@ -381,11 +381,9 @@ class Engine(Generic[T, R]):
     @shielded
     def make_up(self) -> None:
         """See to it that somebody looks at the injector queue, after a dispatch that was struck."""
-        with self.lock:
+        with self.step:
             self.searching = False
             self.scheduler.rouse()
-            happened = self.decided()
-        self.act(happened)
 
     @shielded
     def wake_one(self, *, oldest: bool = False) -> None:
@@ -414,21 +412,17 @@ class Engine(Generic[T, R]):
     def give_back(self, slot: Slot, task: Task[T, R]) -> None:
         """Undo a claim: in the meantime the slot was told to take nothing."""
         spin_while_held(self.lock)
-        with self.lock:
+        with self.step:
             self.scheduler.give_back(slot, task, self.monotonic())
-            happened = self.decided()
-        self.act(happened)
 
     def expect_back(self, slot: Slot, ctx: Context) -> None:
         """See to it that it is noticed if the thread at `slot` does not come back in time."""
         if slot.retired:
             return  # nobody waits for it
         spin_while_held(self.lock)
-        with self.lock:
+        with self.step:
             when = self.monotonic() + self.grace
             self.scheduler.timers.add(when, self._overstayed, (slot, ctx))
-            happened = self.decided()
-        self.act(happened)
 
     def _overstayed(self, case: tuple[Slot, Context], now: float) -> None:
         slot, ctx = case

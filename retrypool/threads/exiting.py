@@ -10,10 +10,10 @@ import time
 from typing import Any
 
 from retrypool.model.context import Context
+from retrypool.threads.crews import Tally
 from retrypool.threads.lifecycle import Lifecycle, busy, open_pools, seconds_left
 from retrypool.threads.parker import Bell
 from retrypool.threads.worker_thread import Runner
-from retrypool.threads.workers import Tally
 
 __all__ = ["close_at_exit", "exiting"]
 

@@ -123,10 +123,8 @@ class Intake(Generic[T, R]):
     @shielded
     def _expire_if_late(self, task: Task[T, R]) -> None:
         engine = self._engine
-        with engine.lock:
+        with engine.step:
             engine.scheduler.expire_if_late(task, engine.monotonic())
-            happened = engine.decided()
-        engine.act(happened)
 
     def entrance(
         self,
@@ -301,13 +299,14 @@ class Intake(Generic[T, R]):
         engine.steps.put_off(partial(self._accept_late, task))
         return task
 
+    @shielded
     def _accept_late(self, task: Task[T, R]) -> None:
         """Accept a task whose dispatch has returned already, or cancel it if the pool takes none any more."""
         engine = self._engine
         settings = task._settings
         if settings.drain is not None:
             settings.drain._open_source(engine)
-        with engine.lock:
+        with engine.step:
             now, wall = engine.monotonic(), engine.clock.time()
             if refusal := engine.refusal(settings):
                 engine.scheduler.cancel(task, str(refusal), now)
@@ -317,8 +316,6 @@ class Intake(Generic[T, R]):
                 if engine.kept is not None:
                     engine.scheduler.dropped.append(engine.kept.add(task))
                 engine.scheduler.submit(task, now, wall)
-            happened = engine.decided()
-        engine.act(happened)
         if settings.cancel is not None:
             engine.takeovers.obey(settings.cancel, task)
 
@@ -339,14 +336,12 @@ class Intake(Generic[T, R]):
             engine.journal.accept(task, None, later=False)
         if engine.observers.wants_dispatched:
             engine.observers.tell(TaskDispatched(now, task))
-        with engine.lock:
+        with engine.step:
             refusal = engine.refusal(settings)
             if refusal is None:
                 if engine.kept is not None:
                     engine.scheduler.dropped.append(engine.kept.add(task))
                 engine.scheduler.resurrect(task, dead, now, engine.clock.time())
-            happened = engine.decided()
-        engine.act(happened)
         if refusal is not None:
             if engine.journal is not None:
                 engine.journal.take_back((task,))
@@ -361,14 +356,12 @@ class Intake(Generic[T, R]):
         told of its end.
         """
         engine = self._engine
-        with engine.lock:
+        with engine.step:
             refusal = engine.refusal()
             if refusal is not None and (task.attempts or not engine.scheduler.withdraw(task)):
                 refusal = None
             if refusal is not None and told:
                 engine.scheduler.cancel(task, str(refusal), engine.monotonic())
-            happened = engine.decided()
-        engine.act(happened)
         if refusal is not None:
             raise refusal
 

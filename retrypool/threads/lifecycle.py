@@ -144,22 +144,18 @@ class Lifecycle(Generic[T, R]):
     def cancel_the_hopeless(self) -> None:
         """Cancel what waits, if there is no worker left that could ever run it."""
         engine, scheduler = self.engine, self.engine.scheduler
-        with engine.lock:
+        with engine.step:
             if scheduler.is_stranded():
                 scheduler.cancel_waiting("no worker is left that could run it", engine.monotonic())
-            happened = engine.decided()
-        engine.act(happened)
 
     @shielded
     def _dismiss(self) -> None:
         """Let all workers leave once they have ended what they run."""
         engine = self.engine
-        with engine.lock:
+        with engine.step:
             runners = list(self.workers)
             for runner in runners:
                 engine.scheduler.retire(runner.slot, engine.monotonic())
-            happened = engine.decided()
-        engine.act(happened)
         # One after the other: thousands that wake at once would all queue for the lock. Who sleeps is on its
         # way within some microseconds; who is held up, in a hook perhaps, holds up the others for an instant.
         for runner in runners:
@@ -212,7 +208,7 @@ class Lifecycle(Generic[T, R]):
         # First of all, so that ending the attempts starts no watchdog only to stop it again.
         self._over()
         takeovers = engine.takeovers
-        with engine.lock:
+        with engine.step:
             scheduler.over = True  # H12, before the rest: what is in somebody's hands now is cancelled later
             queued: list[Task[T, R]] = scheduler.cancel_waiting(reason, engine.monotonic())
             taken = [
@@ -221,8 +217,6 @@ class Lifecycle(Generic[T, R]):
                 for ctx in scheduler.running_at(runner.slot)
                 if takeovers.take_over(runner.slot, ctx)
             ]
-            happened = engine.decided()
-        engine.act(happened)
         # Before they end: an attempt lets go of its task then.
         running: list[Task[T, R]] = [ctx._task for _, ctx in taken]
         for slot, ctx in taken:
@@ -242,23 +236,19 @@ class Lifecycle(Generic[T, R]):
         """Take nothing more, and cancel what waits. What runs, runs to its end."""
         engine = self.engine
         self.shut()
-        with engine.lock:
+        with engine.step:
             engine.scheduler.cancel_waiting(reason, engine.monotonic())
-            happened = engine.decided()
-        engine.act(happened)
 
     @shielded
     def break_down(self, error: BaseException) -> None:
         """Take nothing more, and let what waits end with `error`. What runs, runs to its end."""
         engine, scheduler = self.engine, self.engine.scheduler
         self.shut()
-        with engine.lock:
+        with engine.step:
             now = engine.monotonic()
             for task in sorted(scheduler.waiting(), key=lambda task: task.id):
                 if scheduler.withdraw(task):
                     scheduler.bury(task, DeadReason.CALLBACK, error, now)
-            happened = engine.decided()
-        engine.act(happened)
         self._dismiss()
 
     # -- small things ------------------------------------------------------------------------------

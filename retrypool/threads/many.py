@@ -55,15 +55,13 @@ def _dispatch_batch(
     if works.observers.wants_dispatched:
         for task in tasks:
             works.observers.tell(TaskDispatched(now, task))
-    with works.lock:
+    with works.step:
         refusal = works.refusal(settings)
         if refusal is None:
             for task in tasks:
                 if kept is not None:
                     scheduler.dropped.append(kept.add(task))
                 scheduler.submit(task, now, wall)
-        happened = works.decided()
-    works.act(happened)
     if refusal is not None:
         journal.take_back(tasks)
         raise refusal
@@ -105,9 +103,7 @@ def restore_all(works: Works, journal: Journal, requeue: Callable[[int], object]
         works.scheduler.dropped.append(works.kept.add(task))
 
     journal.storage.on_wish = grant
-    with works.lock:
+    with works.step:
         number = restore(journal, works.scheduler, works, None if works.kept is None else keep)
-        happened = works.decided()
-    works.act(happened)
     if number:
         log.info("%s goes on with %s tasks of %s", works.name, number, journal.storage.where)

@@ -77,10 +77,8 @@ class Attempts:
         """Let a success speak for its group, and against those that failed the task before."""
         engine = self._engine
         spin_while_held(engine.lock)
-        with engine.lock:
+        with engine.step:
             self._scheduler.succeeded(slot, task, self._monotonic())
-            happened = engine.decided()
-        engine.act(happened)
 
     # -- the way it should not go ----------------------------------------------------------------
 
@@ -336,10 +334,8 @@ class Attempts:
         """Let a task end cancelled."""
         engine = self._engine
         spin_while_held(engine.lock)
-        with engine.lock:
+        with engine.step:
             self._scheduler.cancel(task, reason, self._monotonic())
-            happened = engine.decided()
-        engine.act(happened)
 
     def time_left(self, task: Task[Any, Any], now: float) -> tuple[float, str]:
         """Return the seconds that an attempt has which begins at `now`, and which limit says so."""
@@ -356,12 +352,10 @@ class Attempts:
         if (bucket := _bucket_for(engine.scheduler.fleet.buckets(slot), rate)) is not None:
             self._pour(slot, ctx, bucket, cost)
             return
-        with engine.lock:
+        with engine.step:
             taken = ctx._cost if ctx._cost is not None else 1.0 if record is None else record.cost
             ctx._cost = cost
             self._scheduler.fleet.settle(slot, cost - taken, self._monotonic())
-            happened = engine.decided()
-        engine.act(happened)
 
     @shielded
     def measure(self, slot: Slot, ctx: Context, data: object) -> None:
@@ -373,7 +367,7 @@ class Attempts:
 
     def _pour(self, slot: Slot, ctx: Context, bucket: Bucket, cost: float) -> None:
         engine, record = self._engine, ctx._task._record
-        with engine.lock:
+        with engine.step:
             if ctx._taken is None:
                 ctx._taken = {}
             before = ctx._taken.get(bucket)
@@ -381,8 +375,6 @@ class Attempts:
                 before = bucket.charge(1.0 if record is None else record.cost)
             ctx._taken[bucket] = cost
             self._scheduler.fleet.pour(slot, bucket, cost - before, self._monotonic())
-            happened = engine.decided()
-        engine.act(happened)
 
     # -- by hand ---------------------------------------------------------------------------------
 

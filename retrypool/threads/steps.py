@@ -1,8 +1,9 @@
-"""Calls at the wrong moment: in the middle of a step of ours, or by the last worker that could go on.
+"""Steps, and calls at the wrong moment: in the middle of one, or by the last worker that could go on.
 
-A step is what a thread does with the pool's lock. The garbage collector may run meanwhile, and call what the
-user has written: a `__del__`, or the end of a generator that was not run to its end. It finds the lock
-open, as its thread has it. What it only looks at, it may see; what it wants to change is done after the step.
+A step is what a thread does with the pool's lock: see `Step`. The garbage collector may run meanwhile, and
+call what the user has written: a `__del__`, or the end of a generator that was not run to its end. It finds
+the lock open, as its thread has it. What it only looks at, it may see; what it wants to change is done after
+the step.
 """
 
 from __future__ import annotations
@@ -15,12 +16,41 @@ from typing import Any
 
 from retrypool.callbacks import call_guarded
 from retrypool.errors import PoolClosed, WrongThread
+from retrypool.events import Event
 from retrypool.model.context import slot_here
 from retrypool.model.slots import Slot
 from retrypool.model.task import Task
 from retrypool.threads.works import Works
 
-__all__ = ["Steps"]
+__all__ = ["Step", "Steps"]
+
+
+class Step:
+    """Decide under the lock, act outside it: `with engine.step:`.
+
+    Takes the lock; what has happened under it is told once it is released. The hot paths write this out,
+    and so does what has something to do in between.
+    """
+
+    __slots__ = ("_engine",)
+
+    # For functions that are `shielded`, and for threads that nothing strikes: the watchdog, and a worker's
+    # that is past its attempt. What struck between `acquire` and the block would leave the lock held.
+    def __init__(self, engine: Works) -> None:
+        self._engine = engine
+
+    def __enter__(self) -> None:
+        self._engine.lock.acquire()
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        happened: list[Event] = []
+        try:
+            if kind is None:
+                happened = self._engine.decided()
+        finally:
+            self._engine.lock.release()
+        if kind is None:
+            self._engine.act(happened)
 
 
 class Steps:

@@ -59,10 +59,8 @@ class Takeovers:
         """Take notice that the fate of a task is decided whose attempt was taken over."""
         engine = self._engine
         spin_while_held(engine.lock)
-        with engine.lock:
+        with engine.step:
             self._scheduler.undecided -= 1
-            happened = engine.decided()
-        engine.act(happened)
 
     def take_overdue(self, now: float) -> tuple[list[tuple[Slot, Context]], float]:
         """Take over what is out of time; say when the next one will be. Called under the lock."""
@@ -131,10 +129,8 @@ class Takeovers:
     def _forget_probe(self, slot: Slot) -> None:
         """Take notice that an attempt that was a probe has shown nothing."""
         engine = self._engine
-        with engine.lock:
+        with engine.step:
             self._scheduler.probe_not_made(slot, self._monotonic())
-            happened = engine.decided()
-        engine.act(happened)
 
     def stop(self, slot: Slot, ctx: Context, reason: object, *, interrupt: bool) -> None:
         """Tell the code that still runs that nobody waits for it.
@@ -207,7 +203,7 @@ class Takeovers:
         """Take a worker back whose attempt had been taken over, as it is or to be made anew."""
         engine = self._engine
         spin_while_held(engine.lock)
-        with engine.lock:
+        with engine.step:
             slot.stuck = None
             if slot.given_up:
                 slot.given_up = False
@@ -215,8 +211,6 @@ class Takeovers:
                 self._scheduler.report(event)
             if unfit:
                 self._scheduler.fleet.make_unfit(slot)
-            happened = engine.decided()
-        engine.act(happened)
 
 
 class _Follower(Reporter):

@@ -49,6 +49,7 @@ class Works(TaskOwner, Protocol):
     takeovers: Any
     bonds: Any
     steps: Any
+    step: Any
 
     @property
     def clock(self) -> Clock: ...
