@@ -45,7 +45,7 @@ def fill(scheduler: Any, tried: list[frozenset[Any]], count: int) -> None:
         task._record = record = Record(task.id)
         record.plain = False
         record.tried = tried[number % len(tried)]
-        scheduler.enqueue(task, 0.0)
+        scheduler.assignment.enqueue(task, 0.0)
 
 
 def all_tried(backlog: int) -> Built:
@@ -98,7 +98,7 @@ def claiming(build: Callable[[int], Built]) -> Callable[[int], float]:
             for task in taken:
                 if task is not None:
                     task._slot = None
-                    scheduler.enqueue(task, 0.0)
+                    scheduler.assignment.enqueue(task, 0.0)
         return total / TIMES / claims * 1e6
 
     return measure

@@ -230,7 +230,7 @@ class PoolExecutor(Mapping, ThreadPoolExecutor):
     def _ended(self, pool: _FuturesPool) -> int:
         """Return how many calls have ended. An end is counted before its future tells of it."""
         scheduler = pool._engine.scheduler
-        return scheduler.died + scheduler.cancelled + pool._workers.tally().succeeded
+        return scheduler.endings.died + scheduler.endings.cancelled + pool._workers.tally().succeeded
 
     def _grow(self, pool: _FuturesPool) -> None:
         """Start one more thread."""

@@ -407,7 +407,7 @@ class Pool(Generic[T, R]):
     @property
     def dead_count(self) -> int:
         """How many dead tasks are kept."""
-        return len(self._engine.scheduler.dead)
+        return len(self._engine.scheduler.endings.dead)
 
     def stats(self) -> Stats:
         """Return counts of tasks and attempts. Costs a look at each worker."""
@@ -485,7 +485,7 @@ class Pool(Generic[T, R]):
 
     def dead_tasks(self) -> list[DeadTask[T]]:
         """Return the dead tasks that are kept, the oldest first. A new list each time."""
-        return self._engine.look(lambda: list(self._engine.scheduler.dead.values()))
+        return self._engine.look(lambda: list(self._engine.scheduler.endings.dead.values()))
 
     def pull_dead_task(self, task: AnyTask) -> DeadTask[T]:
         """Take a dead task, given as such or by its id, out of the pool. Raises `TaskNotFound`."""
@@ -705,7 +705,7 @@ class Pool(Generic[T, R]):
     def errors(self) -> list[BaseException]:
         """Return the last error of each dead task that the pool keeps, in the order of dispatch."""
         with self._engine.lock:
-            dead = sorted(self._engine.scheduler.dead.items())
+            dead = sorted(self._engine.scheduler.endings.dead.items())
         return [task.error for _, task in dead if task.error is not None]
 
     def as_executor(self) -> PoolView:

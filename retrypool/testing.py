@@ -383,7 +383,7 @@ class _Run:
         scheduler = self._pool._engine.scheduler
         while True:
             self._let_those_called_look()
-            if self._succeeded + scheduler.died + scheduler.cancelled >= self._total:
+            if self._succeeded + scheduler.endings.died + scheduler.endings.cancelled >= self._total:
                 return self._result()
             wakeup = scheduler.next_wakeup()
             if self._ends and (wakeup is None or self._ends[0][0] <= wakeup):
@@ -428,7 +428,7 @@ class _Run:
             calls=len(self._trace),
             waste=sum(failures.values()),
             succeeded=self._succeeded,
-            dead=self._pool._engine.scheduler.died,
+            dead=self._pool._engine.scheduler.endings.died,
             failures=failures,
             ejections=quarantine.ejections,
             outages=quarantine.outages,

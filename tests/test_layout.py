@@ -44,6 +44,7 @@ ON_FIRST_USE: set[tuple[str, str]] = set()
 IMPURE = {
     "_thread",
     "asyncio",
+    "contextvars",
     "logging",
     "multiprocessing",
     "os",

@@ -5,43 +5,48 @@ Pure, and under the pool's lock, except for `admits`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
-from heapq import heapify
 from typing import Any
 from weakref import ref
 
 from retrypool.core.beliefs import Outage
+from retrypool.core.filing import Filing
 from retrypool.core.fleet import Fleet
-from retrypool.core.queue import Backlog, Subqueue, rank_of
+from retrypool.core.queue import Backlog
 from retrypool.core.timers import Timers
 from retrypool.model.constraints import Constraints
-from retrypool.model.record import NO_GROUPS
 from retrypool.model.slots import Group, Slot
 from retrypool.model.task import Record, Task
 from retrypool.states import TaskState
 
-__all__ = ["AnyTask", "Matching"]
+__all__ = ["AnyTask", "Assignment"]
 
 AnyTask = Task[Any, Any]
 
-_ANYBODY = Constraints()
 
-EARLY = 0.01
-"""The share of `affinity_wait` by which a wait for an untried worker may end early."""
-
-
-class Matching:
+class Assignment:
     """Tasks that can be claimed, and workers that can claim them."""
 
-    def __init__(self, timers: Timers, fleet: Fleet, *, affinity_wait: float) -> None:
+    def __init__(
+        self,
+        timers: Timers,
+        fleet: Fleet,
+        *,
+        affinity_wait: float,
+        counts_firsts: bool,
+        refuses: Callable[[AnyTask, float], bool],
+    ) -> None:
         self.timers = timers
         self.fleet = fleet
         # What was let go of under the lock, and may be the last to hold something of the user's, which may
         # call anything when it ends. So it ends after the lock: whoever leaves it takes this out before.
         self.dropped: list[object] = timers.dropped
         self.backlog = Backlog(self.dropped)
-        self.affinity_wait = affinity_wait
-        self.counts_firsts = False  # whether all claims come this way, so that they can be counted
+        self.filing = Filing(timers, fleet, self.backlog, affinity_wait=affinity_wait)
+        self._file = self.filing.file  # bound once, for the hot paths
+        self._refuses = refuses  # whether a task that a worker puts back has ended instead
+        self.counts_firsts = counts_firsts  # whether all claims come this way, so that they can be counted
         self.firsts = 0  # claims of tasks that nobody has tried, while that is counted
 
     # -- tasks in, tasks out ---------------------------------------------------------------------
@@ -58,26 +63,14 @@ class Matching:
             if record is None:
                 task._record = record = Record(task.id)
             self._file(task, record, now)
-        self._rouse()
+        self.rouse()
 
     def put_in_place(self, task: AnyTask, now: float) -> None:
         """Let a task be claimed again from now on, before all that came into the queue after it."""
         record = task._record
         assert record is not None
         self._file(task, record, now)
-        self._rouse()
-
-    def refile(self, task: AnyTask, now: float) -> None:
-        """Give a task that waits in a subqueue the place that it has by now."""
-        for subqueue in list(self.backlog.subqueues.values()):
-            if self.backlog.take_out(subqueue, task):
-                assert task._record is not None
-                self._file(task, task._record, now)
-                return
-
-    def waiting_for_time(self) -> int:
-        """Return how many tasks wait for their moment."""
-        return 0
+        self.rouse()
 
     def claim(self, slot: Slot, now: float, handed: AnyTask | None = None) -> AnyTask | None:
         """Return the task that `slot` is to run now, or park it and return None.
@@ -99,7 +92,7 @@ class Matching:
             self._park(slot, now)
         else:
             self._slot_at(slot, task, now)
-        self._rouse()
+        self.rouse()
         return task
 
     def give_back(self, slot: Slot, task: AnyTask, now: float) -> None:
@@ -110,7 +103,7 @@ class Matching:
         self.fleet.undo(slot, 1.0 if record is None else record.cost, now)
         self.fleet.quarantine.probe_not_made(slot, now)
         self._take_back(task, slot, now)
-        self._rouse()
+        self.rouse()
 
     def admits(self, slot: Slot, task: AnyTask) -> bool:
         """Return whether `slot` may run `task`, which it has just taken from the injector."""
@@ -139,146 +132,38 @@ class Matching:
         """Give `slot` nothing any more. If its group goes with it, what all others tried starts afresh."""
         before = self.fleet.live
         self.fleet.retire(slot, now)
-        self._review_live(before)
+        self._left(before)
+
+    def _left(self, before: frozenset[Group]) -> None:
+        if not self.fleet.live >= before:
+            self.filing.review_live()
+        self.rouse()  # a probe that left may have let others in
 
     def probe_not_made(self, slot: Slot, now: float) -> None:
         """Let another worker make the probe; see `Quarantine.probe_not_made`."""
         self.fleet.quarantine.probe_not_made(slot, now)
-        self._rouse()
+        self.rouse()
 
     def forgive(self, group: Group, now: float) -> None:
         """Open a group, whatever is known against it."""
         self.fleet.quarantine.forgive(group, now)
-        self._rouse()
+        self.rouse()
 
     def bar(self, slot: Slot, reason: str) -> None:
         """Give `slot` nothing for good."""
         before = self.fleet.live
         self.fleet.bar(slot, reason)
-        self._review_live(before)
+        self._left(before)
+
+    def review_tried(self, now: float) -> None:
+        """Let tasks wait no more for untried workers that can't be back in time, as things stand."""
+        self.filing.review_tried(now)
+        self.rouse()
 
     def remove(self, slot: Slot) -> None:
         """Forget a retired worker."""
         self.fleet.slots.pop(slot, None)
         slot.subqueues.clear()
-
-    # -- subqueues -----------------------------------------------------------------------------------
-
-    def _file(self, task: AnyTask, record: Record, now: float) -> None:
-        """Put a task into the subqueue that it belongs to."""
-        constraints = task._settings.constraints
-        # While there is no group at all, nothing can be said: those that are to come may be new to it.
-        tried, avoid = record.tried, record.avoid
-        if tried and (live := self._live_for(constraints)) and tried >= live:
-            record.tried = tried = NO_GROUPS
-        if (tried or avoid is not None) and not record.tried_waived:
-            if self._is_in_vain(constraints, tried, avoid, now):
-                record.tried_waived = True
-            else:
-                exclude = constraints.exclude if avoid is None else constraints.exclude | {avoid}
-                constraints = Constraints(tried, constraints.require, constraints.worker, exclude)
-        subqueue = self.backlog.file(task, record.seq, rank_of(task), constraints, now)
-        self.backlog.show(subqueue, self.fleet)
-        self._time(subqueue, waits=not record.tried_waived and bool(tried or avoid is not None))
-
-    def within_reach(self, constraints: Constraints, now: float) -> frozenset[Group]:
-        """Return the groups that may take such a task and can be back in time: those of a round.
-
-        If none can, it is all that are live.
-        """
-        live = self._live_for(constraints)
-        for group in live:
-            if group.until is not None:
-                break
-        else:
-            return live
-        near = [group for group in live if self._is_near(group, now)]
-        return live if not near or len(near) == len(live) else frozenset(near)
-
-    def _is_near(self, group: Group, now: float) -> bool:
-        return group.until is None or group.until <= now + self.affinity_wait
-
-    def _is_in_vain(
-        self, constraints: Constraints, tried: frozenset[Group], avoid: int | None, now: float
-    ) -> bool:
-        """Return whether no untried worker can be back in time, so that it is no use to wait for one."""
-        if not self.fleet.live:
-            return False
-        if avoid is None and constraints == _ANYBODY:
-            return not any(group not in tried and self._is_near(group, now) for group in self.fleet.live)
-        return not any(
-            slot.group not in tried
-            and slot.id != avoid
-            and self.fleet.present(slot)
-            and constraints.suits(slot)
-            and self._is_near(slot.group, now)
-            for slot in self.fleet
-        )
-
-    def review_tried(self, now: float) -> None:
-        """Let tasks wait no more for untried workers that can't be back in time, as things stand."""
-        for subqueue in list(self.backlog.subqueues.values()):
-            tried = subqueue.constraints.tried
-            if tried and self._is_in_vain(subqueue.constraints, tried, None, now):
-                for _, since, task in self.backlog.empty(subqueue):
-                    self._refile(task, since, waive_tried=True)
-        self._rouse()
-
-    def _live_for(self, constraints: Constraints) -> frozenset[Group]:
-        """Return the live groups that a task with these requirements could go to."""
-        live = self.fleet.live
-        if constraints == _ANYBODY:
-            return live
-        fit = (slot for slot in self.fleet if self.fleet.present(slot) and constraints.suits(slot))
-        return frozenset(slot.group for slot in fit)
-
-    def _time(self, subqueue: Subqueue, *, waits: bool) -> None:
-        """See to it that no task of `subqueue` waits longer than `affinity_wait` for an untried worker."""
-        if waits and subqueue.tasks and not subqueue.timed:
-            subqueue.timed = True
-            first = min(entry[1] for entry in subqueue.tasks)
-            self.timers.add(first + self.affinity_wait, self._waive_tried, subqueue)
-
-    def _waive_tried(self, subqueue: Subqueue, now: float) -> None:
-        """Let any worker take the tasks of `subqueue` that have waited long enough for an untried one.
-
-        A little early, so that it need not be looked through for each of them.
-        """
-        subqueue.timed = False
-        soon = now + EARLY * self.affinity_wait - self.affinity_wait
-        due = [entry for entry in subqueue.tasks if entry[1] <= soon]
-        if due:
-            subqueue.tasks = [entry for entry in subqueue.tasks if entry[1] > soon]
-            heapify(subqueue.tasks)
-            self.backlog.filed -= len(due)
-            for _, _, task in sorted(due, key=lambda entry: entry[0]):
-                self._refile(task, now, waive_tried=True)
-        if subqueue.tasks:
-            self._time(subqueue, waits=True)
-        else:
-            self.backlog.close(subqueue)
-
-    def _refile(self, task: AnyTask, now: float, *, waive_tried: bool) -> None:
-        """File a task anew that has just been taken out of its subqueue."""
-        if task._withdrawn:
-            self.backlog.bury(task)
-            return
-        record = task._record
-        assert record is not None
-        record.tried_waived = waive_tried
-        self._file(task, record, now)
-
-    def _review_live(self, before: frozenset[Group]) -> None:
-        """If a group is live no more, refile what every group that is left has tried."""
-        if self.fleet.live >= before:
-            self._rouse()  # a probe that left may have let others in
-            return
-        for subqueue in list(self.backlog.subqueues.values()):
-            tried = subqueue.constraints.tried
-            if tried and tried >= self._live_for(subqueue.constraints):
-                for _, since, task in self.backlog.empty(subqueue):
-                    self._refile(task, since, waive_tried=False)
-        self._rouse()
 
     # -- claiming --------------------------------------------------------------------------------
 
@@ -288,6 +173,8 @@ class Matching:
         record = task._record
         if task._withdrawn:
             self.backlog.bury(task)
+            return
+        if self._refuses(task, now):
             return
         line = self.backlog.injector.line(task._settings.priority)
         if line is not None and (record is None or (record.plain and self.admits(slot, task))):
@@ -397,13 +284,9 @@ class Matching:
         """Take out what was withdrawn, if that is more than a few tasks."""
         self.timers.sweep_if_due()
         if self.backlog.sweep_if_due():
-            self._rouse()
+            self.rouse()
 
     def rouse(self) -> None:
-        """Wake a parked worker, if something waits for one."""
-        self._rouse()
-
-    def _rouse(self) -> None:
         """Wake one parked worker that something waits for; it will wake the next.
 
         Called at the end of whatever may have left work for somebody who sleeps.

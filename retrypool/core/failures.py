@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from retrypool.core.assignment import Matching
+from retrypool.core.assignment import Assignment
 from retrypool.core.history import History
+from retrypool.core.records import owned
 from retrypool.model.record import NO_GROUPS, Attempt, Record
 from retrypool.model.slots import Group, Slot
 from retrypool.model.task import Task
@@ -48,16 +49,17 @@ class Failures:
 
     def __init__(
         self,
-        assignment: Matching,
+        assignment: Assignment,
         history: History,
-        owned: Callable[[AnyTask], Record],
+        delayed: Callable[[], int],
         pull_forward: Callable[[AnyTask, float], None],
     ) -> None:
         self._assignment = assignment
+        self._filing = assignment.filing
         self._fleet = assignment.fleet
         self._quarantine = assignment.fleet.quarantine
         self._history = history
-        self._owned = owned
+        self._delayed = delayed  # how many tasks wait for their moment
         self._pull_forward = pull_forward
 
     # -- failures --------------------------------------------------------------------------------
@@ -76,7 +78,7 @@ class Failures:
 
         Returns it, and whose fault it is, all considered. `pause` is what a throttled group was told.
         """
-        record, group = self._owned(task), slot.group
+        record, group = owned(task), slot.group
         if scope is Scope.GROUP and self._is_culprit(record):
             scope = Scope.TASK
         outage = self._quarantine.outage is not None and scope in _CHARGEABLE
@@ -136,7 +138,7 @@ class Failures:
     ) -> None:
         """Move the task on in its round, and weigh what the failure says of its group and of the fleet."""
         group, accused = slot.group, record.accused - slot.group.alone
-        reach = self._assignment.within_reach(task._settings.constraints, now)
+        reach = self._filing.within_reach(task._settings.constraints, now)
         tried = record.tried | group.alone
         decides, fresh = not tried >= reach, record.round == 1
         if decides:
@@ -225,7 +227,7 @@ class Failures:
     def _left(self) -> int:
         """Return how many tasks have not ended."""
         running = sum([len(slot.running) for slot in self._fleet])
-        return len(self._assignment.backlog) + running + 1 + self._assignment.waiting_for_time()
+        return len(self._assignment.backlog) + running + 1 + self._delayed()
 
     def _probe_over(self, slot: Slot, scope: Scope | None, now: float) -> None:
         if scope in (Scope.UNRECOVERABLE, None):
@@ -271,7 +273,7 @@ class Failures:
                 continue
             record.urgent = True
             if task._phase is TaskState.QUEUED:
-                self._assignment.refile(task, now)
+                self._filing.refile(task, now)
             elif task._phase is TaskState.RETRYING and task._settings.retry.waits_between_rounds:
                 self._pull_forward(task, now)
 

@@ -1,7 +1,7 @@
-"""Who does what next: the state of a pool, and every change that it can go through.
+"""The state of a pool, and every change that it can go through: one object, made of parts.
 
-Pure: time comes in as `now`, what happened goes out through `happened`. All methods are called under
-the pool's lock, except `admits` and those under *Without the lock*, which say why they need none.
+Pure: time comes in as `now`, and what happened goes out through `take_happened`. All methods are called
+under the pool's lock, except `admits` and `retry_at_once`, which say why they need none.
 
 The life of a task: `submit` → (`_due`) → `claim` → `retry` → … → `bury`, `cancel`, or a success, which
 the worker that has the task in hand settles itself.
@@ -9,47 +9,38 @@ the worker that has the task in hand settles itself.
 
 from __future__ import annotations
 
-import contextvars
-import math
 from collections.abc import Iterator
 from typing import Any
-from weakref import ref
 
-from retrypool.core.assignment import AnyTask, Matching
-from retrypool.core.beliefs import UNLIKELY
+from retrypool.core.assignment import AnyTask, Assignment
+from retrypool.core.deadlines import Deadlines
+from retrypool.core.endings import Endings
 from retrypool.core.failures import Failures
 from retrypool.core.fleet import Fleet
 from retrypool.core.history import History
+from retrypool.core.quick_retry import QuickRetry
 from retrypool.core.schedules import Schedules
+from retrypool.core.shortage import Shortage
 from retrypool.core.timers import Moment, Timers
-from retrypool.errors import AttemptTimeout, NoWorkers, TaskNotFound
-from retrypool.events import (
-    Event,
-    TaskCancelled,
-    TaskDead,
-)
-from retrypool.model.settings import TaskSettings
+from retrypool.events import Event
 from retrypool.model.slots import Slot
 from retrypool.model.task import Attempt, DeadTask, Record
 from retrypool.policy.blame import Scope
 from retrypool.policy.budget import Budget, RetryBudget
 from retrypool.policy.health import HealthPolicy
 from retrypool.policy.rates import Pace
-from retrypool.states import DeadReason, Outcome, TaskState
+from retrypool.states import DeadReason, TaskState
 
 __all__ = ["Scheduler"]
 
 CLOSED_BY_FORCE = "the pool was closed by force"
-
-FEW = 3
-"""Failures in a row that are never looked at, where there is one group alone."""
 
 # Bound once: looking a member up in its enum costs more than what is done with it.
 _QUEUED, _SCHEDULED, _RETRYING = TaskState.QUEUED, TaskState.SCHEDULED, TaskState.RETRYING
 _THROTTLED = Scope.THROTTLED
 
 
-class Scheduler(Matching):
+class Scheduler:
     """The state of a pool. See the module's text for who may call what."""
 
     def __init__(
@@ -62,40 +53,51 @@ class Scheduler(Matching):
         pace: Pace | None = None,
         budget: Budget | None = None,
     ) -> None:
-        timers = Timers()
-        fleet = Fleet(timers, self.report, health=health, pace=pace)
-        super().__init__(timers, fleet, affinity_wait=affinity_wait)
-        self.pool_name = "the pool"
-        self.waits_for_workers = False  # tasks wait for those that are to come
-        self.dead_limit = dead_limit
+        self.timers = timers = Timers()
+        # What was let go of under the lock, and may be the last to hold something of the user's, which may
+        # call anything when it ends. So it ends after the lock: whoever leaves it takes this out before.
+        self.dropped: list[object] = timers.dropped
+        self.fleet = fleet = Fleet(timers, self.report, health=health, pace=pace)
+        self.affinity_wait = affinity_wait
+        self.assignment = assignment = Assignment(
+            timers,
+            fleet,
+            affinity_wait=affinity_wait,
+            counts_firsts=budget is not None,
+            refuses=self._refuses,
+        )
+        self.backlog = assignment.backlog
         self.over = False  # closed by force: what is put back is cancelled
-        self.journaled = False  # whether a storage is told of each task; set before there is any
         self.undecided = 0  # attempts that were taken over, and whose task's fate is being decided
         self.delayed = 0  # tasks in the timers, waiting for their moment
-        self.dead: dict[int, DeadTask[Any]] = {}  # oldest first
-        self.dead_dropped = 0  # those that dead_limit pushed out
-        self.died = 0  # since the pool was made
-        self.cancelled = 0
-        self.tells_cancelled = True  # whether anybody wants to hear of each task that is cancelled
         self.retried = 0  # but for those that slots count themselves
         self._happened: list[Event] = []
-        self.start_error: BaseException | None = None  # of the last worker that could not be started
-        self.start_reason = ""  # what it says
         self.schedules = Schedules(timers, fleet, self.report)
         self.history = History(history_limit)
         self.retry_budget = None if budget is None else RetryBudget(budget)
-        self.counts_firsts = budget is not None
-        self.failures = Failures(self, self.history, self._owned, self._pull_forward)
+        self.failures = Failures(assignment, self.history, self._count_delayed, self._pull_forward)
+        self.endings = Endings(self.failures, self.history, self.report, self.dropped, dead_limit=dead_limit)
+        self.deadlines = Deadlines(timers, fleet, self.endings, self.withdraw)
+        self.shortage = Shortage(fleet)
+        # What its parts do alone is called through here, without another call in between.
+        self.claim = assignment.claim
+        self.give_back = assignment.give_back
+        self.admits = assignment.admits
+        self.suits_all = assignment.suits_all
+        self.rouse = assignment.rouse
+        self.running_at = assignment.running_at
+        self.clear_tombstones = assignment.clear_tombstones
+        self.probe_not_made = assignment.probe_not_made
+        self.forgive = assignment.forgive
+        self.add = assignment.add
+        self.retire = assignment.retire
+        self.bar = assignment.bar
+        self.remove = assignment.remove
+        self.bury = self.endings.bury
+        self.cancel = self.endings.cancel
+        self.retry_at_once = QuickRetry(fleet, self.backlog, allowed=budget is None).take
 
     # -- tasks -----------------------------------------------------------------------------------
-
-    def prepare(self, task: AnyTask) -> None:
-        """Give a new task the record that it needs, if it is not plain.
-
-        Without the lock: it calls the user's cost function, and raises what that raises.
-        """
-        if self.journaled or not task._settings.plain:
-            task._record = self._record(task)
 
     def submit(self, task: AnyTask, now: float, wall: float = 0.0) -> None:
         """Accept a prepared task that is not plain, or whose pool has something to do for it.
@@ -106,11 +108,10 @@ class Scheduler(Matching):
         if task._withdrawn:  # cancelled by who was told of it before it came in: it is no tombstone anywhere
             self.backlog.tombstones -= 1
             return
-        if settings.deadline is not None:
-            self.timers.add(now + settings.deadline, self.meet_deadline, ref(task))
+        self.deadlines.watch(task)
         if settings.delay > 0:
-            if self._is_too_late(task, now):
-                self._expire(task, now)
+            if self.deadlines.is_too_late(task, now):
+                self.deadlines.expire(task, now)
             else:
                 self._defer(task, TaskState.SCHEDULED, now + settings.delay)
         elif settings.at is not None and settings.at > wall:
@@ -134,10 +135,10 @@ class Scheduler(Matching):
         task._slot = None
         self.retried += 1
         if self.retry_budget is not None:
-            delay = max(delay, self.retry_budget.spend(now, self.firsts))
+            delay = max(delay, self.retry_budget.spend(now, self.assignment.firsts))
             deadline = task._settings.deadline
             if deadline is not None and now + delay >= task._dispatched + deadline:
-                self._expire(task, now)
+                self.deadlines.expire(task, now)
                 return
         if delay > 0:
             self._defer(task, TaskState.RETRYING, now + delay)
@@ -145,63 +146,21 @@ class Scheduler(Matching):
         task._phase = _QUEUED
         if not record.keeps_place:
             self._enqueue(task, now)
-        elif self._is_too_late(task, now):
-            self._expire(task, now)
-        elif self._has_no_workers(task):
+        elif self.deadlines.is_too_late(task, now):
+            self.deadlines.expire(task, now)
+        elif self.shortage.concerns(task):
             self._strand(task, now)
         else:
-            self.put_in_place(task, now)
+            self.assignment.put_in_place(task, now)
 
     def _pull_forward(self, task: AnyTask, now: float) -> None:
         """Let a task be claimed at once that waits out a delay within its round."""
-        if task._withdrawn or self._is_too_late(task, now):
+        if task._withdrawn or self.deadlines.is_too_late(task, now):
             return
         self.timers.drop(self._due, task)
         self.delayed -= 1
         task._phase = _QUEUED
-        self.put_in_place(task, now)
-
-    def bury(self, task: AnyTask, reason: DeadReason, error: BaseException | None, now: float) -> None:
-        """End a task for good, and keep it."""
-        dead = DeadTask(
-            task.id,
-            task.name,
-            task.data,
-            reason,
-            error,
-            tuple(task.history),
-            task.options,
-            task._told,
-        )
-        task._slot = None
-        self.failures.ended(task, now)
-        self.died += 1
-        self.dropped.append(self.dead.get(task.id))
-        self.dead[task.id] = dead
-        if self.dead_limit is not None and len(self.dead) > self.dead_limit:
-            self.dropped.append(self.dead.pop(next(iter(self.dead))))
-            self.dead_dropped += 1
-        if not task._settings.keep_data:
-            self.dropped.append(task.data)
-            task.data = None  # the dead task still has it, to be requeued with
-        task._outcome = error
-        self.history.ended(task, TaskState.DEAD, now)
-        task._phase = TaskState.DEAD
-        self.report(TaskDead(now, task, dead))
-
-    def cancel(self, task: AnyTask, reason: str | None, now: float) -> None:
-        """End a task without result or failure."""
-        task._slot = None
-        self.failures.ended(task, now)
-        self.cancelled += 1
-        if not task._settings.keep_data:
-            self.dropped.append(task.data)
-            task.data = None
-        task._outcome = reason
-        self.history.ended(task, TaskState.CANCELLED, now)
-        task._phase = TaskState.CANCELLED
-        if self.tells_cancelled or task._completion is not None:  # handshake H6
-            self.report(TaskCancelled(now, task, reason))
+        self.assignment.put_in_place(task, now)
 
     def withdraw(self, task: AnyTask) -> bool:
         """Take a waiting task out, so that nobody will run it; False if it does not wait.
@@ -231,11 +190,11 @@ class Scheduler(Matching):
             if not task._withdrawn:
                 yield task
 
-    def _take_back(self, task: AnyTask, slot: Slot, now: float) -> None:
-        if self.over and not task._withdrawn:
+    def _refuses(self, task: AnyTask, now: float) -> bool:
+        """Cancel a task that a worker puts back into a pool that is over; return whether it is."""
+        if self.over:
             self.cancel(task, CLOSED_BY_FORCE, now)
-        else:
-            super()._take_back(task, slot, now)
+        return self.over
 
     def cancel_waiting(self, reason: str, now: float, *, scheduled: bool = False) -> list[AnyTask]:
         """Cancel all tasks that wait, or those that never were due; return them in the order of ids."""
@@ -255,27 +214,19 @@ class Scheduler(Matching):
 
     # -- dead tasks ------------------------------------------------------------------------------
 
-    def pull_dead(self, task_id: int) -> DeadTask[Any]:
-        """Take a dead task out and return it. Raises `TaskNotFound`."""
-        try:
-            return self.dead.pop(task_id)
-        except (KeyError, TypeError):
-            raise TaskNotFound(task_id, "among the dead tasks") from None
-
     def resurrect(self, task: AnyTask, dead: DeadTask[Any], now: float, wall: float = 0.0) -> None:
         """Accept `task`, made from a dead one and prepared: fresh attempts, the old history."""
         record = task._record
         if record is None:
-            task._record = record = self._record(task)
+            task._record = record = Record(task.id, task._settings.retry_plain)
         record.history = list(dead.history)
         record.inherited = len(record.history)
         self.submit(task, now, wall)
 
     def restore(self, task: AnyTask, delay: float, now: float) -> None:
         """Take a prepared task up again that was accepted in another process, due in `delay` seconds."""
-        record, deadline = task._record, task._settings.deadline
-        if deadline is not None:
-            self.timers.add(task._dispatched + deadline, self.meet_deadline, ref(task))
+        record = task._record
+        self.deadlines.watch(task)
         if delay > 0:
             again = record is not None and record.entries
             self._defer(task, TaskState.RETRYING if again else TaskState.SCHEDULED, now + delay)
@@ -289,7 +240,7 @@ class Scheduler(Matching):
         if wall is not None:
             self.schedules.read(now, wall)
         self.timers.keep(now, wall)
-        self._rouse()
+        self.rouse()
 
     def next_wakeup(self) -> float | None:
         """Return the moment at which `advance` has something to do; None: not before something else."""
@@ -328,49 +279,25 @@ class Scheduler(Matching):
         """
         entered = self.failures.enter(slot, task, error, scope, span, now, pause)
         if scope is _THROTTLED:
-            self.expire_the_late(now)
-        self._rouse()
+            self.deadlines.expire_the_late(now)
+        self.rouse()
         return entered
 
     def succeeded(self, slot: Slot, task: AnyTask, now: float) -> None:
         """Let a success speak for its group, and against others; see `Failures.succeeded`."""
         self.failures.succeeded(slot, task, now)
-        self._rouse()
-
-    def waiting_for_time(self) -> int:
-        """Return how many tasks wait for their moment."""
-        return self.delayed
+        self.rouse()
 
     def could_not_start(self, error: BaseException, reason: str, now: float) -> None:
         """Let tasks be dead that no worker is left for: the last one could not be started, for `reason`."""
-        self.start_error, self.start_reason = error, reason
+        self.shortage.could_not_start(error, reason)
         for task in list(self.waiting()):
-            if task._phase is not TaskState.SCHEDULED and self._has_no_workers(task) and self.withdraw(task):
+            if (
+                task._phase is not TaskState.SCHEDULED
+                and self.shortage.concerns(task)
+                and self.withdraw(task)
+            ):
                 self._strand(task, now)
-
-    def _has_no_workers(self, task: AnyTask) -> bool:
-        """Return whether no worker may ever take a task, because of one that could not be started."""
-        settings = task._settings
-        if self.start_error is None or self.waits_for_workers or settings.wait_for_worker:
-            return False
-        if not settings.picky:
-            return not self.fleet.live and not self.fleet.returning
-        suits, fleet = settings.constraints.suits, self.fleet
-        return not any(suits(slot) for slot in [*filter(fleet.present, fleet), *fleet.returning])
-
-    def _strand(self, task: AnyTask, now: float) -> None:
-        error = self.no_workers(task._settings)
-        self.bury(task, DeadReason.NO_WORKERS, error, now)
-
-    def no_workers(self, settings: TaskSettings | None = None) -> NoWorkers:
-        """Return the error that says that no worker is left, and why."""
-        cause = self.start_error if not self.fleet.live else None
-        if settings is not None and settings.picky:
-            cause = self.start_error
-        wants = "" if settings is None else settings.wants
-        error = NoWorkers(self.pool_name, wants, "" if cause is None else self.start_reason)
-        error.__cause__ = cause
-        return error
 
     # -- counting --------------------------------------------------------------------------------
 
@@ -406,107 +333,13 @@ class Scheduler(Matching):
             )
         )
 
-    # -- without the lock ------------------------------------------------------------------------
-
-    def take_in_hand(self, task: AnyTask) -> Record:
-        """Say that an attempt is over, and its owner, who calls this, finds out what becomes of the task."""
-        record = task._record
-        if record is None:
-            task._record = record = self._record(task)
-        record.deciding = True
-        return record
-
-    def ended_early(self, task: AnyTask, attempt: Attempt) -> Record:
-        """Enter an attempt that was ended from outside. Called by the one who owns the task."""
-        record = self._owned(task)
-        record.history.append(attempt)
-        record.entries += 1
-        record.uncharged += 1
-        record.running_time += attempt.ended - attempt.started
-        record.tried_waived = record.urgent = False
-        record.keeps_place = True
-        # It goes to another worker, if there is one.
-        record.avoid = attempt.worker_id if attempt.outcome is Outcome.WITHDRAWN else None
-        return record
-
-    def _owned(self, task: AnyTask) -> Record:
-        """Return the record of a task whose attempt is over."""
-        record = task._record
-        return record if record is not None and record.deciding else self.take_in_hand(task)
-
-    def retry_at_once(self, slot: Slot, task: AnyTask, attempt: Attempt) -> bool:
-        """Enter a failure that says nothing, and put the task back without the lock; if it may be so.
-
-        That is where there is one group alone, so that each failure begins a new round, and where no more has
-        failed in a row than is usual. The caller owns the task, and puts it back (handshake H12): the append
-        comes last, and from then on whoever takes the task sees the rest.
-        """
-        record, settings, group, fleet = task._record, task._settings, slot.group, self.fleet
-        assert record is not None
-        line = self.backlog.injector.line(settings.priority)
-        if (
-            fleet.live != group.alone
-            or line is None
-            or not record.plain
-            or record.tried
-            or slot.attentive
-            or slot.retired
-            or group.until is not None
-            or fleet.quarantine.outage is not None
-            or self.retry_budget is not None
-            or self.over
-            or settings.span is None
-            or self._is_unusual(slot)
-        ):
-            return False
-        if settings.retry.decide_at_once(record.charged + 1, record.uncharged) and not record.cancelled:
-            record.history.append(attempt)
-            record.entries += 1
-            record.charged += 1
-            record.round += 1
-            record.seq = self.backlog.next_seq()
-            record.deciding = False  # H7: written, then `cancelled` is read
-            if record.cancelled:
-                record.deciding = True
-                self._take_out_again(record)
-                return False
-            record.running_time += attempt.ended - attempt.started
-            record.tried_waived = record.urgent = record.keeps_place = record.elsewhere = False
-            record.avoid = None
-            task._slot = None
-            task._phase = _QUEUED
-            line.append(task)
-            return True
-        return False
-
-    def _take_out_again(self, record: Record) -> None:
-        record.history.pop()
-        record.entries -= 1
-        record.charged -= 1
-        record.round -= 1
-
-    def _is_unusual(self, slot: Slot) -> bool:
-        """Count a failure at `slot`; return whether so many in a row are worth a look under the lock."""
-        if slot.succeeded != slot.row_mark:
-            slot.row_mark, slot.row = slot.succeeded, 0
-        slot.row += 1
-        if slot.row < FEW or not slot.succeeded:
-            return False
-        share = (slot.failed + 1) / (slot.failed + slot.succeeded + 4)
-        return share**slot.row < UNLIKELY
+    def _count_delayed(self) -> int:
+        return self.delayed
 
     # -- steps -----------------------------------------------------------------------------------
 
-    def _record(self, task: AnyTask) -> Record:
-        settings: TaskSettings = task._settings
-        record = Record(task.id, settings.retry_plain)
-        if settings.cost != 1.0:
-            record.cost = settings.cost_of(task.data)
-        if settings.copy_context:
-            record.context = contextvars.copy_context()
-        if self.journaled or settings.copy_context or settings.wraps_up:
-            record.wrapped = True
-        return record
+    def _strand(self, task: AnyTask, now: float) -> None:
+        self.bury(task, DeadReason.NO_WORKERS, self.shortage.error(task._settings), now)
 
     def _defer(self, task: AnyTask, phase: TaskState, when: float) -> None:
         task._phase = phase
@@ -524,45 +357,9 @@ class Scheduler(Matching):
 
     def _enqueue(self, task: AnyTask, now: float) -> None:
         """Let a task be claimed from now on, behind those of its rank that already can be."""
-        if self._is_too_late(task, now):
-            self._expire(task, now)
-        elif self._has_no_workers(task):
+        if self.deadlines.is_too_late(task, now):
+            self.deadlines.expire(task, now)
+        elif self.shortage.concerns(task):
             self._strand(task, now)
         else:
-            self.enqueue(task, now)
-
-    def _is_too_late(self, task: AnyTask, now: float) -> bool:
-        """Return whether no worker will be given anything before the deadline of `task`."""
-        deadline = task._settings.deadline
-        if deadline is None:
-            return False
-        constraints = task._settings.constraints
-        opens_at = self.fleet.opens_at((slot for slot in self.fleet if constraints.suits(slot)), now)
-        return math.inf > opens_at >= task._dispatched + deadline
-
-    def expire_the_late(self, now: float) -> None:
-        """Let tasks be dead that can't be begun before their deadline, as things have come to stand."""
-        for task_ref in self.timers.subjects(self.meet_deadline):
-            task = task_ref()
-            self.dropped.append(task)  # nobody else may hold it by now
-            if task is not None:
-                self.expire_if_late(task, now)
-
-    def expire_if_late(self, task: AnyTask, now: float) -> None:
-        """Let a task be dead that waits, and can't be begun before its deadline, as things stand."""
-        if self._is_too_late(task, now) and self.withdraw(task):
-            self._expire(task, now)
-
-    def meet_deadline(self, task_ref: ref[AnyTask], now: float) -> None:
-        """The deadline of a task has come. If it runs, its attempt ends by itself, at this moment."""
-        task = task_ref()
-        self.dropped.append(task)  # nobody else may hold it by now
-        if task is not None and self.withdraw(task):
-            self._expire(task, now)
-
-    def _expire(self, task: AnyTask, now: float) -> None:
-        deadline = task._settings.deadline
-        assert deadline is not None
-        errors = task.errors
-        error = errors[-1] if errors else AttemptTimeout(deadline, "deadline")
-        self.bury(task, DeadReason.DEADLINE, error, now)
+            self.assignment.enqueue(task, now)

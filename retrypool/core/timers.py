@@ -43,7 +43,7 @@ class Timers:
     """
 
     def __init__(self) -> None:
-        self.dropped: list[object] = []  # what is let go of; see `Matching.dropped`
+        self.dropped: list[object] = []  # what is let go of; see `Scheduler.dropped`
         self.tombstones = 0  # appointments whose subject wants them no more, as far as was told
         # Entered without the lock, by `add_soon`. Whoever looks at the heap, with the lock, takes it in.
         self.incoming: deque[tuple[float, Action, Any]] = deque()

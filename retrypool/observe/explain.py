@@ -176,7 +176,7 @@ def _how_it_ended(scheduler: Scheduler, task: Task[Any, Any]) -> list[Part]:
     if task.state is TaskState.CANCELLED:
         return ["is cancelled", *when, f": {task._outcome}" if task._outcome else ""]
     if task.state is TaskState.DEAD:
-        dead = scheduler.dead.get(task.id)
+        dead = scheduler.endings.dead.get(task.id)
         return ["is dead", *when, f": {dead.reason.value}" if dead is not None else ""]
     return ["has succeeded", *when]
 

@@ -168,7 +168,7 @@ class EventLog:
         """Say once, at the end, that there are dead tasks."""
         engine, scheduler = self._engine, self._engine.scheduler
         with engine.lock:
-            kept, dropped = list(scheduler.dead.values()), scheduler.dead_dropped
+            kept, dropped = list(scheduler.endings.dead.values()), scheduler.endings.dead_dropped
         total = len(kept) + dropped
         if not total:
             return

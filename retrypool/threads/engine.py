@@ -107,7 +107,7 @@ class Engine(Generic[T, R]):
         self.observers = observers
         self.scheduler = scheduler
         self.wait_for_workers = wait_for_workers
-        scheduler.pool_name, scheduler.waits_for_workers = name, wait_for_workers
+        scheduler.shortage.pool_name, scheduler.shortage.waits_for_workers = name, wait_for_workers
         self.judge = judge
         self.shows_data = True  # in the log, in notes on errors, in pictures; set by the pool
         self.grace = grace  # seconds after which a thread that has not come back counts as stuck
@@ -148,7 +148,6 @@ class Engine(Generic[T, R]):
         self.step = Step(self)
         self.monotonic = clock.monotonic
         self._identity = None if journal is None else journal.identity
-        scheduler.journaled = journal is not None
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
@@ -246,7 +245,7 @@ class Engine(Generic[T, R]):
 
     def review_guard(self) -> None:
         """Say anew whether dispatchers have to take the careful way. Called under the lock."""
-        self.scheduler.tells_cancelled = self.journal is not None or self.observers.wants_cancelled
+        self.scheduler.endings.tells_cancelled = self.journal is not None or self.observers.wants_cancelled
         careful = (
             self.careful
             or self.journal is not None
@@ -305,13 +304,13 @@ class Engine(Generic[T, R]):
                 )
         fleet = self.scheduler.fleet
         if not fleet.live:
-            return None if fleet.returning else self.scheduler.no_workers()
+            return None if fleet.returning else self.scheduler.shortage.error()
         if settings is not None and settings.picky:
             # Workers come and go under the lock; without it, this is a look at a copy.
             slots = tuple(fleet)
             slots = (*filter(fleet.present, slots), *fleet.returning)
             if not any(map(settings.constraints.suits, slots)):
-                return self.scheduler.no_workers(settings)
+                return self.scheduler.shortage.error(settings)
         return None
 
     @shielded

@@ -16,6 +16,7 @@ from retrypool.errors import TaskNotFound
 from retrypool.events import TaskDead, TaskDispatched
 from retrypool.model.chunk import Chunk
 from retrypool.model.completion import Reporter
+from retrypool.model.preparing import prepare
 from retrypool.model.settings import TaskSettings
 from retrypool.model.slots import Slot
 from retrypool.model.task import DeadTask, Record, Task
@@ -108,7 +109,7 @@ class Intake(Generic[T, R]):
     def _arrive_in_time(self, task: Task[T, R], deadline: float, line: Line, slots: Iterable[Slot]) -> None:
         """Let a task come in that has a deadline: without the lock as long as some worker may go on."""
         engine, scheduler = self._engine, self._engine.scheduler
-        entered = scheduler.timers.add_soon(deadline, scheduler.meet_deadline, ref(task))
+        entered = scheduler.timers.add_soon(deadline, scheduler.deadlines.meet, ref(task))
         line.append(task)
         if deadline < engine.watchdog.wakes_at:  # handshake H9
             engine.watchdog.expect(deadline)
@@ -124,7 +125,7 @@ class Intake(Generic[T, R]):
     def _expire_if_late(self, task: Task[T, R]) -> None:
         engine = self._engine
         with engine.step:
-            engine.scheduler.expire_if_late(task, engine.monotonic())
+            engine.scheduler.deadlines.expire_if_late(task, engine.monotonic())
 
     def entrance(
         self,
@@ -250,7 +251,7 @@ class Intake(Generic[T, R]):
         task._completion = reporter if engine.kept is None else engine.kept.reporter(reporter)
         told = engine.observers.wants_dispatched
         try:
-            lowered(engine.scheduler.prepare, task)
+            lowered(prepare, task, engine.journal is not None)
             if engine.journal is not None:
                 engine.journal.accept(task, key, later=later)
             if told:
@@ -293,7 +294,7 @@ class Intake(Generic[T, R]):
             engine.scheduler.backlog.next_seq(), data, settings, engine, engine.monotonic()
         )
         task._completion = reporter if engine.kept is None else engine.kept.reporter(reporter)
-        engine.scheduler.prepare(task)
+        prepare(task, engine.journal is not None)
         if engine.journal is not None:
             engine.journal.accept(task, None, later=True)  # this is no moment to wait for the disk
         engine.steps.put_off(partial(self._accept_late, task))
@@ -331,7 +332,7 @@ class Intake(Generic[T, R]):
         if refusal := engine.refusal(settings):
             raise refusal
         task: Task[T, R] = Task(engine.scheduler.backlog.next_seq(), dead.data, settings, engine, now)
-        engine.scheduler.prepare(task)
+        prepare(task, engine.journal is not None)
         if engine.journal is not None:
             engine.journal.accept(task, None, later=False)
         if engine.observers.wants_dispatched:
@@ -375,7 +376,7 @@ class Intake(Generic[T, R]):
         with engine.lock:
             if refusal := engine.refusal():
                 raise refusal
-            found: DeadTask[T] | None = None if id_ is None else engine.scheduler.dead.pop(id_, None)
+            found: DeadTask[T] | None = None if id_ is None else engine.scheduler.endings.dead.pop(id_, None)
         if found is None:
             raise TaskNotFound(task_id, "among the dead tasks")
         dead = found
@@ -383,7 +384,7 @@ class Intake(Generic[T, R]):
         task: Task[T, R] = Task(dead.id, dead.data, dead.settings, engine, now)
         told = False
         try:
-            lowered(engine.scheduler.prepare, task)
+            lowered(prepare, task, engine.journal is not None)
             if engine.journal is not None:
                 engine.journal.requeued(task)
             if engine.observers.wants_dispatched:
@@ -398,7 +399,7 @@ class Intake(Generic[T, R]):
                 happened = engine.decided()
         except BaseException:
             with engine.lock:
-                engine.scheduler.dead[dead.id] = dead
+                engine.scheduler.endings.dead[dead.id] = dead
             if told:  # so it is dead as before
                 engine.observers.tell(TaskDead(engine.monotonic(), task, dead))
             raise

@@ -321,7 +321,7 @@ def open_journal(
     try:
         scheduler.backlog.next_seq = itertools.count(storage.last_id() + 1).__next__
         journal = Journal(storage, clock, defaults, scheduler.fleet.groups.get)
-        journal.dead_limit = scheduler.dead_limit
+        journal.dead_limit = scheduler.endings.dead_limit
     except BaseException:
         storage.close()
         raise

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from retrypool.checks import as_id
 from retrypool.errors import RetryPoolError, TaskNotFound
 from retrypool.events import TaskDispatched
+from retrypool.model.preparing import prepare
 from retrypool.model.task import DeadTask, Task
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.works import Works
@@ -48,7 +49,7 @@ def _dispatch_batch(
     next_id = scheduler.backlog.next_seq
     tasks: list[Task[Any, Any]] = [Task(next_id(), data, settings, works, now) for data in batch]
     for task in tasks:
-        scheduler.prepare(task)
+        prepare(task, True)
         if kept is not None:
             task._completion = kept.reporter(None)
     journal.accept_all(tasks, settings)
@@ -73,7 +74,7 @@ def pull_dead(works: Works, task_id: int) -> DeadTask[Any]:
     """Take a dead task out of the pool, and out of its storage."""
     id_ = as_id(task_id)
     with works.lock:
-        found = None if id_ is None else works.scheduler.dead.pop(id_, None)
+        found = None if id_ is None else works.scheduler.endings.dead.pop(id_, None)
     if found is None:
         raise TaskNotFound(task_id, "among the dead tasks")
     dead: DeadTask[Any] = found
@@ -82,7 +83,7 @@ def pull_dead(works: Works, task_id: int) -> DeadTask[Any]:
             works.journal.pulled(dead.id)
         except BaseException:
             with works.lock:
-                works.scheduler.dead[dead.id] = dead
+                works.scheduler.endings.dead[dead.id] = dead
             raise
     return dead
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from retrypool.callbacks import log_broken, shown
+from retrypool.core.records import take_in_hand
 from retrypool.core.scheduler import CLOSED_BY_FORCE
 from retrypool.ctrl_c import is_ctrl_c
 from retrypool.errors import AttemptTimeout, InvalidType, InvalidValue, WorkerFault
@@ -95,7 +96,7 @@ class Attempts:
         try:
             decision: Decision | None
             try:
-                self._scheduler.take_in_hand(task)
+                take_in_hand(task)
                 scope, retry_after = self._judge(error)
                 attempt, scope, is_back = self._record(slot, ctx, error, scope, retry_after, ended, over=over)
                 if is_back:
@@ -129,7 +130,7 @@ class Attempts:
         Unless it has let go of the task before: then somebody else has it, or it has ended.
         """
         if task._slot is slot and task._phase is TaskState.RUNNING:
-            self._scheduler.take_in_hand(task)
+            take_in_hand(task)
             self.bury(task, DeadReason.POLICY_ERROR, error)
 
     def _judge(self, error: BaseException) -> tuple[Scope, object]:
@@ -193,12 +194,12 @@ class Attempts:
     def _put_back_at_once(
         self, slot: Slot, ctx: Context, error: BaseException, ended: float
     ) -> Attempt | None:
-        """Put a task back without the lock, if it may go that way; see `Scheduler.retry_at_once`."""
+        """Put a task back without the lock, if it may go that way; see `QuickRetry`."""
         engine, task = self._engine, ctx._task
         outcome = Outcome.TIMED_OUT if isinstance(error, AttemptTimeout) else Outcome.FAILED
         group = slot.group.name
         attempt = Attempt(ctx.attempt, slot.id, group, ctx._started, ended, outcome, error)
-        if not self._scheduler.retry_at_once(slot, task, attempt):
+        if self._scheduler.over or not self._scheduler.retry_at_once(slot, task, attempt):
             return None
         slot.failures[outcome._value_] += 1
         slot.retried += 1

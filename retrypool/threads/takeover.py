@@ -13,6 +13,7 @@ from math import inf
 from typing import Any, Literal
 from weakref import ref
 
+from retrypool.core.records import ended_early
 from retrypool.errors import AttemptTimeout, RetryPoolError
 from retrypool.events import AttemptEnded, WorkerReturned
 from retrypool.model.cancel import CancelToken, reason_of
@@ -99,7 +100,7 @@ class Takeovers:
         attempt = Attempt(ctx.attempt, slot.id, slot.group.name, ctx._started, ended, outcome)
         with self._engine.lock:
             slot.lost[outcome._value_] += 1
-            self._scheduler.ended_early(task, attempt)
+            ended_early(task, attempt)
         self.stop(slot, ctx, reason, interrupt=interrupt)
         if self._observers.wants_ended:
             self._observers.tell(AttemptEnded(attempt.ended, task, attempt))

@@ -249,7 +249,7 @@ class Workers(Generic[T, R]):
         with engine.step:
             for runner in crew:
                 change(runner.slot)
-            engine.scheduler.expire_the_late(engine.monotonic())
+            engine.scheduler.deadlines.expire_the_late(engine.monotonic())
             engine.review_guard()
         return crew[0].slot
 

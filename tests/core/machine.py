@@ -5,6 +5,7 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
+from retrypool.core.records import ended_early
 from retrypool.core.scheduler import Scheduler
 from retrypool.errors import AttemptTimeout
 from retrypool.model.slots import Slot, cool_down
@@ -107,14 +108,13 @@ class Machine(Stepping):
         for item in waiting:
             item.place = "cancelled"
 
-    @precondition(lambda self: self.scheduler.dead)
+    @precondition(lambda self: self.scheduler.endings.dead)
     @rule(n=ANY)
     def requeue(self, n: int) -> None:
-        old = pick(list(self.scheduler.dead.values()), n)
+        old = pick(list(self.scheduler.endings.dead.values()), n)
         item = Item(make_task(self.scheduler, self.now, like=old))
         self.items.append(item)
-        dead = self.scheduler.pull_dead(old.id)
-        assert dead is old
+        dead = self.scheduler.endings.dead.pop(old.id)
         self.scheduler.resurrect(item.task, dead, self.now)
         self.accepted(item)
         assert item.task.history == list(old.history)
@@ -202,7 +202,7 @@ class Machine(Stepping):
     def taken_away(self, desk: Desk, item: Item) -> None:
         slot, outcome = desk.slot, Outcome.WITHDRAWN
         attempt = Attempt(item.entries + 1, slot.id, slot.group.name, desk.started, self.now, outcome)
-        self.scheduler.ended_early(item.task, attempt)
+        ended_early(item.task, attempt)
         item.entries += 1
         item.keeps_place, item.avoid = True, slot.id
 

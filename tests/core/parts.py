@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from retrypool.core.records import ended_early
 from retrypool.core.scheduler import Scheduler
+from retrypool.model.preparing import prepare
 from retrypool.model.settings import TaskSettings
 from retrypool.model.slots import Slot
 from retrypool.model.task import Attempt, DeadTask, Task
@@ -31,7 +33,7 @@ def make_task(
     task: Task[Any, Any] = Task(
         scheduler.backlog.next_seq(), None, TaskSettings().having(wanted), Owner(), now
     )
-    scheduler.prepare(task)
+    prepare(task, False)
     return task
 
 
@@ -79,7 +81,7 @@ def fail(
 def end_early(scheduler: Scheduler, slot: Slot, task: Task[Any, Any], now: float = 0.0) -> None:
     """Take an attempt away from its worker."""
     attempt = Attempt(1, slot.id, slot.group.name, now, now, Outcome.WITHDRAWN)
-    scheduler.ended_early(task, attempt)
+    ended_early(task, attempt)
 
 
 def fail_and_retry(

@@ -64,7 +64,7 @@ def fill(scheduler: Scheduler, tried: list[frozenset[Any]], count: int) -> None:
         task._record = record = Record(task.id)
         record.plain = False
         record.tried = tried[number % len(tried)]
-        scheduler.enqueue(task, 0.0)
+        scheduler.assignment.enqueue(task, 0.0)
 
 
 def claims(scheduler: Scheduler, slot: Slot, count: int) -> int:

@@ -3,7 +3,6 @@
 import pytest
 
 from retrypool.core.scheduler import Scheduler
-from retrypool.errors import TaskNotFound
 from retrypool.events import TaskDead
 from retrypool.policy.blame import Scope
 from retrypool.policy.retry import RetryPolicy
@@ -257,8 +256,8 @@ def test_task_whose_deadline_passes_while_it_waits_is_dead_with_its_last_error()
     fail_and_retry(scheduler, slots["A"], task, now=1.0, delay=10.0)
     scheduler.advance(5.0)
     assert task.state is TaskState.DEAD
-    assert scheduler.dead[task.id].reason is DeadReason.DEADLINE
-    assert scheduler.dead[task.id].error is task.errors[-1]
+    assert scheduler.endings.dead[task.id].reason is DeadReason.DEADLINE
+    assert scheduler.endings.dead[task.id].error is task.errors[-1]
     assert scheduler.delayed == 0
     assert [type(event) for event in scheduler.take_happened()] == [TaskDead]
 
@@ -282,14 +281,8 @@ def test_dead_limit_drops_the_oldest_and_counts_them(limit: int | None, kept: in
     tasks = [make_task(scheduler) for _ in range(3)]
     for task in tasks:
         scheduler.bury(task, DeadReason.ATTEMPTS, OSError(), 0.0)
-    assert list(scheduler.dead) == [task.id for task in tasks[3 - kept :]]
-    assert (scheduler.died, scheduler.dead_dropped) == (3, 3 - kept)
-
-
-@pytest.mark.parametrize("task_id", [99, "7", None, []])
-def test_pulling_an_unknown_dead_task_says_so(task_id: object) -> None:
-    with pytest.raises(TaskNotFound, match="among the dead tasks"):
-        Scheduler().pull_dead(task_id)  # type: ignore[arg-type]
+    assert list(scheduler.endings.dead) == [task.id for task in tasks[3 - kept :]]
+    assert (scheduler.endings.died, scheduler.endings.dead_dropped) == (3, 3 - kept)
 
 
 def test_all_that_waits_is_cancelled_in_the_order_of_ids() -> None:

@@ -52,11 +52,11 @@ class SchedulerMachine(Machine):
         if not any(desk.item is not None and desk.item.place in ENDS for desk in self.desks):
             assert len(scheduler.backlog) == len(self.at("queue"))
         assert scheduler.delayed == len(self.at("timers"))
-        assert scheduler.died == len(self.at("dead"))
-        assert scheduler.cancelled == len(self.at("cancelled"))
+        assert scheduler.endings.died == len(self.at("dead"))
+        assert scheduler.endings.cancelled == len(self.at("cancelled"))
         assert Counter(scheduler.waiting()) == Counter(item.task for item in self.at("queue", "timers"))
-        if scheduler.dead_limit is not None:
-            assert len(scheduler.dead) <= scheduler.dead_limit
+        if scheduler.endings.dead_limit is not None:
+            assert len(scheduler.endings.dead) <= scheduler.endings.dead_limit
         for event in scheduler.take_happened():
             if isinstance(event, TaskDead | TaskCancelled):
                 self.reported[event.task] += 1

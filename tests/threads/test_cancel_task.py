@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from retrypool import FailureAction, Interrupted, RetryPolicy, TaskState
-from retrypool.core.scheduler import Scheduler
 from retrypool.states import Outcome
 from retrypool.testing import ManualPool
 
@@ -149,18 +148,18 @@ def test_answer_is_true_only_if_the_task_ends_cancelled(stage, monkeypatch, deci
         on_failure=lambda *_: FailureAction.DROP if decision == "dropped" else None,
     )
     place = {"retry at once": "retry", "retry later": "retry", "dead": "bury", "dropped": "cancel"}
-    step = getattr(Scheduler, place[decision])
+    step = getattr(pool._engine.scheduler, place[decision])
 
-    def cancel_then(self: Scheduler, task: Any, *arguments: Any) -> Any:
+    def cancel_then(task: Any, *arguments: Any) -> Any:
         if not answers:
             answers.append(stage.start(pool.cancel_task, task))
             # It either is done at once, or waits for the decision to be carried out: both are seen to.
             for _ in range(100):
                 if answers[0].done():
                     break
-        return step(self, task, *arguments)
+        return step(task, *arguments)
 
-    monkeypatch.setattr(Scheduler, place[decision], cancel_then)
+    monkeypatch.setattr(pool._engine.scheduler, place[decision], cancel_then)
     task = pool.dispatch("x")
     stage.until(lambda: answers)
     answer = answers[0].result(stage.within)

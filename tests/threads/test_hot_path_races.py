@@ -293,7 +293,7 @@ def test_task_whose_deadline_comes_in_as_the_last_worker_is_barred_is_dead_at_on
         with engine.lock:
             now = engine.monotonic()
             engine.scheduler.fleet.quarantine.cool(slot.group, 3600.0, now)
-            engine.scheduler.expire_the_late(now)
+            engine.scheduler.deadlines.expire_the_late(now)
             happened = engine.decided()
         engine.act(happened)
 

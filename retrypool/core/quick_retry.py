@@ -1,0 +1,93 @@
+"""The short way back: a failure that says nothing is entered, and its task put back, without the lock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from retrypool.core.beliefs import UNLIKELY
+from retrypool.core.fleet import Fleet
+from retrypool.core.queue import Backlog
+from retrypool.model.record import Attempt, Record
+from retrypool.model.slots import Slot
+from retrypool.model.task import Task
+from retrypool.states import TaskState
+
+__all__ = ["QuickRetry"]
+
+AnyTask = Task[Any, Any]
+
+FEW = 3
+"""Failures in a row that are never looked at, where there is one group alone."""
+
+_QUEUED = TaskState.QUEUED  # bound once: looking a member up in its enum costs more than what is done with it
+
+
+class QuickRetry:
+    """Where there is one group alone."""
+
+    def __init__(self, fleet: Fleet, backlog: Backlog, *, allowed: bool) -> None:
+        self._fleet = fleet
+        self._backlog = backlog
+        self._allowed = allowed  # False if each retry has to be counted
+
+    def take(self, slot: Slot, task: AnyTask, attempt: Attempt) -> bool:
+        """Enter a failure that says nothing, and put the task back without the lock; if it may be so.
+
+        That is where there is one group alone, so that each failure begins a new round, and where no more has
+        failed in a row than is usual. The caller owns the task, and puts it back (handshake H12): the append
+        comes last, and from then on whoever takes the task sees the rest.
+        """
+        record, settings, group, fleet = task._record, task._settings, slot.group, self._fleet
+        assert record is not None
+        line = self._backlog.injector.line(settings.priority)
+        if (
+            not self._allowed
+            or fleet.live != group.alone
+            or line is None
+            or not record.plain
+            or record.tried
+            or slot.attentive
+            or slot.retired
+            or group.until is not None
+            or fleet.quarantine.outage is not None
+            or settings.span is None
+            or _is_unusual(slot)
+        ):
+            return False
+        if settings.retry.decide_at_once(record.charged + 1, record.uncharged) and not record.cancelled:
+            record.history.append(attempt)
+            record.entries += 1
+            record.charged += 1
+            record.round += 1
+            record.seq = self._backlog.next_seq()
+            record.deciding = False  # H7: written, then `cancelled` is read
+            if record.cancelled:
+                record.deciding = True
+                _take_out_again(record)
+                return False
+            record.running_time += attempt.ended - attempt.started
+            record.tried_waived = record.urgent = record.keeps_place = record.elsewhere = False
+            record.avoid = None
+            task._slot = None
+            task._phase = _QUEUED
+            line.append(task)
+            return True
+        return False
+
+
+def _take_out_again(record: Record) -> None:
+    record.history.pop()
+    record.entries -= 1
+    record.charged -= 1
+    record.round -= 1
+
+
+def _is_unusual(slot: Slot) -> bool:
+    """Count a failure at `slot`; return whether so many in a row are worth a look under the lock."""
+    if slot.succeeded != slot.row_mark:
+        slot.row_mark, slot.row = slot.succeeded, 0
+    slot.row += 1
+    if slot.row < FEW or not slot.succeeded:
+        return False
+    share = (slot.failed + 1) / (slot.failed + slot.succeeded + 4)
+    return share**slot.row < UNLIKELY
