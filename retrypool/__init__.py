@@ -46,7 +46,7 @@ _HOMES = {
     "PoolExecutor": "retrypool.executor",
     "QueueFull": "retrypool.errors",
     "Rate": "retrypool.policy.rates",
-    "Recorder": "retrypool.observe.recorder",
+    "Recorder": "retrypool.observe.recording.recorder",
     "RemoteError": "retrypool.errors",
     "RetryIn": "retrypool.policy.retry",
     "RetryPolicy": "retrypool.policy.retry",

@@ -31,7 +31,7 @@ from retrypool.model.context import Context, current_context
 from retrypool.model.drain import Drain
 from retrypool.model.task import Attempt, DeadTask, Task
 from retrypool.model.worker import Worker, WorkerInfo, WorkerSpec
-from retrypool.observe.recorder import Recorder
+from retrypool.observe.recording.recorder import Recorder
 from retrypool.observe.stats import Stats
 from retrypool.observe.status import TaskStatus
 from retrypool.policy.budget import Budget

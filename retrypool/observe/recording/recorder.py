@@ -32,16 +32,16 @@ from retrypool.events import (
     WorkerStuck,
 )
 from retrypool.model.task import Task
-from retrypool.observe.book import Book
-from retrypool.observe.lanes import Bar
-from retrypool.observe.recording import Recording, RunningAttempt, SlowTask
-from retrypool.observe.texts import error_of, first_line, label_of
+from retrypool.observe.recording.book import Book
+from retrypool.observe.recording.data import Recording, RunningAttempt, SlowTask
+from retrypool.observe.recording.lanes import Bar
+from retrypool.observe.recording.texts import error_of, first_line, label_of
 from retrypool.observe.watched import Watched
 from retrypool.states import Outcome
 from retrypool.threads.engine import Engine
 
 if TYPE_CHECKING:
-    from retrypool.observe.report import Report
+    from retrypool.observe.recording.report import Report
 
 __all__ = ["Recorder"]
 
@@ -184,7 +184,7 @@ class Recorder:
 
         While it records, that costs a look at each task that waits, with the pool's lock held.
         """
-        from retrypool.observe.report import report_of
+        from retrypool.observe.recording.report import report_of
 
         return report_of(self.recording())
 
@@ -194,7 +194,7 @@ class Recorder:
         The page is one file that needs nothing else, and no network. Raises `InvalidValue` for another
         ending, and `OSError` for a file that can't be written.
         """
-        from retrypool.observe.saving import save
+        from retrypool.observe.recording.saving import save
 
         save(path, self.recording)
 

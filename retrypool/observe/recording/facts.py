@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from retrypool.observe.recording import Recording, WorkerSeen
+from retrypool.observe.recording.data import Recording, WorkerSeen
 
 __all__ = ["Facts"]
 

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 from retrypool.errors import InvalidType, InvalidValue
-from retrypool.observe.recording import Recording
+from retrypool.observe.recording.data import Recording
 
 __all__ = ["save"]
 
@@ -19,11 +19,11 @@ def save(path: str | PathLike[str], look: Callable[[], Recording]) -> None:
     target = Path(path)
     match target.suffix.lower():
         case ".html" | ".htm":
-            from retrypool.observe.picture import page
+            from retrypool.observe.recording.picture import page
 
             text = page(look())
         case ".json":
-            from retrypool.observe.trace import trace
+            from retrypool.observe.recording.trace import trace
 
             text = trace(look())
         case _:

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 
-from retrypool.observe.lanes import Bar, Lanes
-from retrypool.observe.recording import Counts, Recording, RunningAttempt, SlowTask, WorkerSeen
-from retrypool.observe.series import Series
-from retrypool.observe.spans import Spans
-from retrypool.observe.tally import Error, count_error
+from retrypool.observe.recording.data import Counts, Recording, RunningAttempt, SlowTask, WorkerSeen
+from retrypool.observe.recording.lanes import Bar, Lanes
+from retrypool.observe.recording.series import Series
+from retrypool.observe.recording.spans import Spans
+from retrypool.observe.recording.tally import Error, count_error
 from retrypool.states import DeadReason, Outcome
 
 __all__ = ["Book"]

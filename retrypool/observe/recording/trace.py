@@ -12,9 +12,9 @@ from datetime import UTC
 from itertools import pairwise
 
 from retrypool.checks import date
-from retrypool.observe.lanes import Bar
-from retrypool.observe.recording import Recording
-from retrypool.observe.report import note_of
+from retrypool.observe.recording.data import Recording
+from retrypool.observe.recording.lanes import Bar
+from retrypool.observe.recording.report import note_of
 
 __all__ = ["trace"]
 

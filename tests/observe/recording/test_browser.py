@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from retrypool import Recorder, RetryPolicy, Throttled
-from retrypool.observe.picture import page
-from retrypool.observe.recording import Recording
+from retrypool.observe.recording.data import Recording
+from retrypool.observe.recording.picture import page
 
 from .acting import play, stage, takes
 from .browser import CHROMEDRIVER, CHROMIUM, Browser, browser

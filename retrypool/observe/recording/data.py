@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from retrypool.observe.lanes import Lane
-from retrypool.observe.series import Series
-from retrypool.observe.spans import Span
-from retrypool.observe.tally import Tally
+from retrypool.observe.recording.lanes import Lane
+from retrypool.observe.recording.series import Series
+from retrypool.observe.recording.spans import Span
+from retrypool.observe.recording.tally import Tally
 
 __all__ = ["Counts", "Recording", "RunningAttempt", "SlowTask", "WorkerSeen"]
 

@@ -139,4 +139,4 @@ def test_parts_of_the_page_are_in_the_package() -> None:
     from importlib.resources import files
 
     for ending in ("html", "css", "js"):
-        assert files("retrypool.observe").joinpath(f"picture.{ending}").is_file()
+        assert files("retrypool.observe.recording").joinpath(f"picture.{ending}").is_file()

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrypool.observe.lanes import Bar, Lanes
-from retrypool.observe.spans import Spans
-from retrypool.observe.tally import KINDS, Durations, Tally
+from retrypool.observe.recording.lanes import Bar, Lanes
+from retrypool.observe.recording.spans import Spans
+from retrypool.observe.recording.tally import KINDS, Durations, Tally
 
 
 def bar(start: float, end: float, outcome: str = "succeeded", error: str = "") -> Bar:

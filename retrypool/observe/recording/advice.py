@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from retrypool.observe.facts import Facts, rest_of, unrecoverable
-from retrypool.observe.recording import WorkerSeen
-from retrypool.observe.tally import Error
-from retrypool.observe.texts import duration, first_line
+from retrypool.observe.recording.data import WorkerSeen
+from retrypool.observe.recording.facts import Facts, rest_of, unrecoverable
+from retrypool.observe.recording.tally import Error
+from retrypool.observe.recording.texts import duration, first_line
 
 __all__ = ["advice"]
 

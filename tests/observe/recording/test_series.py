@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrypool.observe.series import FIRST_WIDTH, Series
+from retrypool.observe.recording.series import FIRST_WIDTH, Series
 
 MOMENTS = st.floats(0, 100, allow_nan=False)
 

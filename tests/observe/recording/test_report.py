@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from retrypool import HealthPolicy, Outcome, Rate, Recorder, RetryPolicy, Throttled, Unrecoverable, WorkerSpec
-from retrypool.observe.facts import Facts
-from retrypool.observe.recording import Recording
-from retrypool.observe.report import Report, report_of
-from retrypool.observe.spans import Span
+from retrypool.observe.recording.data import Recording
+from retrypool.observe.recording.facts import Facts
+from retrypool.observe.recording.report import Report, report_of
+from retrypool.observe.recording.spans import Span
 from retrypool.testing import ManualPool
 
 from .acting import Script, play, stage, takes

@@ -10,12 +10,12 @@ from importlib.resources import files
 from math import floor
 
 from retrypool.checks import date
-from retrypool.observe.advice import percent
-from retrypool.observe.lanes import Lane
-from retrypool.observe.recording import Recording
-from retrypool.observe.report import Report, report_of
-from retrypool.observe.spans import Span
-from retrypool.observe.texts import duration
+from retrypool.observe.recording.advice import percent
+from retrypool.observe.recording.data import Recording
+from retrypool.observe.recording.lanes import Lane
+from retrypool.observe.recording.report import Report, report_of
+from retrypool.observe.recording.spans import Span
+from retrypool.observe.recording.texts import duration
 from retrypool.states import Outcome
 
 __all__ = ["page"]
@@ -41,7 +41,7 @@ def page(recording: Recording) -> str:
 
 
 def _part(ending: str) -> str:
-    return files("retrypool.observe").joinpath(f"picture.{ending}").read_text(encoding="utf-8")
+    return files("retrypool.observe.recording").joinpath(f"picture.{ending}").read_text(encoding="utf-8")
 
 
 def _title(recording: Recording) -> str:

@@ -17,8 +17,8 @@ from retrypool import (
     Unrecoverable,
     WorkerSpec,
 )
-from retrypool.observe import book
-from retrypool.observe.recording import Recording
+from retrypool.observe.recording import book
+from retrypool.observe.recording.data import Recording
 from retrypool.testing import ManualPool
 
 from .acting import play, takes

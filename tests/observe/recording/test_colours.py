@@ -35,7 +35,7 @@ Colour = tuple[float, float, float]
 
 
 def themes() -> dict[str, dict[str, str]]:
-    css = files("retrypool.observe").joinpath("picture.css").read_text(encoding="utf-8")
+    css = files("retrypool.observe.recording").joinpath("picture.css").read_text(encoding="utf-8")
     blocks = re.findall(r":root(?:\[data-theme=\"(\w+)\"\])? \{(.*?)\}", css, re.DOTALL)
     return {theme or "light": dict(re.findall(r"--(\w+): (#[0-9a-f]+)", block)) for theme, block in blocks}
 

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from retrypool.observe.advice import advice, percent
-from retrypool.observe.facts import Facts, rest_of
-from retrypool.observe.recording import Recording, SlowTask, WorkerSeen
-from retrypool.observe.spans import Span
-from retrypool.observe.texts import duration, first_line
+from retrypool.observe.recording.advice import advice, percent
+from retrypool.observe.recording.data import Recording, SlowTask, WorkerSeen
+from retrypool.observe.recording.facts import Facts, rest_of
+from retrypool.observe.recording.spans import Span
+from retrypool.observe.recording.texts import duration, first_line
 from retrypool.states import Outcome
 
 __all__ = ["Report", "WorkerReport", "report_of"]
