@@ -16,6 +16,7 @@ from retrypool.errors import InvalidType, InvalidValue
 __all__ = [
     "Duration",
     "as_id",
+    "checked_timeout",
     "count",
     "date",
     "exact",
@@ -73,6 +74,17 @@ def patience(what: str, value: Duration | None) -> float | None:
     """
     limit = optional_seconds(what, value)
     return None if limit is None else min(limit, threading.TIMEOUT_MAX)
+
+
+def checked_timeout(timeout: object) -> float:
+    """Return what a thread can wait. As for any future, a negative time is no error: it is over."""
+    if isinstance(timeout, timedelta):
+        return min(timeout.total_seconds(), threading.TIMEOUT_MAX)
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise InvalidType("timeout", timeout, "a number of seconds, a timedelta or None")
+    if timeout != timeout:  # noqa: PLR0124 - it is not a number
+        raise InvalidValue("timeout", timeout, "a number of seconds")
+    return float(min(timeout, threading.TIMEOUT_MAX))
 
 
 def timestamp(what: str, value: object) -> float:

@@ -12,11 +12,12 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from typing_extensions import override
 
+from retrypool.checks import checked_timeout
 from retrypool.ctrl_c import shielded
 from retrypool.errors import InvalidType, InvalidValue, WrongThread
 from retrypool.model.completion import Reporter
 from retrypool.model.settings import TaskSettings
-from retrypool.model.task import Task, checked_timeout
+from retrypool.model.task import Task
 from retrypool.threads.engine import Engine
 from retrypool.threads.parker import Bell
 

@@ -10,9 +10,9 @@ from contextlib import suppress
 from typing import Any
 from weakref import ref
 
-from retrypool.core.beliefs import Outage
 from retrypool.core.filing import Filing
 from retrypool.core.fleet import Fleet
+from retrypool.core.outage import Outage
 from retrypool.core.queue import Backlog
 from retrypool.core.timers import Timers
 from retrypool.model.constraints import Constraints

@@ -1,4 +1,4 @@
-"""What is believed of each group and of the whole fleet, and the verdicts: they are made here alone.
+"""What is believed of each group, and the verdicts: they are made here alone.
 
 Pure, and under the pool's lock. Successes are not told one by one: they are counted by the slots, and looked
 up here when something fails. What is found is returned as `Findings`, for others to carry out.
@@ -12,9 +12,8 @@ The rules:
   how much likelier it is for a group that fails half of what the others do not, than for one that fails as
   often as they do; each success takes the same away; below nothing it does not go.
 - A task that all groups have failed speaks against none of them.
-- An *outage* is a row of failures of different tasks, on all groups and with no success anywhere, that is
-  too long for the share of tasks that have failed so far. It is nobody's fault. Before the first success of
-  all there is none.
+
+`outage.py` has the rule for the whole fleet.
 """
 
 from __future__ import annotations
@@ -25,28 +24,17 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import ref
 
+from retrypool.core.outage import LONGEST_ROW, MEMORY, SEVERAL, Row
 from retrypool.model.slots import Group, Slot
 from retrypool.model.task import Task
 from retrypool.policy.health import HealthPolicy
 
-__all__ = ["Beliefs", "Findings", "Outage"]
+__all__ = ["Beliefs", "Findings"]
 
 AnyTask = Task[Any, Any]
 
 CHANCE = 1e-6  # how seldom a group may be taken for ill that was only unlucky, for each attempt
 DOUBT = 0.2  # how seldom a group that is as good as the others becomes a suspect, for each row
-UNLIKELY = 1e-4  # how seldom a row of failures may be taken for an outage that was only bad luck
-MEMORY = 400.0  # attempts by which shares of failures are counted
-SHORT_OUTAGE = 1.0  # seconds after which an outage is doubted whose errors do not speak of the network
-LEAST_WAIT = 0.001  # seconds from one probe of an outage to the next
-USUAL_WAIT = 0.25  # up to which that doubles
-LONGEST_WAIT = 2.0  # up to which it grows with the time that the outage lasts
-
-SEVERAL = 3  # different tasks that have to fail, so that it may be an outage
-LONGEST_ROW = 1000  # tasks that are remembered of those that failed in a row
-MOST_ALARMS = 4  # that are counted
-FALSE_ALARM = 2  # probes with which an outage is over that was none
-
 _LIMIT = -math.log(CHANCE)
 
 
@@ -91,26 +79,6 @@ class Belief:
         self.sample_mark = group.attempts()
 
 
-@dataclass(eq=False, slots=True)
-class Outage:
-    """A time in which the pool holds: nobody is given anything but, one at a time, the probe."""
-
-    began: float
-    until: float  # it is taken for an outage no longer than that
-    network: bool  # whether its errors speak of the network
-    wait: float  # seconds until the next probe, once one has failed
-    due: bool = True  # whether a probe may be made now
-    prober: Slot | None = None  # the slot that makes it
-    probes: int = 0
-    tried: ref[AnyTask] | None = None  # the task that is probed with in every other turn
-
-    def next_wait(self, now: float) -> float:
-        """Return the seconds until the next probe: they double, and later grow with the outage."""
-        wait = self.wait
-        self.wait = 2 * wait
-        return min(wait, max(USUAL_WAIT, (now - self.began) / 4), LONGEST_WAIT)
-
-
 @dataclass(slots=True)
 class Findings:
     """What follows from a failure or a success."""
@@ -131,18 +99,7 @@ class Beliefs:
         self.policy = policy
         self._of: dict[Group, Belief] = {}
         self.suspects: set[Group] = set()
-        # The row: tasks that failed since the last success anywhere, by id, and how often each did.
-        self._row: dict[int, tuple[ref[AnyTask], int]] = {}
-        self._network = 0  # how many of these failures speak of the network
-        self._failures = 0  # and how many there are
-        self._kinds: set[type] = set()  # the types of their errors
-        self._failing: set[Group] = set()  # and the groups that failed them
-        self._mark = 0  # the successes of all groups when they were last looked up
-        self._good = 0.0  # tasks that succeeded, as far back as memory goes
-        self._bad = 0.0  # tasks that stood in a row
-        self.has_worked = False  # something has succeeded
-        self._doubted: set[type] = set()  # errors of an outage that was none
-        self._false_alarms = 0  # outages in a row that were over at once: each makes the next less likely
+        self.row = Row(policy)
 
     # -- groups come and go ----------------------------------------------------------------------
 
@@ -154,12 +111,12 @@ class Beliefs:
         else:
             belief.mark += slot.succeeded
             belief.sample_mark += slot.attempts()
-        self._mark += slot.succeeded
+        self.row.mark += slot.succeeded
 
     def left(self, slot: Slot) -> None:
         """Leave out a slot that has just left its group, and what it has done with it."""
         group = slot.group
-        self._mark -= slot.succeeded
+        self.row.mark -= slot.succeeded
         if not group.slots:
             self._of.pop(group, None)
             self.suspects.discard(group)
@@ -204,18 +161,19 @@ class Beliefs:
         for other in accused:
             self._failed_elsewhere(other, task, by=belief, found=found)
         if fresh:
-            self._stand_in_row(group, task, type(error), network=network)
+            successes = sum([each.successes() for each in self._of])
+            self.row.enter(group, task, error, network=network, successes=successes)
         if not own_fault and decides and not found.ill and group not in self.suspects:
             found.suspect = self._is_suspicious(group, belief, live)
             if found.suspect:
                 self.suspects.add(group)
-        if self._is_outage(live, left):
+        if self.row.is_outage(live, self.suspects, left):
             found.outage = True
         elif (
             self.suspects and len(live) > 1 and all(other in self.suspects or other.ejected for other in live)
         ):
             # Nobody is left who could bring a verdict.
-            if self._row and self.policy.limit_of_outage:
+            if self.row.tasks and self.policy.limit_of_outage:
                 found.outage = True
             else:
                 found.cleared += [other for other in live if other in self.suspects]
@@ -349,67 +307,21 @@ class Beliefs:
 
     # -- outages ---------------------------------------------------------------------------------
 
-    def _stand_in_row(self, group: Group, task: AnyTask, kind: type, *, network: bool) -> None:
-        successes = sum([each.successes() for each in self._of])
-        if successes > self._mark:
-            self.has_worked = True
-            self._doubted.clear()
-            self._good += successes - self._mark
-            self._end_row()
-        self._mark = successes
-        known = task.id in self._row or len(self._row) < LONGEST_ROW
-        if self.has_worked and kind not in self._doubted and known:
-            _, count = self._row.get(task.id, (None, 0))
-            self._row[task.id] = (ref(task), count + 1)
-            self._failures += 1
-            self._network += network
-            self._kinds.add(kind)
-            self._failing.add(group)
-
-    def _end_row(self) -> None:
-        self._bad += len(self._row)
-        if (total := self._good + self._bad) > MEMORY:
-            self._good *= MEMORY / total
-            self._bad *= MEMORY / total
-        self._clear_row()
-
-    def _clear_row(self) -> None:
-        self._row.clear()
-        self._kinds.clear()
-        self._failing.clear()
-        self._network = self._failures = 0
-
-    def _is_outage(self, live: Collection[Group], left: Callable[[], int]) -> bool:
-        length = len(self._row)
-        if length < SEVERAL or not self.policy.limit_of_outage:
-            return False
-        share = (self._bad + 1) / (self._good + self._bad + 4)
-        if share**length >= UNLIKELY ** (1 + self._false_alarms):
-            return False
-        failing = self._failing | self.suspects
-        if length >= len(live) and failing.issuperset(live):
-            return True
-        # So few tasks are left that they don't go round.
-        return len(failing) >= min(len(live), 2) and length >= left()
-
     def many_fail(self, error: BaseException) -> bool:
         """Return whether several tasks have failed on groups that have not succeeded with any since."""
-        if type(error) in self._doubted or not self.policy.limit_of_outage:
+        if self.row.doubts(error):
             return False
-        tasks = set(self._row)
+        tasks = set(self.row.tasks)
         for belief in self._of.values():
             tasks |= belief.streak.keys()
-        return self.has_worked and len(tasks) >= SEVERAL
+        return self.row.has_worked and len(tasks) >= SEVERAL
 
-    def begin_outage(self, now: float, usual: float) -> tuple[Outage, dict[AnyTask, int]]:
-        """Return the outage that begins, and the tasks that it struck, with the attempts to give back.
+    def begin_outage(self) -> dict[AnyTask, int]:
+        """Let failures speak against no group, but for an outage.
 
-        `usual` is how many seconds a task takes.
+        Returns the tasks that it struck, with the attempts to give back.
         """
-        network = 2 * self._network > self._failures
-        limit = self.policy.limit_of_outage
-        until = now + (limit if network else min(limit, SHORT_OUTAGE))
-        struck = {task: count for known, count in self._row.values() if (task := known()) is not None}
+        struck = {task: count for known, count in self.row.tasks.values() if (task := known()) is not None}
         counts: dict[AnyTask, int] = {}
         for group, belief in self._of.items():
             for task in self.streak(group):
@@ -418,19 +330,7 @@ class Beliefs:
         for task, count in counts.items():
             struck[task] = max(struck.get(task, 0), count)
         self.suspects.clear()
-        return Outage(now, until, network, max(usual, LEAST_WAIT)), struck
-
-    def end_outage(self, outage: Outage, *, recovered: bool) -> None:
-        """Begin a new row. If nothing has succeeded, such errors are no sign of an outage for now."""
-        if not recovered:
-            self._doubted |= self._kinds
-            self._clear_row()
-        elif outage.probes <= FALSE_ALARM:
-            self._false_alarms = min(self._false_alarms + 1, MOST_ALARMS)
-            self._end_row()  # so many failures in a row are usual here
-        else:
-            self._false_alarms = 0
-            self._clear_row()
+        return struck
 
 
 def _ill_share(share: float) -> float:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-from retrypool.core.beliefs import Beliefs, Findings, Outage
+from retrypool.core.beliefs import Beliefs, Findings
+from retrypool.core.outage import Outage
 from retrypool.core.timers import Timers
 from retrypool.events import (
     Event,
@@ -235,7 +236,8 @@ class Quarantine:
     def begin_outage(self, now: float, usual: float, error: BaseException) -> dict[Task[Any, Any], int]:
         """Let the pool hold. Returns the tasks that the outage struck, with the attempts to give back."""
         assert self.beliefs is not None
-        outage, struck = self.beliefs.begin_outage(now, usual)
+        outage = self.beliefs.row.begin(now, usual)
+        struck = self.beliefs.begin_outage()
         self.outage, self.holds = outage, True
         self.outages += 1
         for group in self._fleet.groups.values():
@@ -282,7 +284,7 @@ class Quarantine:
     def _end_outage(self, outage: Outage, now: float, *, recovered: bool) -> None:
         assert self.beliefs is not None
         self.outage, self.holds = None, False
-        self.beliefs.end_outage(outage, recovered=recovered)
+        self.beliefs.row.end(outage, recovered=recovered)
         self._report(OutageEnded(now, now - outage.began, recovered))
         self._fleet.let_sleepers_in(self._fleet, now)
         for group in self._fleet.groups.values():

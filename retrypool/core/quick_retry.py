@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from retrypool.core.beliefs import UNLIKELY
 from retrypool.core.fleet import Fleet
+from retrypool.core.outage import UNLIKELY
 from retrypool.core.queue import Backlog
 from retrypool.model.record import Attempt, Record
 from retrypool.model.slots import Slot

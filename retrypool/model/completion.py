@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
+from retrypool.callbacks import call_guarded, call_ours
 from retrypool.ctrl_c import acquire
 
 __all__ = ["ANNOUNCED", "Announced", "Bell", "Completion", "Reporter"]
@@ -60,6 +62,35 @@ class Completion:
                     if bell in self.bells:
                         self.bells.remove(bell)
         return rung or ended()
+
+    def add(self, callback: Callable[[Any], object] | Reporter, ended: Callable[[], bool]) -> bool:
+        """Have `callback` called with the task once that has ended; return False if it has `ended`."""
+        with self.lock:
+            if ended():
+                return False
+            self.callbacks.append(callback)
+            return True
+
+    def announce(self, task: Future[Any]) -> None:
+        """Tell those who wait that `task` has ended, unless they know. Called outside locks."""
+        with self.lock:
+            if self.announced:
+                return
+            self.announced = True
+            callbacks, self.callbacks = self.callbacks, []
+            for waiter in self.waiters:
+                if task.cancelled():
+                    waiter.add_cancelled(task)
+                elif task.exception() is not None:
+                    waiter.add_exception(task)
+                else:
+                    waiter.add_result(task)
+            self.ring()
+        for callback in callbacks:
+            if isinstance(callback, Reporter):
+                call_ours("reporter", callback.report, task)
+            else:
+                call_guarded("done callback", callback, task)
 
     def ring(self) -> None:
         """Wake those who wait. Under `lock`."""
@@ -126,6 +157,13 @@ class Announced:
         return self
 
     waiters = condition
+
+    def add(self, _callback: object, _ended: object) -> bool:
+        """Say that the task has ended."""
+        return False
+
+    def announce(self, _task: object) -> None:
+        """Tell nobody: nobody waits."""
 
     def acquire(self) -> bool:
         """Take nothing."""

@@ -10,15 +10,14 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
-from datetime import timedelta
 from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from typing_extensions import override
 
 from retrypool.callbacks import call_guarded, call_ours
+from retrypool.checks import checked_timeout
 from retrypool.ctrl_c import acquire, shielded
-from retrypool.errors import InvalidType, InvalidValue
 from retrypool.model.completion import ANNOUNCED, Announced, Bell, Reporter
 from retrypool.model.completion import Completion as _Completion
 from retrypool.model.record import Attempt, DeadTask, Record
@@ -40,7 +39,6 @@ __all__ = [
 
 T = TypeVar("T")
 R = TypeVar("R")
-
 
 _SUCCEEDED = TaskState.SUCCEEDED
 _DEAD = TaskState.DEAD
@@ -285,12 +283,8 @@ class Task(Future[R], Generic[T, R]):
     def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
         """Call `fn(task)` once the task has ended: on the thread that ends it, or now if it has."""
         completion = self._meet()
-        if isinstance(completion, _Completion):
-            with completion.lock:
-                if self._phase not in _ENDED:
-                    completion.callbacks.append(fn)
-                    return
-        call_guarded("done callback", fn, self)
+        if not completion.add(fn, self.done):
+            call_guarded("done callback", fn, self)
 
     def set_running_or_notify_cancel(self) -> bool:
         """Raise: only its pool moves a task on."""
@@ -335,13 +329,8 @@ class Task(Future[R], Generic[T, R]):
             free = self._completion is None
             if free:
                 self._completion = reporter
-        if not free:
-            completion = self._meet()
-            if isinstance(completion, _Completion):
-                with completion.lock:
-                    if not self.done():
-                        completion.callbacks.append(reporter)
-                        return
+        if not free and self._meet().add(reporter, self.done):
+            return
         if self.done():
             reporter.report(self)
 
@@ -379,27 +368,8 @@ class Task(Future[R], Generic[T, R]):
         if isinstance(completion, Reporter):
             # If `_meet` has just put a completion in its place, that tells it too.
             call_ours("reporter", completion.report, self)
-            return
-        if isinstance(completion, Announced):
-            return
-        with completion.lock:
-            if completion.announced:
-                return
-            completion.announced = True
-            callbacks, completion.callbacks = completion.callbacks, []
-            for waiter in completion.waiters:
-                if self._phase is _CANCELLED:
-                    waiter.add_cancelled(self)
-                elif self._phase is _DEAD:
-                    waiter.add_exception(self)
-                else:
-                    waiter.add_result(self)
-            completion.ring()
-        for callback in callbacks:
-            if isinstance(callback, Reporter):
-                call_ours("reporter", callback.report, self)
-            else:
-                call_guarded("done callback", callback, self)
+        else:
+            completion.announce(self)
 
     # concurrent.futures reads these three under `_condition`.
 
@@ -428,14 +398,3 @@ class Task(Future[R], Generic[T, R]):
         if phase in _ENDED and not self._meet().announced:
             return _FUTURE_STATES[_RUNNING]
         return _FUTURE_STATES.get(phase, "PENDING")
-
-
-def checked_timeout(timeout: object) -> float:
-    """Return what a thread can wait. As for any future, a negative time is no error: it is over."""
-    if isinstance(timeout, timedelta):
-        return min(timeout.total_seconds(), TIMEOUT_MAX)
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise InvalidType("timeout", timeout, "a number of seconds, a timedelta or None")
-    if timeout != timeout:  # noqa: PLR0124 - it is not a number
-        raise InvalidValue("timeout", timeout, "a number of seconds")
-    return float(min(timeout, TIMEOUT_MAX))

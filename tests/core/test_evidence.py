@@ -227,5 +227,5 @@ def test_memory_of_a_group_that_fails_for_ever_does_not_grow_with_its_tasks() ->
         claimed(pool, 0).fail(OSError())
     beliefs = pool._engine.scheduler.fleet.quarantine.beliefs
     assert beliefs is not None
-    assert len(beliefs._row) <= 1000
+    assert len(beliefs.row.tasks) <= 1000
     assert all(len(belief.streak) <= 1000 for belief in beliefs._of.values())
