@@ -53,7 +53,7 @@ from retrypool.threads.engine import Engine
 from retrypool.threads.kept import Kept
 from retrypool.threads.key_names import checked_key
 from retrypool.threads.lifecycle import Cancelled, Lifecycle, give_up
-from retrypool.threads.many import pull_dead, restore_all
+from retrypool.threads.many import restore_all
 from retrypool.threads.observers import Listening, Observers
 from retrypool.threads.takeover import Fate
 from retrypool.threads.workers import Then, Workers
@@ -122,7 +122,6 @@ __all__ = [
     "optional_seconds",
     "patience",
     "plain",
-    "pull_dead",
     "restore_all",
     "restore_schedules",
     "seconds",

@@ -242,7 +242,7 @@ class Pool(Generic[T, R]):
             for spec in specs:
                 self._workers.add(spec)
             if journal is not None:
-                restore_all(self._engine, journal, self._engine.intake.requeue)
+                restore_all(self._engine, journal, self._engine.dead_tasks.requeue)
                 restore_schedules(self._engine, journal)
         except BaseException:
             self.force_close()
@@ -489,9 +489,7 @@ class Pool(Generic[T, R]):
 
     def pull_dead_task(self, task: AnyTask) -> DeadTask[T]:
         """Take a dead task, given as such or by its id, out of the pool. Raises `TaskNotFound`."""
-        task_id = id_of(task)
-        self._engine.steps.check("pull_dead_task()")
-        return pull_dead(self._engine, task_id)
+        return self._engine.dead_tasks.pull(id_of(task))
 
     def requeue_dead_task(self, task: AnyTask) -> Task[T, R]:
         """Give a dead task fresh attempts, and return it as a new task: same id, its history kept.
@@ -499,7 +497,7 @@ class Pool(Generic[T, R]):
         The old task's future has told its error already, and stays as it is. Never waits for room in the
         queue. Raises `TaskNotFound`, and what `dispatch` raises of a pool that can take no task.
         """
-        return self._engine.intake.requeue(id_of(task))
+        return self._engine.dead_tasks.requeue(id_of(task))
 
     def adopt_dead_task(self, dead: DeadTask[T]) -> Task[T, R]:
         """Give a dead task of another pool, or of another process, fresh attempts here; return its task.
@@ -515,7 +513,7 @@ class Pool(Generic[T, R]):
         """
         if not isinstance(dead, DeadTask):
             raise InvalidType("dead", dead, "a DeadTask, as dead_tasks() and pull_dead_task() return them")
-        return self._engine.intake.adopt(dead)
+        return self._engine.dead_tasks.adopt(dead)
 
     # -- many tasks ------------------------------------------------------------------------------
 

@@ -112,7 +112,7 @@ class ManualAttempt(Generic[T, R]):
         if engine.observers.wants_started:
             engine.observers.tell(engine.attempts.starting(ctx))
         if engine.scheduler.fleet.is_measured(slot):
-            engine.attempts.measure(slot, ctx, task.data)
+            engine.costs.measure(slot, ctx, task.data)
         return ctx
 
     @shielded

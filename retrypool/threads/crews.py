@@ -12,7 +12,7 @@ from retrypool.events import WorkerEvent
 from retrypool.model.slots import Slot
 from retrypool.model.worker import WorkerSpec, is_same
 from retrypool.threads.engine import Engine
-from retrypool.threads.worker_thread import Runner
+from retrypool.threads.runner import Runner
 
 __all__ = ["Crew", "Crews", "Tally"]
 

@@ -33,6 +33,8 @@ from retrypool.model.task import Task
 from retrypool.policy.blame import Judge
 from retrypool.policy.rates import Rate
 from retrypool.threads.bonds import Bonds
+from retrypool.threads.costs import Costs
+from retrypool.threads.dead_tasks import DeadTasks
 from retrypool.threads.intake import Intake
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.kept import Kept
@@ -143,6 +145,8 @@ class Engine(Generic[T, R]):
         self.attempts = Attempts(self)
         self.takeovers = Takeovers(self)
         self.intake: Intake[T, R] = Intake(self)
+        self.dead_tasks: DeadTasks[T, R] = DeadTasks(self)
+        self.costs = Costs(self)
         self.bonds = Bonds(self)
         self.steps = Steps(self)
         self.step = Step(self)
@@ -375,7 +379,7 @@ class Engine(Generic[T, R]):
 
     def settle(self, slot: Slot, ctx: Context, actual: float, rate: Rate | None = None) -> None:
         """Correct what an attempt was taken to cost."""
-        self.attempts.settle(slot, ctx, actual, rate)
+        self.costs.settle(slot, ctx, actual, rate)
 
     @shielded
     def make_up(self) -> None:

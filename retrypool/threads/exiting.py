@@ -13,7 +13,7 @@ from retrypool.model.context import Context
 from retrypool.threads.crews import Tally
 from retrypool.threads.lifecycle import Lifecycle, busy, open_pools, seconds_left
 from retrypool.threads.parker import Bell
-from retrypool.threads.worker_thread import Runner
+from retrypool.threads.runner import Runner
 
 __all__ = ["close_at_exit", "exiting"]
 

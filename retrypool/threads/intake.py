@@ -1,25 +1,22 @@
-"""The way in: what lets a task into a pool, quickly or with care, and back into it once it was dead."""
+"""The way in: what lets a task into a pool, quickly or with care. For dead ones, see `dead_tasks`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import Any, Generic, TypeVar
 from weakref import ref
 
-from retrypool.checks import as_id
 from retrypool.core.queue import Line
 from retrypool.ctrl_c import lowered
-from retrypool.errors import TaskNotFound
-from retrypool.events import TaskDead, TaskDispatched
+from retrypool.events import TaskDispatched
 from retrypool.model.chunk import Chunk
 from retrypool.model.completion import Reporter
 from retrypool.model.preparing import prepare
 from retrypool.model.settings import TaskSettings
 from retrypool.model.slots import Slot
-from retrypool.model.task import DeadTask, Record, Task
+from retrypool.model.task import Record, Task
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.key_names import checked_key, without_storage
 from retrypool.threads.many import dispatch_batches
@@ -268,11 +265,7 @@ class Intake(Generic[T, R]):
             if queue_limit is not None:
                 queue_limit.taken -= 1  # by the task itself from here on
             if refusal is None:
-                if settings.drain is not None:
-                    engine.drains[id(settings.drain)] = settings.drain
-                if engine.kept is not None:
-                    engine.scheduler.dropped.append(engine.kept.add(task))
-                engine.scheduler.submit(task, now, wall)
+                self._let_in(task, now, wall)
             elif told and not task.done():
                 engine.scheduler.cancel(task, str(refusal), now)  # so that what was told of has an end
             happened = engine.decided()
@@ -286,6 +279,15 @@ class Intake(Generic[T, R]):
         if settings.cancel is not None:
             engine.takeovers.obey(settings.cancel, task)
         return task
+
+    def _let_in(self, task: Task[T, R], now: float, wall: float) -> None:
+        """Have a task wait for a worker, and its drain and its result for its end. Called under the lock."""
+        engine, drain = self._engine, task._settings.drain
+        if drain is not None:
+            engine.drains[id(drain)] = drain
+        if engine.kept is not None:
+            engine.scheduler.dropped.append(engine.kept.add(task))
+        engine.scheduler.submit(task, now, wall)
 
     def _dispatch_late(self, data: T, settings: TaskSettings, reporter: Reporter | None) -> Task[T, R]:
         """Make a task that is accepted after the step that this thread is in the middle of."""
@@ -312,42 +314,9 @@ class Intake(Generic[T, R]):
             if refusal := engine.refusal(settings):
                 engine.scheduler.cancel(task, str(refusal), now)
             else:
-                if settings.drain is not None:
-                    engine.drains[id(settings.drain)] = settings.drain
-                if engine.kept is not None:
-                    engine.scheduler.dropped.append(engine.kept.add(task))
-                engine.scheduler.submit(task, now, wall)
+                self._let_in(task, now, wall)
         if settings.cancel is not None:
             engine.takeovers.obey(settings.cancel, task)
-
-    @shielded
-    def adopt(self, dead: DeadTask[T]) -> Task[T, R]:
-        """Accept a dead task of another pool: a new id, fresh attempts, the old history."""
-        engine = self._engine
-        engine.steps.check("adopt_dead_task()")
-        settings = replace(dead.settings, delay=0.0, at=None, worker=None, cancel=None, drain=None)
-        if engine.journal is not None:
-            settings = engine.journal.options.without_the_unknown(settings)
-        now = engine.monotonic()
-        if refusal := engine.refusal(settings):
-            raise refusal
-        task: Task[T, R] = Task(engine.scheduler.backlog.next_seq(), dead.data, settings, engine, now)
-        prepare(task, engine.journal is not None)
-        if engine.journal is not None:
-            engine.journal.accept(task, None, later=False)
-        if engine.observers.wants_dispatched:
-            engine.observers.tell(TaskDispatched(now, task))
-        with engine.step:
-            refusal = engine.refusal(settings)
-            if refusal is None:
-                if engine.kept is not None:
-                    engine.scheduler.dropped.append(engine.kept.add(task))
-                engine.scheduler.resurrect(task, dead, now, engine.clock.time())
-        if refusal is not None:
-            if engine.journal is not None:
-                engine.journal.take_back((task,))
-            raise refusal
-        return task
 
     @shielded
     def look_again(self, task: Task[T, R], *, told: bool = False) -> None:
@@ -365,43 +334,3 @@ class Intake(Generic[T, R]):
                 engine.scheduler.cancel(task, str(refusal), engine.monotonic())
         if refusal is not None:
             raise refusal
-
-    @shielded
-    def requeue(self, task_id: int) -> Task[T, R]:
-        """Give a dead task fresh attempts."""
-        engine = self._engine
-        engine.steps.check("requeue_dead_task()")
-        now = engine.monotonic()
-        id_ = as_id(task_id)
-        with engine.lock:
-            if refusal := engine.refusal():
-                raise refusal
-            found: DeadTask[T] | None = None if id_ is None else engine.scheduler.endings.dead.pop(id_, None)
-        if found is None:
-            raise TaskNotFound(task_id, "among the dead tasks")
-        dead = found
-        # From here on the dead task is this call's own.
-        task: Task[T, R] = Task(dead.id, dead.data, dead.settings, engine, now)
-        told = False
-        try:
-            lowered(prepare, task, engine.journal is not None)
-            if engine.journal is not None:
-                engine.journal.requeued(task)
-            if engine.observers.wants_dispatched:
-                told = True
-                engine.observers.tell(TaskDispatched(now, task))
-            with engine.lock:
-                if refusal := engine.refusal(dead.settings):
-                    raise refusal
-                if engine.kept is not None:
-                    engine.scheduler.dropped.append(engine.kept.add(task))
-                engine.scheduler.resurrect(task, dead, now, engine.clock.time())
-                happened = engine.decided()
-        except BaseException:
-            with engine.lock:
-                engine.scheduler.endings.dead[dead.id] = dead
-            if told:  # so it is dead as before
-                engine.observers.tell(TaskDead(engine.monotonic(), task, dead))
-            raise
-        engine.act(happened)
-        return task

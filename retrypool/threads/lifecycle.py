@@ -22,7 +22,7 @@ from retrypool.states import DeadReason
 from retrypool.threads.engine import Engine
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.parker import Bell
-from retrypool.threads.worker_thread import Runner
+from retrypool.threads.runner import Runner
 from retrypool.threads.workers import Workers
 
 __all__ = ["Cancelled", "Lifecycle", "busy", "give_up", "open_pools", "seconds_left"]

@@ -1,4 +1,4 @@
-"""Tasks by the thousand, and what else takes a storage and the engine: dead tasks, reopening."""
+"""Tasks by the thousand: stored in batches as they are dispatched, and found again as a pool is reopened."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from retrypool.checks import as_id
-from retrypool.errors import RetryPoolError, TaskNotFound
+from retrypool.errors import RetryPoolError
 from retrypool.events import TaskDispatched
 from retrypool.model.preparing import prepare
-from retrypool.model.task import DeadTask, Task
+from retrypool.model.task import Task
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.works import Works
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from retrypool.model.settings import TaskSettings
     from retrypool.threads.journal import Journal
 
-__all__ = ["dispatch_batches", "pull_dead", "restore_all"]
+__all__ = ["dispatch_batches", "restore_all"]
 
 log = logging.getLogger("retrypool")
 
@@ -67,25 +66,6 @@ def _dispatch_batch(
         journal.take_back(tasks)
         raise refusal
     return tasks
-
-
-@shielded
-def pull_dead(works: Works, task_id: int) -> DeadTask[Any]:
-    """Take a dead task out of the pool, and out of its storage."""
-    id_ = as_id(task_id)
-    with works.lock:
-        found = None if id_ is None else works.scheduler.endings.dead.pop(id_, None)
-    if found is None:
-        raise TaskNotFound(task_id, "among the dead tasks")
-    dead: DeadTask[Any] = found
-    if works.journal is not None:
-        try:
-            works.journal.pulled(dead.id)
-        except BaseException:
-            with works.lock:
-                works.scheduler.endings.dead[dead.id] = dead
-            raise
-    return dead
 
 
 @shielded

@@ -14,7 +14,7 @@ from retrypool.callbacks import log_broken, shown
 from retrypool.core.records import take_in_hand
 from retrypool.core.scheduler import CLOSED_BY_FORCE
 from retrypool.ctrl_c import is_ctrl_c
-from retrypool.errors import AttemptTimeout, InvalidType, InvalidValue, WorkerFault
+from retrypool.errors import AttemptTimeout, WorkerFault
 from retrypool.events import AttemptEnded, AttemptStarted, TaskRetrying, TaskSucceeded
 from retrypool.model.context import Context
 from retrypool.model.describe import annotate
@@ -22,11 +22,9 @@ from retrypool.model.slots import Slot
 from retrypool.model.task import Attempt, Record, Task
 from retrypool.policy.blame import Scope
 from retrypool.policy.failure import Failure, FailureAction
-from retrypool.policy.rates import Bucket, Rate, checked_cost
 from retrypool.policy.retry import Decision, GiveUp, RetryIn, RetryPolicy
 from retrypool.policy.retry_after import parse_retry_after
 from retrypool.states import DeadReason, Outcome, TaskState
-from retrypool.threads.interrupt import shielded
 from retrypool.threads.spinning import spin_while_held
 from retrypool.threads.works import Works
 
@@ -344,39 +342,6 @@ class Attempts:
         running_time = 0.0 if record is None else record.running_time
         return task._settings.time_left(running_time, now - task._dispatched)
 
-    @shielded
-    def settle(self, slot: Slot, ctx: Context, actual: float, rate: Rate | None = None) -> None:
-        """Correct what an attempt was taken to cost. See `Context.settle`."""
-        engine = self._engine
-        record = ctx._task._record
-        cost = checked_cost("actual", actual)
-        if (bucket := _bucket_for(engine.scheduler.fleet.buckets(slot), rate)) is not None:
-            self._pour(slot, ctx, bucket, cost)
-            return
-        with engine.step:
-            taken = ctx._cost if ctx._cost is not None else 1.0 if record is None else record.cost
-            ctx._cost = cost
-            self._scheduler.fleet.settle(slot, cost - taken, self._monotonic())
-
-    @shielded
-    def measure(self, slot: Slot, ctx: Context, data: object) -> None:
-        """Charge what `data` costs by the rates that look at it. Raises what their functions raise."""
-        for bucket in self._scheduler.fleet.buckets(slot):
-            own = bucket.rate.cost
-            if callable(own):
-                self._pour(slot, ctx, bucket, checked_cost("cost", own(data)))
-
-    def _pour(self, slot: Slot, ctx: Context, bucket: Bucket, cost: float) -> None:
-        engine, record = self._engine, ctx._task._record
-        with engine.step:
-            if ctx._taken is None:
-                ctx._taken = {}
-            before = ctx._taken.get(bucket)
-            if before is None:
-                before = bucket.charge(1.0 if record is None else record.cost)
-            ctx._taken[bucket] = cost
-            self._scheduler.fleet.pour(slot, bucket, cost - before, self._monotonic())
-
     # -- by hand ---------------------------------------------------------------------------------
 
     def finish(self, slot: Slot, ctx: Context, result: object) -> None:
@@ -396,22 +361,6 @@ class Attempts:
         task._phase = TaskState.SUCCEEDED
         task._announce()
         self.succeeded(slot, task)
-
-
-def _bucket_for(buckets: tuple[Bucket, ...], rate: Rate | None) -> Bucket | None:
-    """Return the rate that is settled, or None for all that go by the task's own cost."""
-    if rate is None:
-        own = [bucket for bucket in buckets if bucket.rate.cost is not None]
-        if len(own) > 1:
-            expected = f"one of {', '.join(repr(bucket.rate) for bucket in own)}"
-            raise InvalidValue("rate", rate, f"{expected}: each has a cost of its own")
-        return own[0] if own else None
-    if not isinstance(rate, Rate):
-        raise InvalidType("rate", rate, "one of the rates of the worker's group or the pool")
-    for bucket in buckets:
-        if bucket.rate is rate or bucket.rate == rate:
-            return bucket
-    raise InvalidValue("rate", rate, "one of the rates of the worker's group or the pool")
 
 
 def _wrap_up(task: Task[Any, Any], ctx: Context) -> None:

@@ -13,8 +13,8 @@ from retrypool.model.slots import Group, Slot
 from retrypool.model.worker import WorkerSpec
 from retrypool.threads.crews import Crew, Crews
 from retrypool.threads.engine import Engine
+from retrypool.threads.runner import Runner
 from retrypool.threads.watchdog import FIRST_PAUSE, LONGEST_PAUSE
-from retrypool.threads.worker_thread import Runner
 
 __all__ = ["Replacing"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from retrypool.model.worker import WorkerInfo
 from retrypool.states import Outcome
-from retrypool.threads.worker_thread import Runner
+from retrypool.threads.runner import Runner
 
 __all__ = ["info_of"]
 

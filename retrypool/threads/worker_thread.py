@@ -1,28 +1,23 @@
-"""One worker thread: take a task, run it, say how it went."""
+"""The hot loop of a worker's thread: take a task, run it, say how it went. For the thread, see `runner`."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from dataclasses import replace
-from logging import INFO, WARNING
 from typing import Any, Generic, TypeVar
 
-from retrypool.callbacks import call_guarded, described, log_broken, log_safely, traceback_of
+from retrypool.callbacks import call_guarded, log_broken, traceback_of
 from retrypool.errors import Interrupted
 from retrypool.model.chunk import Chunk
-from retrypool.model.context import Context, begin, occupy
-from retrypool.model.describe import worker_fields
+from retrypool.model.context import Context, begin
 from retrypool.model.slots import Slot
 from retrypool.model.task import Record, Task
-from retrypool.model.worker import AnyWorker, WorkerSpec, check_worker, hook, run_of
+from retrypool.model.worker import AnyWorker, hook, run_of
 from retrypool.states import TaskState
 from retrypool.threads.chunks import run_chunk
 from retrypool.threads.engine import Engine
 from retrypool.threads.interrupt import Gate
 from retrypool.threads.parker import Parker
 
-__all__ = ["Runner"]
+__all__ = ["Loop", "call_hook"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,141 +29,24 @@ _RUNNING = TaskState.RUNNING
 _SUCCEEDED = TaskState.SUCCEEDED
 
 
-class Runner(Generic[T, R]):
-    """A worker, its slot and its thread."""
+class Loop(Generic[T, R]):
+    """What the thread of one slot does as long as it has a worker."""
 
-    def __init__(
-        self,
-        engine: Engine[T, R],
-        slot: Slot,
-        spec: WorkerSpec[T, R],
-        on_leave: Callable[[Runner[T, R]], None],
-    ) -> None:
+    # Touched by that thread alone.
+    def __init__(self, engine: Engine[T, R], slot: Slot, gate: Gate, parker: Parker) -> None:
         self.engine = engine
         self.slot = slot
-        self.spec = spec
-        self.replacement: WorkerSpec[T, R] | None = None  # to be made anew from
-        self.worker = spec.worker
-        self.ready = not engine.threaded  # its on_start has run
-        self.error: BaseException | None = None  # of a factory or an on_start that raised
-        self.worked_before = False  # another was in its place
-        self.failed_starts = 0  # of those before it in its place, in a row
-        self.failing_since: float | None = None  # when the first of them failed, if it had worked before
-        self.retry_at: float | None = None  # when it will be tried to start it again
-        self.dismissed = False  # it is to be forgotten; under the pool's lock
-        self.gone = False  # its thread has left, but for its last steps; under the pool's lock
-        self._on_leave = on_leave
-        self._parker = Parker(engine.clock)
-        self._gate = Gate(slot)
+        self.worker: AnyWorker[T, R] | None = None
+        self.made = False  # the worker, by a factory: so it can be made again
+        self.broken: BaseException | None = None  # by which it ended, after too many
+        self._gate = gate
+        self._parker = parker
         self._pause_noticed = False
         self._breakdowns = 0  # in a row, without a success in between
         self._succeeded_before = -1  # successes at the last one
         self._handed: Task[T, R] | None = None  # what it has taken and may not simply run, for _next
-        slot.wake = self._parker.call
-        slot.interrupt = self._gate.interrupt
-        self.thread = self._make_thread()
 
-    def start(self) -> None:
-        """Start the thread. Raises `RuntimeError` if there is none to be had; then it may be tried again."""
-        if self.engine.threaded:
-            try:
-                self.thread.start()
-            except BaseException:
-                self.thread = self._make_thread()
-                raise
-
-    def _make_thread(self) -> threading.Thread:
-        name = f"{self.engine.name}-{self.slot.name}"
-        return threading.Thread(target=self._live, name=name, daemon=True)
-
-    @property
-    def can_be_remade(self) -> bool:
-        """Whether there is something to make its worker anew from."""
-        return self.replacement is not None or self.spec.factory is not None
-
-    @property
-    def next_spec(self) -> WorkerSpec[T, R]:
-        """What its worker is to be made of, the next time."""
-        return self.replacement or replace(self.spec, worker=None)
-
-    def interrupt_again(self) -> None:
-        """Interrupt the thread once more, if it was interrupted and has not come back since."""
-        self._gate.repeat()
-
-    # -- the life of the thread ------------------------------------------------------------------
-
-    def _live(self) -> None:
-        occupy(self.slot)
-        self._gate.open()
-        try:
-            if self._set_up() and self._serve_until_told():
-                self.engine.leaving.call()
-                self._call_hook("on_stop")
-        except BaseException as broken:  # noqa: BLE001 - logged there
-            log_broken("%s breaks down", self.slot.name)
-            self.error = broken
-        finally:
-            occupy(None)
-            self.slot.idle = True
-            self._on_leave(self)
-
-    def _set_up(self) -> bool:
-        """Make the worker, if it is to be made, and start it; return whether it can work."""
-        try:
-            if self.worker is None and self.spec.factory is not None:
-                self.worker = self.spec.factory()
-                check_worker(self.worker)
-            if on_start := hook(self.worker, "on_start"):
-                on_start()
-        except BaseException as error:  # noqa: BLE001 - logged there
-            fields = worker_fields(self.engine.name, "worker_failed", self.slot)
-            if not self.failed_starts:  # of those that follow, the error alone is told
-                log_broken("%s could not be started: that is tried again", self.slot.name, extra=fields)
-            else:
-                text = described(error)
-                log_safely(WARNING, "%s could not be started again: %s", self.slot.name, text, extra=fields)
-            self.error = error
-            return False
-        self.ready = True
-        if self.failed_starts:
-            fields = worker_fields(self.engine.name, "worker_started", self.slot)
-            log_safely(INFO, "%s has started after all", self.slot.name, extra=fields)
-        self.failed_starts, self.failing_since = 0, None
-        return True
-
-    def _serve_until_told(self) -> bool:
-        """Serve until the worker is to leave for good; return whether there still is one to stop."""
-        while True:
-            try:
-                return self._serve_and_restart()
-            except Interrupted:  # the last one: it was under way when the first was noted
-                continue
-
-    def _serve_and_restart(self) -> bool:
-        while True:
-            try:
-                if self.slot.stuck is not None:
-                    self._came_back(self.slot.stuck)
-                self._serve()
-                if self.slot.retired:
-                    return True
-                if self._breakdowns >= MOST_BREAKDOWNS or (self.slot.unfit and not self.restart()):
-                    return False
-            except Interrupted:  # it came too late to hit what it was meant for
-                self._gate.struck = self.slot.stuck
-
-    def restart(self) -> bool:
-        """Stop the worker and start it again, or a new one if there is something to make it from."""
-        with self.engine.lock:
-            # First of all: if this is asked for again meanwhile, it is done again.
-            self.slot.unfit = False
-        self._call_hook("on_stop")
-        if self.can_be_remade:
-            self.spec, self.replacement = self.next_spec, None
-            self.worker = self.spec.worker
-        return self._set_up()
-
-    def _serve(self) -> None:
+    def serve(self) -> None:
         """Run one task after the other until the worker is to leave, or to be made anew.
 
         This is the hot loop. A plain task that succeeds is taken, run and ended by operations that are
@@ -229,7 +107,7 @@ class Runner(Generic[T, R]):
                     observers.tell(start)
                     gate.unbar()
                     if ctx.cancelled:  # it was taken over before it has begun
-                        self._came_back(ctx)
+                        self.came_back(ctx)
                         task = ctx = None
                         continue
                 try:
@@ -243,7 +121,7 @@ class Runner(Generic[T, R]):
                     try:
                         running.pop()
                     except IndexError:
-                        self._came_back(ctx)
+                        self.came_back(ctx)
                     else:
                         task._started = now
                         task._ended = ended = monotonic()
@@ -276,7 +154,7 @@ class Runner(Generic[T, R]):
         self._breakdowns = 1 if slot.succeeded != self._succeeded_before else self._breakdowns + 1
         self._succeeded_before = slot.succeeded
         if self._breakdowns >= MOST_BREAKDOWNS:
-            self.error = broken
+            self.broken = broken
         if slot.running:
             self._failed(slot.running[-1], broken)
         elif task is not None and (ctx is None or slot.stuck is not ctx):
@@ -302,7 +180,7 @@ class Runner(Generic[T, R]):
             run_chunk(self.engine, ctx, run, takes_context=takes_context)
             return None  # type: ignore[return-value]
         if self.engine.scheduler.fleet.is_measured(self.slot):
-            self.engine.attempts.measure(self.slot, ctx, data)
+            self.engine.costs.measure(self.slot, ctx, data)
         arguments = (ctx, data) if takes_context else (data,)
         if context is None:
             result: R = run(*arguments)
@@ -369,7 +247,7 @@ class Runner(Generic[T, R]):
         try:
             self.slot.running.pop()
         except IndexError:
-            self._came_back(ctx)
+            self.came_back(ctx)
         else:
             self.engine.give_back(self.slot, ctx._task)
 
@@ -380,7 +258,7 @@ class Runner(Generic[T, R]):
         try:
             slot.running.pop()
         except IndexError:
-            self._came_back(ctx)
+            self.came_back(ctx)
             return
         ended = self.engine.monotonic()
         slot.failed += 1
@@ -393,22 +271,22 @@ class Runner(Generic[T, R]):
             traceback = None
         self.engine.attempts.failed(slot, ctx, error, ended)
 
-    def _came_back(self, ctx: Context) -> None:
+    def came_back(self, ctx: Context) -> None:
         """Notice that the attempt was over before this thread was: what it brings is of no use."""
         interrupted = self._gate.absorb(ctx)
-        self.engine.takeovers.came_back(self.slot, unfit=interrupted and self.spec.factory is not None)
-
-    # -- hooks -----------------------------------------------------------------------------------
+        self.engine.takeovers.came_back(self.slot, unfit=interrupted and self.made)
 
     def _notice_pause(self, paused: bool) -> None:
         if paused is not self._pause_noticed:
             self._pause_noticed = paused
-            self._call_hook("on_pause" if paused else "on_resume")
-
-    def _call_hook(self, name: str) -> None:
-        call_guarded(f"{name} of {self.slot.name}", _call_hook, self.worker, name)
+            call_hook(self.slot, self.worker, "on_pause" if paused else "on_resume")
 
 
-def _call_hook(worker: AnyWorker[Any, Any] | None, name: str) -> None:
+def call_hook(slot: Slot, worker: AnyWorker[Any, Any] | None, name: str) -> None:
+    """Call a method of a worker, if it has that. What it raises is logged."""
+    call_guarded(f"{name} of {slot.name}", _call, worker, name)
+
+
+def _call(worker: AnyWorker[Any, Any] | None, name: str) -> None:
     if function := hook(worker, name):
         function()

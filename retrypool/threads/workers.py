@@ -20,9 +20,9 @@ from retrypool.threads.crews import Crew, Crews
 from retrypool.threads.engine import Engine
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.replacing import Replacing
+from retrypool.threads.runner import Runner
 from retrypool.threads.snapshots import info_of
 from retrypool.threads.takeover import Fate
-from retrypool.threads.worker_thread import Runner
 
 __all__ = ["Then", "Workers"]
 

@@ -15,7 +15,7 @@ import pytest
 from retrypool import AttemptTimeout, Interrupted, PoolClosed, RetryPolicy, TaskState, WorkerSpec
 from retrypool.testing import ManualAttempt, ManualPool
 from retrypool.threads.interrupt import Gate
-from retrypool.threads.worker_thread import Runner
+from retrypool.threads.worker_thread import Loop
 
 
 class Box(list[Any]):
@@ -106,14 +106,14 @@ def test_interrupt_that_arrives_as_run_ends(stage, caplog, ending, fate):
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
-@pytest.mark.parametrize("place", ["_came_back", "absorb", "interrupt"])
+@pytest.mark.parametrize("place", ["came_back", "absorb", "interrupt"])
 def test_interrupts_that_strike_on_the_way_back_do_no_harm(stage, monkeypatch, caplog, place, times):
     """The guard sends the thread to the gate again, however often it is struck before it gets there."""
     left = [times]
 
     def struck_before(function: Any) -> Any:
         def call(self: Any, ctx: Any) -> Any:
-            slot = self.slot if isinstance(self, Runner) else self._slot
+            slot = self.slot if isinstance(self, Loop) else self._slot
             if left[0] and threading.current_thread() is thread and slot.stuck is ctx:
                 left[0] -= 1
                 strike(pool, stage)
@@ -124,7 +124,7 @@ def test_interrupts_that_strike_on_the_way_back_do_no_harm(stage, monkeypatch, c
     run = _spin_until_cancelled
     pool = stage.eager_pool([run], retry=stage.once)
     thread = thread_of(pool)
-    owner = Runner if place == "_came_back" else Gate
+    owner = Loop if place == "came_back" else Gate
     if place != "interrupt":
         monkeypatch.setattr(owner, place, struck_before(getattr(owner, place)))
     task = pool.dispatch("spin", timeout=0.01, interrupt_on_timeout=place == "interrupt")
@@ -137,7 +137,7 @@ def test_interrupts_that_strike_on_the_way_back_do_no_harm(stage, monkeypatch, c
 
 def test_second_interrupt_that_strikes_as_the_guard_lets_go_of_the_first(stage, monkeypatch, caplog):
     """The jump back to the head of a loop is a point at which it can strike."""
-    serve = Runner._serve
+    serve = Loop.serve
     struck: list[object] = []
 
     def struck_twice(self: Any) -> None:
@@ -146,7 +146,7 @@ def test_second_interrupt_that_strikes_as_the_guard_lets_go_of_the_first(stage, 
             raise_interrupted_and_leave_one_pending()
         serve(self)
 
-    monkeypatch.setattr(Runner, "_serve", struck_twice)
+    monkeypatch.setattr(Loop, "serve", struck_twice)
     pool = stage.eager_pool([str])
     thread = thread_of(pool)
     assert pool.dispatch("x").result(stage.within) == "x"
