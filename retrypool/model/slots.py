@@ -33,7 +33,7 @@ class Slot:
     # Who may write what:
     #   direct, go, attentive, paused, cordoned_for, unfit, retired, stuck, given_up, subqueues, timed_out,
     #   lost             under the pool's lock
-    #   idle             its own thread: set under the pool's lock, cleared when it wakes and before
+    #   idle             its own thread: set as it parks (H11, H14), cleared when it wakes and before
     #                    it looks for a task
     #   running          a box for the attempt that runs. Its own thread puts it in; whoever gets it
     #                    out decides how the attempt ends (handshake H5)

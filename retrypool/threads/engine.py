@@ -447,6 +447,19 @@ class Engine(Generic[T, R]):
         self.act(happened)
         return task
 
+    def park_at_once(self, slot: Slot) -> bool:
+        """Park `slot` without the lock, if there is nothing to decide; return whether that was done.
+
+        While it may help itself, nothing waits for it but what is in the injector queue, which is looked at
+        after this (H1).
+        """
+        if not (slot.direct and slot.go) or self.unlocked is not self.injector:
+            return False
+        # Handshake H14: become idle and enter into `parked`, then read what is wanted.
+        slot.idle = True
+        self.parked[slot] = None
+        return slot.direct and slot.go and not (self.waiters or self.unwanted)
+
     def _sleep(self, parker: Parker) -> None:
         """Wait for a call, and do the watchdog's work meanwhile if there is no thread for it."""
         while self.watchdog.short:

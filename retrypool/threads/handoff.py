@@ -77,9 +77,9 @@ H9  Arm and sleep. Whoever arms a deadline enters it (an attempt into `running`,
 H10 Cancel a context. Its owner writes `_reason`, then reads `_token`. Whoever asks for the token makes it,
     then reads `_reason`. Excluded: a token that is never cancelled.
     Test: test_token_that_is_made_as_the_attempt_ends_is_cancelled
-H11 Look for idleness. A worker writes `slot.idle = False`, then takes a task, and becomes idle under the
-    lock. Whoever asks whether the pool is idle reads the queue, then the slots. Excluded: a task on its way
-    from one to the other that is seen in neither.
+H11 Look for idleness. A worker writes `slot.idle = False`, then takes a task, and becomes idle once that
+    has ended. Whoever asks whether the pool is idle reads the queue, then the slots. Excluded: a task on
+    its way from one to the other that is seen in neither.
     Test: test_pool_does_not_count_as_idle_while_a_task_goes_from_one_hand_to_the_next
 H12 Retry and close by force. Whoever puts a task back without the lock appends it, then reads
     `scheduler.over`. `force_close` writes `over`, then cancels what waits. Excluded: a retry left behind in a
@@ -89,4 +89,10 @@ H13 Deadline and bar. Whoever dispatches with a deadline enters that, appends th
     any slot is `direct`. Whoever bars a group writes `direct`, then looks through the deadlines, those just
     entered too. Excluded: a task that waits for a deadline which it can't keep.
     Test: test_task_whose_deadline_comes_in_as_the_last_worker_is_barred_is_dead_at_once
+H14 Park and want. A worker that helps itself, and finds nothing, becomes idle and enters itself into
+    `parked` without the lock, then reads `direct`, `go` and `engine.waiters`. Whoever has something for it
+    alone, or bars it, writes `direct` or `go`, then looks through `parked` or takes it out; whoever waits
+    for the pool enters a bell into `waiters`, then reads which slots are idle. Excluded: a task filed for a
+    worker that sleeps, a barred one that is called, a pool at rest that nobody tells of.
+    Test: test_worker_that_parks_without_the_lock_learns_what_is_wanted_of_it
 """

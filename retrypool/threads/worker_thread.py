@@ -205,14 +205,15 @@ class Loop(Generic[T, R]):
         engine, slot = self.engine, self.slot
         handed, self._handed = self._handed, None
         while True:
-            task = engine.claim(slot, handed)
-            if task is not None:
-                self._notice_pause(False)
-                return task
-            handed = None
-            if slot.retired or slot.unfit:
-                return None
-            self._notice_pause(engine.scheduler.fleet.has_paused(slot))
+            if handed is not None or not engine.park_at_once(slot):
+                task = engine.claim(slot, handed)
+                if task is not None:
+                    self._notice_pause(False)
+                    return task
+                handed = None
+                if slot.retired or slot.unfit:
+                    return None
+                self._notice_pause(engine.scheduler.fleet.has_paused(slot))
             engine.wait_for_call(slot, self._parker)
             handed = self._help_itself()
             if (

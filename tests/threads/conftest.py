@@ -32,11 +32,20 @@ class Hooks:
         - "appended": a task has just been appended to the injector;
         - "taken": a worker has just taken a task from the injector;
         - "nobody parked": somebody wanted to wake a parked worker, and there was none any more;
-        - "parked": a worker has just been parked, and the lock is still held;
+        - "parking": a worker is about to be parked: without the lock, if it helps itself;
+        - "parked": a worker has just been parked;
         - "looked through": somebody has looked at all that are parked, and has taken none;
         - "asleep": a parked worker has looked for the last time, and goes to sleep.
         """
-        assert place in {"appended", "taken", "nobody parked", "parked", "looked through", "asleep"}
+        assert place in {
+            "appended",
+            "taken",
+            "nobody parked",
+            "parking",
+            "parked",
+            "looked through",
+            "asleep",
+        }
         self._armed[place] = function
 
     def fire(self, place: str) -> None:
@@ -92,6 +101,7 @@ def hooks(monkeypatch: pytest.MonkeyPatch) -> Hooks:
                 raise
 
         def __setitem__(self, slot: Any, value: None) -> None:
+            it.fire("parking")
             super().__setitem__(slot, value)
             it.fire("parked")
 

@@ -278,6 +278,45 @@ def test_pool_does_not_count_as_idle_while_a_task_goes_from_one_hand_to_the_next
     pool.close(timeout=stage.within)
 
 
+@pytest.mark.parametrize("place", ["parking", "parked"])
+@pytest.mark.parametrize("what", ["filed", "waited for", "paused", "removed"])
+def test_worker_that_parks_without_the_lock_learns_what_is_wanted_of_it(
+    stage: Any, hooks: Any, monkeypatch: pytest.MonkeyPatch, place: str, what: str
+) -> None:
+    """It enters itself, then looks; whoever wants something of it says so, then looks for it."""
+    monkeypatch.setattr(queue, "MOST_LINES", 1)
+    pool, first = busy_worker(stage, hooks)
+    engine = pool._engine
+    ((slot, worker_id),) = [(slot, slot.id) for slot in engine.scheduler.fleet]
+    parking = stage.gate()
+    hooks.arm(place, parking.hold)
+    first.open()
+    parking.wait_until_reached()
+    if what == "filed":  # under the lock: the worker does not have it
+        task = pool.dispatch("x", priority=1)
+        parking.open()
+        assert task.result(stage.within) == "x"
+    elif what == "waited for":
+        waiting = stage.start(pool.wait, stage.within)
+        stage.until(lambda: engine.waiters or waiting.done())
+        parking.open()
+        assert waiting.result(stage.within) is True
+    elif what == "paused":
+        pool.pause_worker(worker_id)
+        task = pool.dispatch("x")
+        parking.open()
+        stage.until(lambda: not slot.direct and not engine.parked)
+        assert task.state is TaskState.QUEUED
+        pool.resume_worker(worker_id)
+        assert task.result(stage.within) == "x"
+    else:
+        removing = stage.start(pool.remove_worker, worker_id, timeout=stage.within)
+        stage.until(lambda: slot.retired)
+        parking.open()
+        removing.result(stage.within)
+    pool.close(timeout=stage.within)
+
+
 @pytest.mark.parametrize("when", ["before", "appended", "after"])
 def test_task_whose_deadline_comes_in_as_the_last_worker_is_barred_is_dead_at_once(
     stage: Any, hooks: Any, when: str
