@@ -318,12 +318,12 @@ class Pool(Generic[T, R]):
             arrive(task)
             if engine.guarded:
                 engine.intake.look_again(task)
-            if self._parked and not engine.searching:
-                engine.wake_one()
+            if self._parked and not engine.waking.searching:
+                engine.waking.wake_one()
             if token is not None:
-                engine.takeovers.obey(token, task)
+                engine.cancelling.obey(token, task)
         except BaseException:  # a Ctrl-C; or a refusal, where it does no harm
-            engine.make_up()
+            engine.waking.make_up()
             raise
         return task
 
@@ -378,7 +378,7 @@ class Pool(Generic[T, R]):
         known = self._lookup.find_waiting_or_running(task)
         if known is None or known._owner is not self._engine:
             return False
-        return self._engine.takeovers.cancel_task(known, "cancelled", interrupt=interrupt)
+        return self._engine.cancelling.cancel_task(known, "cancelled", interrupt=interrupt)
 
     # -- looking at it ---------------------------------------------------------------------------
 

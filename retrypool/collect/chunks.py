@@ -107,7 +107,7 @@ class _Source:
     def end(self, tasks: Iterable[AnyTask]) -> None:
         """Give up what is left."""
         self.trouble = None
-        self.engine.give_up([each for task in tasks for each in (task, *_failed_of(task))])
+        self.engine.cancelling.give_up([each for task in tasks for each in (task, *_failed_of(task))])
 
 
 def _failed_of(task: AnyTask) -> list[AnyTask]:

@@ -120,7 +120,7 @@ def in_order(
             raise trouble
     finally:
         trouble = None
-        engine.give_up(tasks)
+        engine.cancelling.give_up(tasks)
         tasks.clear()
 
 
@@ -172,7 +172,7 @@ def as_they_come(
             raise trouble
     finally:
         trouble = None
-        engine.give_up(pending)
+        engine.cancelling.give_up(pending)
         pending.clear()
         reporter.end()
 

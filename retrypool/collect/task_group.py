@@ -142,7 +142,7 @@ class TaskGroup(Generic[T, R]):
 
     def _cancel(self, task: Task[T, R]) -> None:
         if not task.done():
-            self._engine.takeovers.cancel_task(task, "its group was given up")
+            self._engine.cancelling.cancel_task(task, "its group was given up")
 
     def __repr__(self) -> str:
         ended = sum(task.done() for task in self._tasks)

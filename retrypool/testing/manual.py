@@ -72,7 +72,7 @@ class ManualPool(Pool[T, R]):
             next(runner for runner in self._workers if runner.slot is slot).restart()
         self._engine.scheduler.fleet.unpark(slot)
         slot.idle = False
-        task: Task[T, R] | None = self._engine.claim(slot)
+        task: Task[T, R] | None = self._engine.waking.claim(slot)
         return None if task is None else ManualAttempt(self, slot, task)
 
     @override

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from retrypool.callbacks import call_guarded
@@ -33,6 +30,7 @@ from retrypool.model.task import Task
 from retrypool.policy.blame import Judge
 from retrypool.policy.rates import Rate
 from retrypool.threads.bonds import Bonds
+from retrypool.threads.cancelling import Cancelling
 from retrypool.threads.costs import Costs
 from retrypool.threads.dead_tasks import DeadTasks
 from retrypool.threads.intake import Intake
@@ -45,7 +43,8 @@ from retrypool.threads.queue_limit import QueueLimit
 from retrypool.threads.spinning import spin_while_held
 from retrypool.threads.steps import Step, Steps
 from retrypool.threads.takeover import Takeovers
-from retrypool.threads.watchdog import FIRST_PAUSE, Watchdog
+from retrypool.threads.waking import Waking
+from retrypool.threads.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from retrypool.threads.journal import Journal
@@ -82,10 +81,7 @@ class Engine(Generic[T, R]):
     #   scheduler            under `lock`, but for what its own text excepts
     #   closed, forked, exiting   set once, under `lock`; read without it
     #   drains               under `lock`
-    #   unwanted             anybody appends; whoever calls `act` takes out
     #   guarded, announces   written under `lock`; dispatchers read it after they have appended (H2)
-    #   searching            anybody, at any time: a hint that a worker was just woken and will look
-    #                        at the injector queue, so that nobody needs to wake another (H8)
     def __init__(
         self,
         *,
@@ -123,7 +119,6 @@ class Engine(Generic[T, R]):
         self.workers_seen: set[int | str] = set()  # ids, and names of groups; added to under `lock`
         self.kept = kept  # has a lock of its own
         self.drains: dict[int, Drain[Any]] = {}  # those that end when this pool does, by their identity
-        self.unwanted: deque[Task[Any, Any]] = deque()  # what is to be cancelled soon
         self.parked = scheduler.fleet.parked
         # Reentrant for the garbage collector alone: it may call the user's code in the middle of a step of
         # ours, and that may look at the pool. What it wants to change there is put off, see `Steps`.
@@ -138,12 +133,14 @@ class Engine(Generic[T, R]):
         self.careful = careful  # no task is plain: the pool's own options see to that
         self.guarded = True  # a pool starts without workers
         self.announces = False  # whether it is guarded only because listeners hear of each task
-        self.searching = False
         self.leaving = Parker(SystemClock())  # called by each worker that is about to leave
         self.journal = journal  # what is told of every task, if the pool has a storage
         self.watchdog = Watchdog(self)
         self.attempts = Attempts(self)
         self.takeovers = Takeovers(self)
+        self.cancelling = Cancelling(self)
+        self.unwanted = self.cancelling.unwanted
+        self.waking = Waking(self)
         self.intake: Intake[T, R] = Intake(self)
         self.dead_tasks: DeadTasks[T, R] = DeadTasks(self)
         self.costs = Costs(self)
@@ -235,7 +232,7 @@ class Engine(Generic[T, R]):
         if self.scheduler.history.undescribed:
             self.scheduler.history.describe()
         if self.unwanted:
-            self._cancel_unwanted()
+            self.cancelling.cancel_unwanted()
         if self.steps:
             self.steps.finish()
 
@@ -325,47 +322,19 @@ class Engine(Generic[T, R]):
         for drain in drains.values():
             drain._end_source(self)
 
-    @shielded
-    def cancel_waiting(self, task: Task[Any, Any], reason: str = "cancelled") -> bool:
-        """Cancel a task if it waits; return whether it is cancelled."""
-        if self.steps.in_step:
-            self.steps.put_off(partial(self.cancel_waiting, task, reason))
-            return False
-        spin_while_held(self.lock)
-        with self.lock:
-            found = self.scheduler.withdraw(task)
-            if found:
-                self.scheduler.cancel(task, reason, self.monotonic())
-            happened = self.decided()
-        self.act(happened)
-        return found or task.cancelled()
+    # -- what tasks need -------------------------------------------------------------------------
 
-    @shielded
-    def give_up(self, tasks: Iterable[Task[Any, Any]]) -> None:
-        """Cancel what nobody waits for any more. Also called by the garbage collector, on any thread."""
-        tasks = tuple(tasks)
-        if not self.steps.put_off(partial(self._cancel_all, tasks, patient=False)):
-            self._cancel_all(tasks, patient=not self.here)
+    def cancel_waiting(self, task: Task[Any, Any], reason: str = "cancelled") -> bool:
+        """See `Cancelling.cancel_waiting`."""
+        return self.cancelling.cancel_waiting(task, reason)
+
+    def stand_by(self) -> None:
+        """Do what nobody else might do. Called now and then by a thread that only waits."""
+        self.watchdog.stand_by()
 
     def wait_begins(self, task: Task[Any, Any], timeout: float | None) -> Slot | None:
         """See `Steps.wait_begins`."""
         return self.steps.wait_begins(task, timeout)
-
-    def _cancel_unwanted(self) -> None:
-        """Cancel what was left to whoever comes by. Perhaps a worker, on its way to one of the tasks."""
-        tasks = []
-        with suppress(IndexError):
-            while True:
-                tasks.append(self.unwanted.popleft())
-        self._cancel_all(tasks, patient=False)
-
-    def _cancel_all(self, tasks: Iterable[Task[Any, Any]], *, patient: bool) -> None:
-        left = []
-        for task in tuple(tasks):
-            self.takeovers.cancel_task(task, "nobody waits for its result", patient=patient)
-            if not task.done():
-                left.append(task)  # it is in somebody's hands: another time
-        self.unwanted.extend(left)
 
     def run_errand(self, errand: Callable[[], object], now: float) -> None:
         """Have something done once the lock is left, with which the timers say that its time has come."""
@@ -380,37 +349,6 @@ class Engine(Generic[T, R]):
     def settle(self, slot: Slot, ctx: Context, actual: float, rate: Rate | None = None) -> None:
         """Correct what an attempt was taken to cost."""
         self.costs.settle(slot, ctx, actual, rate)
-
-    @shielded
-    def make_up(self) -> None:
-        """See to it that somebody looks at the injector queue, after a dispatch that was struck."""
-        with self.step:
-            self.searching = False
-            self.scheduler.rouse()
-
-    @shielded
-    def wake_one(self, *, oldest: bool = False) -> None:
-        """Wake a parked worker for what is in the injector. Called without the lock.
-
-        The one that was parked last is the quickest: its memory is warm. Where more waits than one task,
-        who was parked first has its turn (`oldest`), or some would never work.
-        """
-        while True:
-            self.searching = True
-            try:
-                slot = next(iter(self.parked)) if oldest else self.parked.popitem()[0]
-                if oldest and not self.scheduler.fleet.unpark(slot):
-                    continue
-            except (StopIteration, RuntimeError):  # RuntimeError: one was parked or taken in between
-                oldest = False
-            except KeyError:  # others were quicker
-                self.searching = False
-                # Somebody may have relied on the flag in between, with a worker parked again.
-                if not (self.injector and self.parked):
-                    return
-            else:
-                slot.wake()
-                return
 
     def give_back(self, slot: Slot, task: Task[T, R]) -> None:
         """Undo a claim: in the meantime the slot was told to take nothing."""
@@ -432,50 +370,3 @@ class Engine(Generic[T, R]):
         if slot.stuck is ctx:
             self.overstayed.add(slot)
             self.scheduler.report(WorkerStuck(now, slot.id, slot.name, slot.group.name))
-
-    # -- the workers' side -----------------------------------------------------------------------
-
-    def claim(self, slot: Slot, handed: Task[T, R] | None = None) -> Task[T, R] | None:
-        """Return a task for `slot`, or None if there is none and it is parked. See `Scheduler.claim`."""
-        spin_while_held(self.lock)
-        with self.lock:
-            # The slot is among the parked no more once it has the lock, and looks at the injector now.
-            self.scheduler.fleet.unpark(slot)
-            self.searching = False
-            task = self.scheduler.claim(slot, self.monotonic(), handed)
-            happened = self.decided()
-        self.act(happened)
-        return task
-
-    def park_at_once(self, slot: Slot) -> bool:
-        """Park `slot` without the lock, if there is nothing to decide; return whether that was done.
-
-        While it may help itself, nothing waits for it but what is in the injector queue, which is looked at
-        after this (H1).
-        """
-        if not (slot.direct and slot.go) or self.unlocked is not self.injector:
-            return False
-        # Handshake H14: become idle and enter into `parked`, then read what is wanted.
-        slot.idle = True
-        self.parked[slot] = None
-        return slot.direct and slot.go and not (self.waiters or self.unwanted)
-
-    def _sleep(self, parker: Parker) -> None:
-        """Wait for a call, and do the watchdog's work meanwhile if there is no thread for it."""
-        while self.watchdog.short:
-            if parker.park(FIRST_PAUSE):
-                return
-            self.watchdog.stand_by()
-        parker.park()
-
-    def stand_by(self) -> None:
-        """Do what nobody else might do. Called now and then by a thread that only waits."""
-        self.watchdog.stand_by()
-
-    def wait_for_call(self, slot: Slot, parker: Parker) -> None:
-        """Wait until there may be something for `slot`, which has just been parked."""
-        # Handshake H1: the slot was parked, and looks now. A slot that is benched is not among the parked,
-        # and is called when its time has come.
-        if not (self.injector and self.scheduler.fleet.unpark(slot)):
-            self._sleep(parker)
-        slot.idle = False

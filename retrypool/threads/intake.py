@@ -99,8 +99,8 @@ class Intake(Generic[T, R]):
                 line.append(task)
         if engine.guarded:  # handshake H2
             self.look_again(task)
-        if engine.parked and not engine.searching:
-            engine.wake_one()
+        if engine.parked and not engine.waking.searching:
+            engine.waking.wake_one()
         return task
 
     def _arrive_in_time(self, task: Task[T, R], deadline: float, line: Line, slots: Iterable[Slot]) -> None:
@@ -162,10 +162,10 @@ class Intake(Generic[T, R]):
                 arrive(task)
                 if engine.guarded:
                     self.look_again(task)
-                if parked and not engine.searching:
-                    engine.wake_one()
+                if parked and not engine.waking.searching:
+                    engine.waking.wake_one()
             except BaseException:  # a Ctrl-C; or a refusal, where it does no harm
-                engine.make_up()
+                engine.waking.make_up()
                 raise
             return task
 
@@ -227,8 +227,8 @@ class Intake(Generic[T, R]):
         arrive(task)
         if not engine.announces:  # handshake H2
             self.look_again(task, told=True)
-        if engine.parked and not engine.searching:
-            engine.wake_one()
+        if engine.parked and not engine.waking.searching:
+            engine.waking.wake_one()
         return task
 
     def _dispatch(
@@ -277,7 +277,7 @@ class Intake(Generic[T, R]):
                 engine.journal.take_back((task,))
             raise refusal
         if settings.cancel is not None:
-            engine.takeovers.obey(settings.cancel, task)
+            engine.cancelling.obey(settings.cancel, task)
         return task
 
     def _let_in(self, task: Task[T, R], now: float, wall: float) -> None:
@@ -316,7 +316,7 @@ class Intake(Generic[T, R]):
             else:
                 self._let_in(task, now, wall)
         if settings.cancel is not None:
-            engine.takeovers.obey(settings.cancel, task)
+            engine.cancelling.obey(settings.cancel, task)
 
     @shielded
     def look_again(self, task: Task[T, R], *, told: bool = False) -> None:

@@ -202,9 +202,9 @@ class Attempts:
         slot.failures[outcome._value_] += 1
         slot.retried += 1
         if self._scheduler.over:  # H12: read after the task was put back
-            engine.cancel_waiting(task, CLOSED_BY_FORCE)
-        if engine.parked and not engine.searching:
-            engine.wake_one()
+            engine.cancelling.cancel_waiting(task, CLOSED_BY_FORCE)
+        if engine.parked and not engine.waking.searching:
+            engine.waking.wake_one()
         return attempt
 
     def _stop(self, slot: Slot, ctx: Context, error: BaseException) -> None:

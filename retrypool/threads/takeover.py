@@ -7,23 +7,17 @@ the box empty when it comes back.
 
 from __future__ import annotations
 
-import time
-from functools import partial
 from math import inf
 from typing import Any, Literal
-from weakref import ref
 
 from retrypool.core.records import ended_early
 from retrypool.errors import AttemptTimeout, RetryPoolError
 from retrypool.events import AttemptEnded, WorkerReturned
-from retrypool.model.cancel import CancelToken, reason_of
-from retrypool.model.completion import Reporter
 from retrypool.model.context import Context
 from retrypool.model.slots import Slot
 from retrypool.model.task import Attempt, Task
 from retrypool.policy.retry import UNCHARGED, UNLIMITED
 from retrypool.states import DeadReason, Outcome
-from retrypool.threads.interrupt import shielded
 from retrypool.threads.spinning import spin_while_held
 from retrypool.threads.works import Works
 
@@ -144,62 +138,6 @@ class Takeovers:
             slot.interrupt(ctx)
         self._engine.expect_back(slot, ctx)
 
-    @shielded
-    def cancel_task(
-        self, task: Task[Any, Any], reason: str, *, interrupt: bool = False, patient: bool = True
-    ) -> bool:
-        """Cancel a task wherever it is; return False if it has ended, or does so just now.
-
-        Without patience also if somebody has it in hand, who may be the thread that calls this.
-        """
-        engine = self._engine
-        if engine.steps.put_off(
-            partial(self.cancel_task, task, reason, interrupt=interrupt, patient=False)
-        ):  # in the middle of a step
-            return False
-        while not task.done():
-            if engine.cancel_waiting(task, reason):
-                return True
-            slot = task._slot
-            if slot is not None and (ctx := self._take_over_from(slot, task)) is not None:
-                self.end(slot, ctx, "drop", reason, interrupt=interrupt)
-                return True
-            # Somebody else has the task in hand. If its attempt failed, its owner looks at `cancelled`
-            # after it has ceased to be deciding; else it has only a few steps to go.
-            record = task._record
-            if record is not None and record.deciding:
-                record.cancelled = True
-                if record.deciding:
-                    return True
-            if not patient:
-                return False
-            time.sleep(0)
-        return task.cancelled()
-
-    def _take_over_from(self, slot: Slot, task: Task[Any, Any]) -> Context | None:
-        ctx: Context
-        with self._engine.lock:
-            for ctx in self._scheduler.running_at(slot):
-                if ctx._task is task and self.take_over(slot, ctx):
-                    return ctx
-        return None
-
-    def obey(self, token: CancelToken, task: Task[Any, Any]) -> None:
-        """Cancel `task` when `token` is cancelled."""
-        if type(token) is CancelToken and token.deadline is None:
-            follower = _Follower(self, token, task)
-            token._listen(follower, follower.cancel)
-            task._report_to(follower)
-            return
-        known = ref(task)
-
-        def cancel(token: CancelToken) -> None:
-            if (task := known()) is not None:
-                self.cancel_task(task, reason_of(token))
-
-        end = self._engine.bonds.follow(token, cancel)
-        task.add_done_callback(lambda _: end())
-
     def came_back(self, slot: Slot, *, unfit: bool = False) -> None:
         """Take a worker back whose attempt had been taken over, as it is or to be made anew."""
         engine = self._engine
@@ -212,25 +150,3 @@ class Takeovers:
                 self._scheduler.report(event)
             if unfit:
                 self._scheduler.fleet.make_unfit(slot)
-
-
-class _Follower(Reporter):
-    """Between a token and the task that it cancels: one object, which hears of both ends."""
-
-    __slots__ = ("_takeovers", "_task", "_token")
-
-    def __init__(self, takeovers: Takeovers, token: CancelToken, task: Task[Any, Any]) -> None:
-        self._takeovers = takeovers
-        self._token = token
-        self._task = ref(task)  # a token that lives long keeps no task
-
-    def cancel(self, token: CancelToken) -> None:
-        """Cancel the task."""
-        task = self._task()
-        if task is not None:
-            self._takeovers.cancel_task(task, reason_of(token))
-
-    # A method in place of the attribute, which would be a reference to itself.
-    def report(self, _task: Task[Any, Any]) -> None:
-        """Let go of the token: the task has ended."""
-        self._token._take_back(self)

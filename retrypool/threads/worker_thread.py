@@ -205,8 +205,8 @@ class Loop(Generic[T, R]):
         engine, slot = self.engine, self.slot
         handed, self._handed = self._handed, None
         while True:
-            if handed is not None or not engine.park_at_once(slot):
-                task = engine.claim(slot, handed)
+            if handed is not None or not engine.waking.park_at_once(slot):
+                task = engine.waking.claim(slot, handed)
                 if task is not None:
                     self._notice_pause(False)
                     return task
@@ -214,7 +214,7 @@ class Loop(Generic[T, R]):
                 if slot.retired or slot.unfit:
                     return None
                 self._notice_pause(engine.scheduler.fleet.has_paused(slot))
-            engine.wait_for_call(slot, self._parker)
+            engine.waking.wait_for_call(slot, self._parker)
             handed = self._help_itself()
             if (
                 handed is not None
@@ -227,11 +227,11 @@ class Loop(Generic[T, R]):
     def _help_itself(self) -> Task[T, R] | None:
         """Take what it was called for from the injector, if it may, without the lock: that is quicker.
 
-        The steps of the hot loop, after those by which `Engine.claim` answers a call.
+        The steps of the hot loop, after those by which `Waking.claim` answers a call.
         """
         engine, slot = self.engine, self.slot
         engine.scheduler.fleet.unpark(slot)
-        engine.searching = False
+        engine.waking.searching = False
         if not (slot.direct and slot.go):
             return None
         try:
@@ -240,7 +240,7 @@ class Loop(Generic[T, R]):
             return None
         task._slot = slot
         if engine.injector and engine.parked:
-            engine.wake_one(oldest=task.id % 4 == 0)  # there is more
+            engine.waking.wake_one(oldest=task.id % 4 == 0)  # there is more
         return task
 
     def _give_back(self, ctx: Context) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from retrypool.model.slots import Slot
 from retrypool.model.task import Task, TaskOwner
 from retrypool.policy.blame import Judge
 from retrypool.threads.observers import Observers
+from retrypool.threads.parker import Bell
 
 __all__ = ["Works"]
 
@@ -36,8 +38,10 @@ class Works(TaskOwner, Protocol):
     threaded: bool
     guarded: bool
     announces: bool
-    searching: bool
     parked: dict[Slot, None]
+    unlocked: InjectorQueue
+    waiters: set[Bell]
+    unwanted: deque[Task[Any, Any]]
     injector: InjectorQueue
     drains: dict[int, Drain[Any]]
     # The other parts. Their types would lead back to here.
@@ -47,6 +51,8 @@ class Works(TaskOwner, Protocol):
     watchdog: Any
     attempts: Any
     takeovers: Any
+    cancelling: Any
+    waking: Any
     bonds: Any
     steps: Any
     step: Any
@@ -64,7 +70,5 @@ class Works(TaskOwner, Protocol):
     def closing_refusal(self) -> RetryPoolError | None: ...
     def refusal(self, settings: TaskSettings | None = None) -> RetryPoolError | None: ...
     def cancel_waiting(self, task: Task[Any, Any], reason: str = "cancelled") -> bool: ...
-    def wake_one(self) -> None: ...
-    def make_up(self) -> None: ...
     def expect_back(self, slot: Slot, ctx: Context) -> None: ...
     def run_errand(self, errand: Callable[[], object], now: float) -> None: ...

@@ -245,7 +245,7 @@ def test_iteration_dropped_by_the_collector_in_a_thread_that_holds_the_lock_does
     tasks = pool.tasks()
     engine = pool._engine
     with engine.lock:
-        engine.give_up(tasks)
+        engine.cancelling.give_up(tasks)
         assert any(not task.done() for task in tasks)
         happened = engine.decided()
     engine.act(happened)

@@ -74,7 +74,7 @@ class Stepping(Model):
             self.move(desk)
 
     def call_one(self) -> None:
-        """What a dispatcher does once it has appended; see `Engine.wake_one`."""
+        """What a dispatcher does once it has appended; see `Waking.wake_one`."""
         parked = self.scheduler.fleet.parked
         if parked and not self.searching:
             self.searching = True

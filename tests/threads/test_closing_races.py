@@ -248,7 +248,7 @@ def test_task_that_was_tried_before_the_pool_closed_is_accepted(stage: Any, hook
     hooks.arm("appended", appended.hold)
     dispatching = stage.start(pool.dispatch, "x")
     appended.wait_until_reached()
-    pool._engine.wake_one()
+    pool._engine.waking.wake_one()
     stage.until(lambda: pool.stats().delayed)
     closing = stage.start(pool.close)
     stage.until(lambda: pool.closed)

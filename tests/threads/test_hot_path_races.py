@@ -82,7 +82,7 @@ def test_dispatcher_that_is_too_late_to_wake_anybody_keeps_no_other_from_it(stag
     def be_overtaken() -> None:
         """The slow one, who saw the worker parked, comes when it is not, and has cleared the flag."""
         hooks.arm("nobody parked", slow.hold)
-        waking.append(stage.start(engine.wake_one))
+        waking.append(stage.start(engine.waking.wake_one))
         slow.wait_until_reached()
         hooks.arm("asleep", asleep_again.open)
 
@@ -102,7 +102,7 @@ def test_worker_that_was_parked_first_is_woken_for_what_else_waits(stage: Any) -
     parked = pool._engine.scheduler.fleet.parked
     stage.until(lambda: len(parked) == 3)
     first = next(iter(parked))
-    pool._engine.wake_one(oldest=True)
+    pool._engine.waking.wake_one(oldest=True)
     stage.until(lambda: len(parked) == 3 and list(parked)[-1] is first)
 
 
@@ -113,9 +113,9 @@ def test_worker_that_is_woken_by_two_at_once_leaves_none_unwoken(stage: Any, hoo
     pool = stage.pool([str])
     asleep.hold()
     engine = pool._engine
-    hooks.arm("looked through", engine.wake_one)
-    engine.wake_one(oldest=True)
-    stage.until(lambda: engine.parked and not engine.searching)
+    hooks.arm("looked through", engine.waking.wake_one)
+    engine.waking.wake_one(oldest=True)
+    stage.until(lambda: engine.parked and not engine.waking.searching)
     assert pool.dispatch(1).result(stage.within) == "1"
     pool.close(timeout=stage.within)
 

@@ -1,0 +1,152 @@
+"""Cancelling tasks: those that wait, those that run, and those that nobody waits for any more."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+from weakref import ref
+
+from retrypool.model.cancel import CancelToken, reason_of
+from retrypool.model.completion import Reporter
+from retrypool.model.context import Context
+from retrypool.model.slots import Slot
+from retrypool.model.task import Task
+from retrypool.threads.interrupt import shielded
+from retrypool.threads.spinning import spin_while_held
+from retrypool.threads.works import Works
+
+__all__ = ["Cancelling"]
+
+
+class Cancelling:
+    """Cancels tasks of one pool, wherever they are. Called outside its lock."""
+
+    def __init__(self, engine: Works) -> None:
+        self._engine = engine
+        # What is to be cancelled soon: anybody appends; whoever calls `Engine.act` takes out.
+        self.unwanted: deque[Task[Any, Any]] = deque()
+
+    @shielded
+    def cancel_waiting(self, task: Task[Any, Any], reason: str = "cancelled") -> bool:
+        """Cancel a task if it waits; return whether it is cancelled."""
+        engine = self._engine
+        if engine.steps.in_step:
+            engine.steps.put_off(partial(self.cancel_waiting, task, reason))
+            return False
+        spin_while_held(engine.lock)
+        with engine.lock:
+            found = engine.scheduler.withdraw(task)
+            if found:
+                engine.scheduler.cancel(task, reason, engine.monotonic())
+            happened = engine.decided()
+        engine.act(happened)
+        return found or task.cancelled()
+
+    @shielded
+    def cancel_task(
+        self, task: Task[Any, Any], reason: str, *, interrupt: bool = False, patient: bool = True
+    ) -> bool:
+        """Cancel a task wherever it is; return False if it has ended, or does so just now.
+
+        Without patience also if somebody has it in hand, who may be the thread that calls this.
+        """
+        engine = self._engine
+        if engine.steps.put_off(
+            partial(self.cancel_task, task, reason, interrupt=interrupt, patient=False)
+        ):  # in the middle of a step
+            return False
+        while not task.done():
+            if self.cancel_waiting(task, reason):
+                return True
+            slot = task._slot
+            if slot is not None and (ctx := self._take_over_from(slot, task)) is not None:
+                engine.takeovers.end(slot, ctx, "drop", reason, interrupt=interrupt)
+                return True
+            # Somebody else has the task in hand. If its attempt failed, its owner looks at `cancelled`
+            # after it has ceased to be deciding; else it has only a few steps to go.
+            record = task._record
+            if record is not None and record.deciding:
+                record.cancelled = True
+                if record.deciding:
+                    return True
+            if not patient:
+                return False
+            time.sleep(0)
+        return task.cancelled()
+
+    def _take_over_from(self, slot: Slot, task: Task[Any, Any]) -> Context | None:
+        ctx: Context
+        engine = self._engine
+        with engine.lock:
+            for ctx in engine.scheduler.running_at(slot):
+                if ctx._task is task and engine.takeovers.take_over(slot, ctx):
+                    return ctx
+        return None
+
+    def obey(self, token: CancelToken, task: Task[Any, Any]) -> None:
+        """Cancel `task` when `token` is cancelled."""
+        if type(token) is CancelToken and token.deadline is None:
+            follower = _Follower(self, token, task)
+            token._listen(follower, follower.cancel)
+            task._report_to(follower)
+            return
+        known = ref(task)
+
+        def cancel(token: CancelToken) -> None:
+            if (task := known()) is not None:
+                self.cancel_task(task, reason_of(token))
+
+        end = self._engine.bonds.follow(token, cancel)
+        task.add_done_callback(lambda _: end())
+
+    # -- what nobody waits for ---------------------------------------------------------------------
+
+    @shielded
+    def give_up(self, tasks: Iterable[Task[Any, Any]]) -> None:
+        """Cancel what nobody waits for any more. Also called by the garbage collector, on any thread."""
+        engine = self._engine
+        tasks = tuple(tasks)
+        if not engine.steps.put_off(partial(self._cancel_all, tasks, patient=False)):
+            self._cancel_all(tasks, patient=not engine.here)
+
+    def cancel_unwanted(self) -> None:
+        """Cancel what was left to whoever comes by. Perhaps a worker, on its way to one of the tasks."""
+        tasks = []
+        with suppress(IndexError):
+            while True:
+                tasks.append(self.unwanted.popleft())
+        self._cancel_all(tasks, patient=False)
+
+    def _cancel_all(self, tasks: Iterable[Task[Any, Any]], *, patient: bool) -> None:
+        left = []
+        for task in tuple(tasks):
+            self.cancel_task(task, "nobody waits for its result", patient=patient)
+            if not task.done():
+                left.append(task)  # it is in somebody's hands: another time
+        self.unwanted.extend(left)
+
+
+class _Follower(Reporter):
+    """Between a token and the task that it cancels: one object, which hears of both ends."""
+
+    __slots__ = ("_cancelling", "_task", "_token")
+
+    def __init__(self, cancelling: Cancelling, token: CancelToken, task: Task[Any, Any]) -> None:
+        self._cancelling = cancelling
+        self._token = token
+        self._task = ref(task)  # a token that lives long keeps no task
+
+    def cancel(self, token: CancelToken) -> None:
+        """Cancel the task."""
+        task = self._task()
+        if task is not None:
+            self._cancelling.cancel_task(task, reason_of(token))
+
+    # A method in place of the attribute, which would be a reference to itself.
+    def report(self, _task: Task[Any, Any]) -> None:
+        """Let go of the token: the task has ended."""
+        self._token._take_back(self)
