@@ -3,6 +3,7 @@
 QUESTIONS = (
     "curve",
     "regimes",
+    "threads",
     "throughput",
     "retries",
     "timeouts",

@@ -12,7 +12,7 @@ from types import ModuleType
 from . import QUESTIONS, charts, report, revisions
 from .harness import Outcome, header, run
 
-SHARED = ("curve", "regimes", "retries")
+SHARED = ("curve", "regimes", "threads", "retries")
 """What two revisions are compared in, unless somebody asks for more."""
 
 

@@ -140,6 +140,17 @@ class Contest:
     """A line to print below the rows."""
 
 
+def measured(
+    setting: str, unit: str, size: int, rows: dict[str, Measure], *goals: Goal, most_rounds: int | None = None
+) -> Contest:
+    """A contest of measures by the labels of their rows; those with `retrypool` in the label are ours."""
+    made = [
+        Row(label, measure, size, "retrypool" if "retrypool" in label else None)
+        for label, measure in rows.items()
+    ]
+    return Contest(setting, unit, made, goals, most_rounds=most_rounds)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of a contest: every value of every round, and why rows are absent."""

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import threading
-import tracemalloc
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
-from contextlib import ExitStack, closing
+from concurrent.futures import Future, as_completed, wait
+from contextlib import ExitStack
 from functools import partial
 from itertools import cycle, islice
 from multiprocessing.pool import ThreadPool
-from time import perf_counter, sleep
+from time import sleep
 from typing import Any
 
 from .cost import Cost, Meter, medians, middle
 from .growth import Gate
-from .harness import Contest, Goal, Measure, Row, at_most, faster, scaled, within
-from .memory import traced
+from .harness import Contest, Measure, Row, faster, measured, scaled, within
+from .opening import EXECUTOR, WORKERS, executor_of, nothing, pool_of
 
-WORKERS = 4
 TASKS = 20_000
 MANY = 100_000
-EXECUTOR = "ThreadPoolExecutor"
 ONE_THREAD = "ThreadPoolExecutor, one thread"
 TAGGED = frozenset({"eu", "fast"})
 
@@ -29,33 +26,10 @@ Submit = Callable[..., Any]
 Work = Callable[[Submit, int], object]
 
 
-def nothing(item: object) -> bool:
-    return True
-
-
-# -- opening --------------------------------------------------------------------------------------
-
-
-def pool_of(workers: int = WORKERS, function: Callable[[Any], Any] = nothing, **options: Any) -> Any:
-    from retrypool import Pool
-
-    return Pool([function] * workers, **options)
-
-
 def tagged_pool(**options: Any) -> Any:
     from retrypool import Pool, WorkerSpec
 
     return Pool([WorkerSpec(nothing, tags=TAGGED) for _ in range(WORKERS)], **options)
-
-
-def executor_of(threads: int) -> ThreadPoolExecutor:
-    """One that has started all its threads. By itself it starts one only when none is idle."""
-    executor = ThreadPoolExecutor(threads)
-    gate = threading.Barrier(threads + 1)
-    for _ in range(threads):
-        executor.submit(gate.wait)
-    gate.wait()
-    return executor
 
 
 # -- doing ----------------------------------------------------------------------------------------
@@ -174,16 +148,6 @@ def versus(
     return Contest(setting, "µs/task", rows, (faster(label, goal),))
 
 
-def measured(
-    setting: str, unit: str, size: int, rows: dict[str, Measure], *goals: Goal, most_rounds: int | None = None
-) -> Contest:
-    made = [
-        Row(label, measure, size, "retrypool" if "retrypool" in label else None)
-        for label, measure in rows.items()
-    ]
-    return Contest(setting, unit, made, goals, most_rounds=most_rounds)
-
-
 def limited(threads: int, limit: int) -> Measure:
     """`ThreadPoolExecutor` behind the semaphore that one writes for it."""
 
@@ -277,58 +241,6 @@ def mapped(open_pool: Callable[[], Any], method: str, **options: Any) -> Measure
     return measure
 
 
-def closed(open_pool: Callable[[int], Any], close: str) -> Measure:
-    """Milliseconds to close a pool of so many idle workers, all threads joined."""
-
-    def measure(size: int) -> float:
-        pool = open_pool(size)
-        sleep(0.05)
-        with Meter() as meter:
-            getattr(pool, close)()
-        return meter.per(1, 1e3)
-
-    return measure
-
-
-def started(open_pool: Callable[[int], Any], close: str) -> Measure:
-    """Microseconds per thread, until all of them run."""
-
-    def measure(size: int) -> float:
-        with Meter() as meter:
-            pool = open_pool(size)
-        getattr(pool, close)()
-        return meter.per(size)
-
-    return measure
-
-
-def ready_pool(workers: int) -> Any:
-    """A pool whose threads have all come to wait."""
-    pool = pool_of(workers)
-    while len(pool._engine.parked) < workers:
-        sleep(0.0001)
-    return pool
-
-
-def busy_seconds(size: int) -> float:
-    """Seconds until each of so many workers has worked, at sleeps of a millisecond."""
-    from retrypool import Pool
-
-    worked: set[int] = set()
-
-    def short_sleep(item: object) -> None:
-        worked.add(threading.get_ident())
-        sleep(0.001)
-
-    with closing(Pool([short_sleep] * size)) as pool:
-        began = perf_counter()
-        for _ in pool.map(range(1_000_000), window=4 * size):
-            taken = perf_counter() - began
-            if len(worked) == size or taken > 10:
-                return taken
-    return perf_counter() - began
-
-
 def contests(scale: float = 1) -> list[Contest]:
     size, many = scaled(TASKS, scale), scaled(MANY, scale)
     half, few = scaled(50_000, scale), scaled(1_000, scale)
@@ -419,8 +331,7 @@ def contests(scale: float = 1) -> list[Contest]:
             faster(EXECUTOR, 3),
         ),
     ]
-    found += [*maps(size, half), *threads(scale)]
-    return found
+    return [*found, *maps(size, half)]
 
 
 def maps(size: int, half: int) -> list[Contest]:
@@ -455,54 +366,3 @@ def maps(size: int, half: int) -> list[Contest]:
             faster("ThreadPool.map", 0.7),
         ),
     ]
-
-
-def threads(scale: float) -> list[Contest]:
-    found = []
-    for count in (1_000, 2_000):
-        rows = {"retrypool": closed(ready_pool, "close"), EXECUTOR: closed(executor_of, "shutdown")}
-        goal = within(1.5, EXECUTOR)
-        found.append(measured(f"close {count:,} idle workers", "ms", scaled(count, scale), rows, goal))
-    return [
-        *found,
-        measured(
-            "start a thread",
-            "µs/thread",
-            scaled(200, scale),
-            {"retrypool": started(ready_pool, "close"), EXECUTOR: started(executor_of, "shutdown")},
-            faster(EXECUTOR, 1),
-        ),
-        measured(
-            "memory of an idle worker",
-            "bytes",
-            scaled(500, scale),
-            {"retrypool": kept_by(ready_pool, "close"), EXECUTOR: kept_by(executor_of, "shutdown")},
-            within(1.5, EXECUTOR),
-            most_rounds=2,
-        ),
-        measured(
-            "500 workers, each has slept 1 ms",
-            "s",
-            scaled(500, scale),
-            {"retrypool": busy_seconds},
-            at_most(1),
-            most_rounds=2,
-        ),
-    ]
-
-
-def kept_by(open_pool: Callable[[int], Any], close: str) -> Measure:
-    """Bytes that Python has allocated for each worker, its stack aside."""
-
-    def measure(size: int) -> float:
-        tracemalloc.start()
-        try:
-            before = traced()
-            pool = open_pool(size)
-            after = traced()
-            getattr(pool, close)()
-        finally:
-            tracemalloc.stop()
-        return (after - before) / size
-
-    return measure
