@@ -72,7 +72,7 @@ class Pool(Generic[T, R]):
     - `rate`: a `Rate` for all calls of the pool together; those of groups are said with their workers.
     - `retry_budget`: a `Budget`; retries beyond it are postponed. Default: no limit.
     - `affinity_wait`: how long a retry waits for a worker that has not tried it, while there is one
-      that can't take it now; default: 5 s.
+      that can't take it now, other than for being ill; default: 5 s.
     - `dead_limit`: how many dead tasks are kept, the oldest being dropped; default: all.
     - `history_limit`: of how many ended tasks `status` knows, the oldest being forgotten; default: 10,000.
     - `max_queue`: how many tasks may wait, delayed ones included; default: any number. A `dispatch` that

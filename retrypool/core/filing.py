@@ -76,7 +76,10 @@ class Filing:
         return live if not near or len(near) == len(live) else frozenset(near)
 
     def _is_near(self, group: Group, now: float) -> bool:
-        return group.until is None or group.until <= now + self._affinity_wait
+        """Return whether a group is worth waiting for: one that is ill is not, however soon its probe is."""
+        if group.until is None:
+            return True
+        return not group.ejected and group.until <= now + self._affinity_wait
 
     def _is_in_vain(
         self, constraints: Constraints, tried: frozenset[Group], avoid: int | None, now: float

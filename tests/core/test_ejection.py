@@ -217,6 +217,18 @@ def test_cool_down_of_an_ejected_group_is_told_by_its_own_end() -> None:
     assert events == [GroupCooling(0.0, "a", 5.0)]
 
 
+def test_nobody_idles_for_the_probe_of_an_ejected_group() -> None:
+    """What all others have failed begins a new round with them, however soon the ill group is tried again."""
+    pool = fleet("a", "b", "c")
+    fail_on(pool, 0, [ILL] * 5)
+    assert ejected(pool) == {"a"}
+    task = pool.dispatch("fails twice")
+    for worker in (1, 2):
+        claimed(pool, worker).fail(OSError())
+    claimed(pool, 1).finish("well")
+    assert task.result() == "well"
+
+
 def test_failed_probe_is_shut_out_although_too_many_are_ill_by_now() -> None:
     """The others left; it must not be tried again and again without a pause."""
     pool = fleet("a", "b", "c", "d", health=QUICK)
