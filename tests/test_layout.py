@@ -176,6 +176,21 @@ def test_core_decides_without_threads_time_or_chance(path: Path) -> None:
     assert impure == []
 
 
+# What would run somebody's code, or wake a thread, in the middle of a decision: the user's callables, and
+# what the threads have put into a slot.
+ACTS = {"cost_of", "interrupt", "on_event", "on_failure", "run", "set_exception", "set_result", "wake"}
+
+
+@pytest.mark.parametrize("path", CORE, ids=name_of)
+def test_core_answers_and_does_not_act(path: Path) -> None:
+    calls = [
+        f"line {node.lineno}: {ast.unparse(node.func)}"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ACTS
+    ]
+    assert calls == []
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_module_is_small(path: Path) -> None:
     if name_of(path) == "retrypool.pool":

@@ -287,7 +287,7 @@ class Assignment:
             self.rouse()
 
     def rouse(self) -> None:
-        """Wake one parked worker that something waits for; it will wake the next.
+        """Have one parked worker woken that something waits for; it will wake the next.
 
         Called at the end of whatever may have left work for somebody who sleeps.
         """
@@ -299,12 +299,12 @@ class Assignment:
             for slot in reversed(list(parked)) if holds else list(parked):
                 if self._has_probe_for(slot) if holds else self.backlog.best(slot) is not None:
                     parked.pop(slot, None)
-                    slot.wake()
+                    self.fleet.called.append(slot)
                     return
         if self.backlog.injector:
             with suppress(KeyError):  # dispatchers may be quicker
                 slot, _ = parked.popitem()
-                slot.wake()
+                self.fleet.called.append(slot)
 
     def _has_probe_for(self, slot: Slot) -> bool:
         return any(q.tasks and q.constraints.suits(slot) for q in self.backlog.subqueues.values())

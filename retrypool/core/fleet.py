@@ -6,6 +6,7 @@ Pure, and under the pool's lock, but for what says otherwise.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from retrypool.core.quarantine import Quarantine
@@ -44,6 +45,9 @@ class Fleet:
         # The slots that wait for work and may be given any. Dispatchers take one out without the lock
         # (dict.popitem is atomic), and a slot that wakes takes itself out; all else is under the lock.
         self.parked: dict[Slot, None] = {}
+        # Those to be woken, in this order, once the lock is left. Appended to under the lock; taken out by
+        # whoever leaves it.
+        self.called: deque[Slot] = deque()
         self.paused = False
         # The places of workers that worked once, could not be started afresh, and are tried again.
         self.returning: set[Slot] = set()
@@ -149,14 +153,14 @@ class Fleet:
         """Give `slot` nothing for now."""
         slot.paused = True
         self.bench(slot)
-        slot.wake()
+        self.called.append(slot)
 
     def resume(self, slot: Slot) -> None:
         """Give `slot` work again."""
         slot.paused = False
         slot.cordoned_for = None
         self._review(slot.group)
-        slot.wake()
+        self.called.append(slot)
 
     def bar(self, slot: Slot, reason: str) -> None:
         """Give `slot` nothing for good."""
@@ -168,14 +172,14 @@ class Fleet:
         """Give `slot` nothing until its worker has been made anew."""
         slot.unfit = True
         self.bench(slot)
-        slot.wake()
+        self.called.append(slot)
 
     def pause_all(self) -> None:
         """Give no worker anything for now."""
         self.paused = True
         for slot in self:
             self.bench(slot)
-            slot.wake()
+            self.called.append(slot)
 
     def has_paused(self, slot: Slot) -> bool:
         """Return whether `slot` is paused, by itself or with all others."""
@@ -187,7 +191,7 @@ class Fleet:
             return
         self.paused = False
         for slot in self:
-            slot.wake()
+            self.called.append(slot)
 
     def barred(self, slot: Slot, now: float) -> bool:
         """Return whether `slot` is given nothing now, whatever waits."""

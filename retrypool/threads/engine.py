@@ -120,6 +120,7 @@ class Engine(Generic[T, R]):
         self.kept = kept  # has a lock of its own
         self.drains: dict[int, Drain[Any]] = {}  # those that end when this pool does, by their identity
         self.parked = scheduler.fleet.parked
+        self.called = scheduler.fleet.called
         # Reentrant for the garbage collector alone: it may call the user's code in the middle of a step of
         # ours, and that may look at the pool. What it wants to change there is put off, see `Steps`.
         self.lock = threading.RLock()
@@ -206,7 +207,9 @@ class Engine(Generic[T, R]):
         return happened
 
     def act(self, happened: list[Event]) -> None:
-        """Tell whom it concerns. Called outside the lock."""
+        """Wake those who were called, and tell whom it concerns. Called outside the lock."""
+        if self.called:
+            self.wake_called()
         if self.journal is not None:
             for event in happened:
                 self.journal.heard(event)
@@ -235,6 +238,16 @@ class Engine(Generic[T, R]):
             self.cancelling.cancel_unwanted()
         if self.steps:
             self.steps.finish()
+
+    def wake_called(self) -> None:
+        """Wake those whom the scheduler called. Another thread that leaves the lock may have done so."""
+        called = self.called
+        while called:
+            try:
+                slot = called.popleft()
+            except IndexError:
+                return
+            slot.wake()
 
     def settle_waiters(self) -> None:
         """Wake those who wait for the last task to end, if there is nothing left to wait for."""

@@ -97,6 +97,7 @@ class Intake(Generic[T, R]):
                 engine.scheduler.submit(task, engine.monotonic())
             else:
                 line.append(task)
+        engine.wake_called()
         if engine.guarded:  # handshake H2
             self.look_again(task)
         if engine.parked and not engine.waking.searching:

@@ -51,6 +51,8 @@ class Step:
             self._engine.lock.release()
         if kind is None:
             self._engine.act(happened)
+        else:
+            self._engine.wake_called()
 
 
 class Steps:

@@ -15,7 +15,7 @@ from retrypool.policy.retry import RetryPolicy
 from retrypool.states import DeadReason, Outcome, TaskState
 
 from .model import AFFINITY_WAIT, ANY, Desk, Item, pick
-from .parts import make_task
+from .parts import AtOnce, make_task
 from .stepping import Stepping
 
 POLICIES = {immediate: RetryPolicy(immediate=immediate) for immediate in (False, True)}
@@ -40,6 +40,7 @@ class Machine(Stepping):
     )
     def open(self, limit: int | None, groups: str) -> None:
         self.scheduler = Scheduler(affinity_wait=AFFINITY_WAIT, dead_limit=limit)
+        self.scheduler.fleet.called = AtOnce()
         for name in groups:
             self.add_worker(name)
 

@@ -1,5 +1,6 @@
 """What the tests of the core are made of: tasks, slots, and a scheduler with a few workers."""
 
+from collections import deque
 from typing import Any
 
 from retrypool.core.records import ended_early
@@ -12,6 +13,13 @@ from retrypool.policy.blame import Scope
 from retrypool.states import Outcome, TaskState
 
 Slots = dict[str, Slot]
+
+
+class AtOnce(deque[Slot]):
+    """Those whom a scheduler calls are woken at once, as if the lock had just been left."""
+
+    def append(self, slot: Slot) -> None:
+        slot.wake()
 
 
 class Owner:
@@ -94,6 +102,7 @@ def fail_and_retry(
 def sleep_on(scheduler: Scheduler, slots: Slots, *names: str, now: float = 0.0) -> list[str]:
     """Let these workers find nothing and sleep; return the list of those called from then on."""
     called: list[str] = []
+    scheduler.fleet.called = AtOnce()
     for name in names:
         slots[name].wake = lambda name=name: called.append(name)  # type: ignore[misc]
         assert claim(scheduler, slots[name], now) is None
