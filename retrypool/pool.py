@@ -189,7 +189,7 @@ class Pool(Generic[T, R]):
             on_dead=on_dead,
             listeners=listeners,
         )
-        scheduler = Scheduler(
+        scheduler = self._make_scheduler(
             affinity_wait=seconds("affinity_wait", affinity_wait),
             dead_limit=dead_limit,
             history_limit=history_limit,
@@ -254,6 +254,10 @@ class Pool(Generic[T, R]):
     _threaded = True
     # Whether dead tasks are logged; not where futures are all that anybody looks at.
     _logs_tasks = True
+
+    def _make_scheduler(self, **options: Any) -> Scheduler:
+        """Return what decides for this pool; a pool under test has one whose queues can be watched."""
+        return Scheduler(**options)
 
     # -- tasks in --------------------------------------------------------------------------------
 

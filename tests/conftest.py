@@ -131,6 +131,7 @@ class Stage:
     within = WITHIN
     at_once = RetryPolicy(attempts=3, delay=0)
     once = RetryPolicy(attempts=1)
+    kind: type[Pool[Any, Any]] = Pool  # of the pools that it makes
 
     def __init__(self) -> None:
         self._gates: list[Gate] = []
@@ -148,7 +149,7 @@ class Stage:
 
     def pool(self, *arguments: Any, **options: Any) -> Pool[Any, Any]:
         """Return a pool that is closed by force at the end, if it is still open then."""
-        self._pools.append(Pool(*arguments, **options))
+        self._pools.append(self.kind(*arguments, **options))
         return self._pools[-1]
 
     def eager_pool(self, *arguments: Any, **options: Any) -> Pool[Any, Any]:

@@ -13,7 +13,7 @@ from weakref import ref
 from retrypool.core.filing import Filing
 from retrypool.core.fleet import Fleet
 from retrypool.core.outage import Outage
-from retrypool.core.queue import Backlog
+from retrypool.core.queue import Backlog, InjectorQueue
 from retrypool.core.timers import Timers
 from retrypool.model.constraints import Constraints
 from retrypool.model.slots import Group, Slot
@@ -36,13 +36,14 @@ class Assignment:
         affinity_wait: float,
         counts_firsts: bool,
         refuses: Callable[[AnyTask, float], bool],
+        injector: InjectorQueue | None = None,
     ) -> None:
         self.timers = timers
         self.fleet = fleet
         # What was let go of under the lock, and may be the last to hold something of the user's, which may
         # call anything when it ends. So it ends after the lock: whoever leaves it takes this out before.
         self.dropped: list[object] = timers.dropped
-        self.backlog = Backlog(self.dropped)
+        self.backlog = Backlog(self.dropped, injector)
         self.filing = Filing(timers, fleet, self.backlog, affinity_wait=affinity_wait)
         self._file = self.filing.file  # bound once, for the hot paths
         self._refuses = refuses  # whether a task that a worker puts back has ended instead

@@ -30,6 +30,7 @@ class Fleet:
         *,
         health: HealthPolicy | None = None,
         pace: Pace | None = None,
+        parked: dict[Slot, None] | None = None,
     ) -> None:
         self._timers = timers
         self.health = health
@@ -44,7 +45,7 @@ class Fleet:
         self.live: frozenset[Group] = frozenset()
         # The slots that wait for work and may be given any. Dispatchers take one out without the lock
         # (dict.popitem is atomic), and a slot that wakes takes itself out; all else is under the lock.
-        self.parked: dict[Slot, None] = {}
+        self.parked: dict[Slot, None] = {} if parked is None else parked
         # Those to be woken, in this order, once the lock is left. Appended to under the lock; taken out by
         # whoever leaves it.
         self.called: deque[Slot] = deque()

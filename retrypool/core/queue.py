@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING, Any
@@ -91,10 +91,11 @@ class InjectorQueue:
     So there are so many at the most; tasks of other priorities wait in subqueues.
     """
 
-    __slots__ = ("_by_priority", "_in_order", "_lines", "several", "usual")
+    __slots__ = ("_by_priority", "_in_order", "_lines", "_make_line", "several", "usual")
 
-    def __init__(self) -> None:
-        self.usual: Line = deque()  # for the priority 0
+    def __init__(self, make_line: Callable[[], Line] = deque) -> None:
+        self._make_line = make_line
+        self.usual: Line = make_line()  # for the priority 0
         self.several = False  # whether there is any other, which is not taken back
         self._by_priority = {0: self.usual}
         # The highest priority first. Replaced as a whole, for those who iterate over them meanwhile.
@@ -109,7 +110,7 @@ class InjectorQueue:
         """Return the line for `priority`, a new one if need be; None if there are too many."""
         line = self._by_priority.get(priority)
         if line is None and len(self._lines) < MOST_LINES:
-            line = deque()
+            line = self._make_line()
             self._lines = tuple(sorted((*self._lines, (priority, line)), key=lambda e: -e[0]))
             self._in_order = tuple(line for _, line in self._lines)
             self._by_priority[priority] = line
@@ -161,8 +162,8 @@ class InjectorQueue:
 class Backlog:
     """The injector and the subqueues."""
 
-    def __init__(self, dropped: list[object] | None = None) -> None:
-        self.injector = InjectorQueue()
+    def __init__(self, dropped: list[object] | None = None, injector: InjectorQueue | None = None) -> None:
+        self.injector = InjectorQueue() if injector is None else injector
         self.filed = 0  # tasks in subqueues, tombstones included
         self._dropped = [] if dropped is None else dropped  # what is let go of; see `Scheduler.dropped`
         self.subqueues: dict[tuple[Rank, Constraints], Subqueue] = {}

@@ -18,6 +18,7 @@ from retrypool.core.endings import Endings
 from retrypool.core.failures import Failures
 from retrypool.core.fleet import Fleet
 from retrypool.core.history import History
+from retrypool.core.queue import InjectorQueue
 from retrypool.core.quick_retry import QuickRetry
 from retrypool.core.schedules import Schedules
 from retrypool.core.shortage import Shortage
@@ -52,12 +53,15 @@ class Scheduler:
         health: HealthPolicy | None = None,
         pace: Pace | None = None,
         budget: Budget | None = None,
+        injector: InjectorQueue | None = None,
+        parked: dict[Slot, None] | None = None,
     ) -> None:
+        # `injector` and `parked` are where threads meet without the lock. Tests give their own.
         self.timers = timers = Timers()
         # What was let go of under the lock, and may be the last to hold something of the user's, which may
         # call anything when it ends. So it ends after the lock: whoever leaves it takes this out before.
         self.dropped: list[object] = timers.dropped
-        self.fleet = fleet = Fleet(timers, self.report, health=health, pace=pace)
+        self.fleet = fleet = Fleet(timers, self.report, health=health, pace=pace, parked=parked)
         self.affinity_wait = affinity_wait
         self.assignment = assignment = Assignment(
             timers,
@@ -65,6 +69,7 @@ class Scheduler:
             affinity_wait=affinity_wait,
             counts_firsts=budget is not None,
             refuses=self._refuses,
+            injector=injector,
         )
         self.backlog = assignment.backlog
         self.over = False  # closed by force: what is put back is cancelled

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from retrypool import Pool
 from retrypool.clock import SystemClock
-from retrypool.core import queue
-from retrypool.core.fleet import Fleet
-from retrypool.threads.parker import Parker
+from retrypool.core.queue import InjectorQueue
+from retrypool.core.scheduler import Scheduler
 
 from .scripts import Ended, Script
 
@@ -19,12 +19,12 @@ from .scripts import Ended, Script
 class Hooks:
     """Functions that are called once, the next time that a pool's thread comes by.
 
-    Only pools that are made after the fixture was set up come by here.
+    The pools that `stage` makes come by here: they are given queues and a clock that do.
     """
 
     def __init__(self) -> None:
         self._armed: dict[str, Callable[[], object]] = {}
-        self.clock = HookedClock()
+        self.clock = HookedClock(self.fire)
 
     def arm(self, place: str, function: Callable[[], object]) -> None:
         """Have `function()` called at `place`.
@@ -56,7 +56,7 @@ class Hooks:
     def hold_before_start(self, gate: Any) -> None:
         """Hold the next worker that takes a task without asking, before it is seen to run it.
 
-        Between the two it looks at the clock; such pools are made with `clock=hooks.clock`.
+        Between the two it looks at the clock.
         """
         self.arm("taken", lambda: self.clock.call_next(threading.get_ident(), gate.hold))
 
@@ -64,7 +64,8 @@ class Hooks:
 class HookedClock(SystemClock):
     """The system's clock; a thread that looks at it next can be made to do something first."""
 
-    def __init__(self) -> None:
+    def __init__(self, fire: Callable[[str], None]) -> None:
+        self._fire = fire
         self._detours: dict[int | None, Callable[[], object]] = {}
 
     def call_next(self, thread: int | None, function: Callable[[], object]) -> None:
@@ -77,9 +78,14 @@ class HookedClock(SystemClock):
             detour()
         return time.monotonic()
 
+    def acquire(self, lock: threading.Lock, timeout: float | None = None) -> bool:
+        self._fire("asleep")
+        return super().acquire(lock, timeout)
+
 
 @pytest.fixture
-def hooks(monkeypatch: pytest.MonkeyPatch) -> Hooks:
+def hooks(stage: Any) -> Hooks:
+    """Pools that `stage` makes from now on come by these hooks."""
     it = Hooks()
 
     class Line(deque[Any]):
@@ -110,19 +116,14 @@ def hooks(monkeypatch: pytest.MonkeyPatch) -> Hooks:
             it.fire("looked through")
             return iter(slots)
 
-    make_fleet, park = Fleet.__init__, Parker.park
+    class Hooked(Pool[Any, Any]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{"clock": it.clock, **options})
 
-    def park_after_hook(self: Parker, timeout: float | None = None) -> bool:
-        it.fire("asleep")
-        return park(self, timeout)
+        def _make_scheduler(self, **options: Any) -> Scheduler:
+            return Scheduler(injector=InjectorQueue(Line), parked=Parked(), **options)
 
-    def with_hooked_parked(self: Fleet, *arguments: Any, **options: Any) -> None:
-        make_fleet(self, *arguments, **options)
-        self.parked = Parked()
-
-    monkeypatch.setattr(queue, "deque", Line)
-    monkeypatch.setattr(Fleet, "__init__", with_hooked_parked)
-    monkeypatch.setattr(Parker, "park", park_after_hook)
+    stage.kind = Hooked
     return it
 
 

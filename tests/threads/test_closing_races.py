@@ -132,7 +132,7 @@ def test_task_that_fails_after_the_pool_was_closed_by_force_ends(stage: Any, hoo
             first.hold()
         raise OSError(data)
 
-    pool = stage.pool([run], clock=hooks.clock, retry=RetryPolicy(attempts=1))
+    pool = stage.pool([run], retry=RetryPolicy(attempts=1))
     pool.dispatch("first")
     first.wait_until_reached()
     task = pool.dispatch("x", retry=RetryPolicy(attempts=9, delay=0))

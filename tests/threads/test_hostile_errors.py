@@ -134,7 +134,7 @@ def test_clock_that_raises_in_a_worker_costs_one_task_and_not_the_worker(
     stage: Any, hooks: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An error from nowhere that is known ends what the thread has in hand, and is logged."""
-    pool = stage.pool([lambda data: data], clock=hooks.clock)
+    pool = stage.pool([lambda data: data])
 
     def raise_once() -> None:
         raise OSError("no time")

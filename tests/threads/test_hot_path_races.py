@@ -27,7 +27,7 @@ def busy_worker(stage: Any, hooks: Any, **options: Any) -> "tuple[Pool[Any, Any]
             gate.hold()
         return data
 
-    pool = stage.pool([run], clock=hooks.clock, **options)
+    pool = stage.pool([run], **options)
     pool.dispatch("first")
     gate.wait_until_reached()
     return pool, gate
@@ -72,7 +72,7 @@ def test_dispatcher_that_is_too_late_to_wake_anybody_keeps_no_other_from_it(stag
     """
     slow, asleep, asleep_again = stage.gate(), stage.gate(), stage.gate()
     hooks.arm("asleep", asleep.open)
-    pool = stage.pool([lambda data: data], clock=hooks.clock)
+    pool = stage.pool([lambda data: data])
     (thread,) = stage.worker_threads(pool)
     engine = pool._engine
     asleep.hold()
