@@ -31,6 +31,7 @@ _HOMES = {
     "FailureAction": "retrypool.policy.failure",
     "GiveUp": "retrypool.policy.retry",
     "HealthPolicy": "retrypool.policy.health",
+    "Hedge": "retrypool.policy.hedge",
     "Interrupted": "retrypool.errors",
     "InvalidType": "retrypool.errors",
     "InvalidValue": "retrypool.errors",

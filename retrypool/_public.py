@@ -38,6 +38,7 @@ from retrypool.policy.budget import Budget
 from retrypool.policy.delays import between_rounds, combine, exponential, fixed, linear, random_between
 from retrypool.policy.failure import Failure, FailureAction
 from retrypool.policy.health import HealthPolicy
+from retrypool.policy.hedge import Hedge
 from retrypool.policy.rates import Rate
 from retrypool.policy.retry import UNLIMITED, GiveUp, RetryIn, RetryPolicy
 from retrypool.policy.retry_after import parse_retry_after
@@ -59,6 +60,7 @@ __all__ = [
     "FailureAction",
     "GiveUp",
     "HealthPolicy",
+    "Hedge",
     "Interrupted",
     "InvalidType",
     "InvalidValue",

@@ -23,6 +23,7 @@ from retrypool.collect.map import as_completed, map_items
 from retrypool.collect.results import TaskResult
 from retrypool.collect.schedule import Schedule, make_schedule, restore_schedules
 from retrypool.collect.task_group import OnError, TaskGroup
+from retrypool.core.hedging import Hedging
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.schedules import Overlap
 from retrypool.errors import InvalidType, InvalidValue
@@ -47,6 +48,7 @@ from retrypool.policy.blame import BlameOption, as_judge
 from retrypool.policy.budget import Budget
 from retrypool.policy.failure import FailureAction
 from retrypool.policy.health import HealthPolicy
+from retrypool.policy.hedge import HedgeOption, as_hedge
 from retrypool.policy.rates import RateOption, as_pace
 from retrypool.policy.retry import RetryPolicy
 from retrypool.threads.engine import Engine
@@ -74,6 +76,8 @@ __all__ = [
     "FailureAction",
     "Fate",
     "HealthPolicy",
+    "HedgeOption",
+    "Hedging",
     "InvalidType",
     "InvalidValue",
     "Kept",
@@ -103,6 +107,7 @@ __all__ = [
     "WorkerSpec",
     "Workers",
     "as_completed",
+    "as_hedge",
     "as_judge",
     "as_pace",
     "as_spec",

@@ -71,6 +71,10 @@ class Pool(Generic[T, R]):
     - `health`: the `HealthPolicy`; None: no group is ever ejected.
     - `rate`: a `Rate` for all calls of the pool together; those of groups are said with their workers.
     - `retry_budget`: a `Budget`; retries beyond it are postponed. Default: no limit.
+    - `hedge`: True, or a `Hedge`, to begin a task a second time elsewhere once it has run much longer than
+      others did and a worker has nothing to do; the first result counts. Only for tasks that do no harm when
+      they are run twice at once; otherwise no task ever is. Each task costs some microseconds more, as each
+      has a record and comes in under the lock. Default: no second attempts.
     - `affinity_wait`: how long a retry waits for a worker that has not tried it, while there is one
       that can't take it now, other than for being ill; default: 5 s.
     - `dead_limit`: how many dead tasks are kept, the oldest being dropped; default: all.
@@ -124,6 +128,7 @@ class Pool(Generic[T, R]):
         health: HealthPolicy | None = _HEALTH,
         rate: RateOption = None,
         retry_budget: Budget | None = None,
+        hedge: HedgeOption = None,
         affinity_wait: Duration = 5.0,
         dead_limit: int | None = None,
         history_limit: int = 10_000,
@@ -197,6 +202,7 @@ class Pool(Generic[T, R]):
             pace=as_pace(rate),
             budget=None if retry_budget is None else plain(Budget, retry_budget),
         )
+        hedging = None if (policy := as_hedge(hedge)) is None else Hedging(policy)
         judge, patience, kept = (
             as_judge(blame),
             seconds("grace", grace),
@@ -223,6 +229,7 @@ class Pool(Generic[T, R]):
             threaded=self._threaded,
             careful=not self._settings.plain,
             journal=journal,
+            hedging=hedging,
         )
         self._workers: Workers[T, R] = Workers(self._engine, max_abandoned=max_abandoned)
         self._lifecycle: Lifecycle[T, R] = Lifecycle(self._engine, self._workers, exit_limit)
@@ -284,6 +291,7 @@ class Pool(Generic[T, R]):
         - `drain`: a `Drain` for what `run` gives to `ctx.send`.
         - `keep_data`: False to let go of the data when the task ends: `task.data` is None then. A dead
           task has it still.
+        - `hedge`: False for a task that must not run twice at once, in a pool with `hedge`.
         - `key`: by which the pool's storage knows the task. While it knows one of that key, that is what is
           returned: waiting, running, or ended, with its stored result.
         - `block_timeout`: seconds to wait for room in a bounded queue; default: as `on_full` says.
@@ -394,7 +402,7 @@ class Pool(Generic[T, R]):
         scheduler = self._engine.scheduler
         running = [ctx._task for runner in self._workers for ctx in scheduler.running_at(runner.slot)]
         # An attempt that has just failed has let go of its task.
-        running = [task for task in running if isinstance(task, Task)]
+        running = list(dict.fromkeys(task for task in running if isinstance(task, Task)))  # one may run twice
         return running + list(scheduler.waiting())
 
     @property

@@ -35,6 +35,9 @@ class Outcome(StrEnum):
     EXCUSED = "excused"  # nobody's fault; not charged
     CANCELLED = "cancelled"
     WITHDRAWN = "withdrawn"  # the worker was taken away from it; not charged
+    SUPERSEDED = (
+        "superseded"  # another attempt of the task, under way at the same time, was quicker; not charged
+    )
 
 
 class DeadReason(StrEnum):

@@ -43,6 +43,7 @@ class Scenario:
     first: int | None = None  # calls that fail on the first worker
     dead: int = 0
     ejections: int | None = None
+    hedged: float | None = None  # the share of all calls that are second attempts
     options: dict[str, Any] = field(default_factory=dict)
 
     def faults(self, run: Simulation) -> list[str]:
@@ -53,6 +54,7 @@ class Scenario:
             f"{run.dead} dead": run.dead != self.dead,
             f"{run.waste} calls in vain": self.waste is not None and run.waste > self.waste,
             f"{first} calls to the first": self.first is not None and first > self.first,
+            f"{run.hedged} second attempts": self.hedged is not None and run.hedged > self.hedged * run.calls,
             f"{run.ejections} ejections": self.ejections is not None and run.ejections > self.ejections,
         }
         return [what for what, is_so in found.items() if is_so]
@@ -85,6 +87,15 @@ def hiccups(workers: int) -> list[WorkerModel]:
         return 0.00001, None if tries[data] > workers else Down("hiccup")
 
     return [WorkerModel(behave=behave) for _ in range(workers)]
+
+
+def now_and_then_slow(chance: random.Random) -> float:
+    """Heavy-tailed: one call in fifty takes as long as fifty others."""
+    return chance.uniform(*GOOD) * (50 if chance.random() < 0.02 else 1)
+
+
+def log_normal(chance: random.Random) -> float:
+    return 0.01 * chance.lognormvariate(0.0, 1.0)
 
 
 def stable(attempts: int, **options: Any) -> dict[str, Any]:
@@ -167,6 +178,33 @@ def scenarios(scale: float = 1.0) -> dict[str, Scenario]:
         ),
         "a shared hiccup": Scenario(
             lambda: hiccups(4), n, n * 5 * 0.00001 / 4, 2.0, 0.05, options=stable(9, delay=0)
+        ),
+        "one worker of 6 takes 2 s, with second attempts": Scenario(
+            lambda: [WorkerModel(latency=2.0), *good(5)],
+            500,
+            1.0,
+            1.3,
+            hedged=0.05,
+            ejections=0,
+            options={"hedge": True},
+        ),
+        "one call in 50 takes as long as 50, with second attempts": Scenario(
+            lambda: good(5, latency=now_and_then_slow),
+            n,
+            seconds(5) * 1.98,
+            1.45,  # the work itself differs by that much
+            hedged=0.05,
+            ejections=0,
+            options={"hedge": True},
+        ),
+        "a healthy fleet with a heavy tail, with second attempts": Scenario(
+            lambda: good(5, latency=log_normal),
+            n,
+            seconds(5) * 1.65,
+            1.2,
+            hedged=0.05,
+            ejections=0,
+            options={"hedge": True},
         ),
         "a blip of 2 s": Scenario(lambda: good(5, outages=[(0.03, 2.03)], error=Down), 100, 2.2, 1.0, 1.5),
     }

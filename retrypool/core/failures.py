@@ -87,6 +87,7 @@ class Failures:
         attempt = Attempt(number, slot.id, group.name, started, ended, outcome, error)
         record.history.append(attempt)
         record.entries += 1
+        record.number = None
         record.running_time += ended - started
         record.tried_waived = record.urgent = False
         record.avoid = None

@@ -36,6 +36,7 @@ def ended_early(task: AnyTask, attempt: Attempt) -> Record:
     record.history.append(attempt)
     record.entries += 1
     record.uncharged += 1
+    record.number = None
     record.running_time += attempt.ended - attempt.started
     record.tried_waived = record.urgent = False
     record.keeps_place = True

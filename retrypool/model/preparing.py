@@ -10,13 +10,13 @@ from retrypool.model.task import Record, Task
 __all__ = ["prepare"]
 
 
-def prepare(task: Task[Any, Any], journaled: bool) -> None:
+def prepare(task: Task[Any, Any], journaled: bool, hedged: bool = False) -> None:
     """Give a new task the record that it needs, if it is not plain or a storage is told of it.
 
     Raises what the user's cost function raises.
     """
     settings = task._settings
-    if settings.plain and not journaled:
+    if settings.plain and not (journaled or hedged):
         return
     task._record = record = Record(task.id, settings.retry_plain)
     if settings.cost != 1.0:

@@ -161,6 +161,7 @@ class Record:
         "inherited",
         "keeps_place",
         "key",
+        "number",
         "plain",
         "round",
         "running_time",
@@ -183,6 +184,7 @@ class Record:
         self.entries = 0  # entries into run() since it was dispatched or requeued
         self.charged = 0  # of these, how many count against `attempts`
         self.uncharged = 0  # and how many don't
+        self.number: int | None = None  # of the attempt that runs, if another has begun after it
         self.cost = 1.0  # how many calls it counts as, where calls are paced
         self.round = 1  # a new one begins when all groups that may take it have failed it
         # What follows is found with each failure, for the decision and the retry after it.

@@ -51,6 +51,7 @@ class MapOptions(TypedDict, total=False):
     at: datetime | None  # before which it may not be claimed
     drain: Drain[Any] | None  # where ctx.send() puts what it is given
     keep_data: bool  # whether the task still has its data when it has ended
+    hedge: bool  # whether it may be begun a second time while it runs, in a pool that does so
     block_timeout: Duration | None  # how long dispatch may wait for room in the queue
     options: Mapping[str, object]  # what the worker finds in ctx.options; replaces the pool's whole
     tags: Iterable[str]  # words that callbacks and listeners find in task.tags
@@ -86,6 +87,7 @@ class TaskSettings:
     at: float | None = None  # seconds since the epoch
     drain: Drain[Any] | None = None
     keep_data: bool = True
+    hedge: bool = True
     block_timeout: float | None = None
     options: Mapping[str, object] = field(default_factory=_nothing)
     tags: frozenset[str] = frozenset()
@@ -349,6 +351,7 @@ _CHECKS = {
     "at": _date,
     "drain": _drain,
     "keep_data": _flag,
+    "hedge": _flag,
     "block_timeout": _patience,
     "options": _mapping,
     "tags": _tags,

@@ -187,7 +187,7 @@ class Task(Future[R], Generic[T, R]):
         record = self._record
         attempts = [] if record is None else list(record.history)
         if self._phase is _SUCCEEDED:
-            number = 1 if record is None else record.entries + 1
+            number = 1 if record is None else record.number or record.entries + 1
             slot = self._slot
             if slot is not None:  # else it ended in another process, which has kept its result alone
                 attempts.append(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.timers import Moment
+from retrypool.model.context import Context
 from retrypool.model.slots import Slot
 from retrypool.model.task import Task
 from retrypool.states import TaskState
@@ -187,8 +188,18 @@ def _where_it_runs(scheduler: Scheduler, task: Task[Any, Any]) -> list[Part]:
         if ctx._task is task:
             assert slot is not None
             where = "" if slot.where is None else f", on {slot.where},"
-            return [f"runs on {slot.name}{where} since ", (ctx._started, False), f", attempt {ctx.attempt}"]
+            parts: list[Part] = [f"runs on {slot.name}{where} since ", (ctx._started, False)]
+            return [*parts, f", attempt {ctx.attempt}", *_second_attempt(scheduler, task, ctx)]
     return ["an attempt is over, and what comes of it is just being decided"]
+
+
+def _second_attempt(scheduler: Scheduler, task: Task[Any, Any], first: Context) -> list[Part]:
+    """Say where a task runs that was begun a second time, because it takes long."""
+    for slot in scheduler.fleet:
+        for ctx in scheduler.running_at(slot):
+            if ctx._task is task and ctx is not first:
+                return [f"; it takes long, so {slot.name} runs it too, since ", (ctx._started, False)]
+    return []
 
 
 def _what_it_waits_out(scheduler: Scheduler, task: Task[Any, Any]) -> list[Part]:

@@ -21,6 +21,8 @@ _WORKER = ("pool", "worker", "group")
 _FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "retrypool_tasks": ("gauge", "Tasks that have not ended, by state.", ("pool", "state")),
     "retrypool_tasks_ended": ("counter", "Tasks that have ended, by how.", ("pool", "state")),
+    "retrypool_hedges": ("counter", "Second attempts of tasks that took long.", _POOL),
+    "retrypool_hedges_won": ("counter", "Second attempts that ended their task.", _POOL),
     "retrypool_retries": ("counter", "Attempts after which a task was to be tried again.", _POOL),
     "retrypool_failures": ("counter", "Attempts that failed.", _POOL),
     "retrypool_dead_tasks": ("gauge", "Dead tasks that are kept.", _POOL),
@@ -197,6 +199,8 @@ def _samples(pool: Watched) -> Iterator[tuple[str, tuple[str, ...], float]]:
         yield "retrypool_tasks_ended", (name, state), count
     yield "retrypool_retries", (name,), stats.retries
     yield "retrypool_failures", (name,), stats.failures
+    yield "retrypool_hedges", (name,), stats.hedged
+    yield "retrypool_hedges_won", (name,), stats.hedges_won
     yield "retrypool_dead_tasks", (name,), stats.dead
     yield "retrypool_dead_tasks_dropped", (name,), stats.dead_dropped
     yield "retrypool_abandoned_threads", (name,), stats.abandoned

@@ -32,6 +32,9 @@ class Stats:
     ejections: int = 0  # since the pool was made
     outages: int = 0  # the same
     outage: bool = False  # whether the pool holds now, because all groups fail
+    hedged: int = 0  # second attempts of tasks that took long, since the pool was made
+    hedges_won: int = 0  # those that ended their task
+    racing: int = 0  # tasks that have two attempts under way
 
     @property
     def waiting(self) -> int:
@@ -41,7 +44,7 @@ class Stats:
     @property
     def dispatched(self) -> int:
         """Tasks accepted so far, those that were requeued counted again."""
-        return self.waiting + self.running + self.ended
+        return self.waiting + self.running - self.racing + self.ended
 
     @property
     def ended(self) -> int:
@@ -51,7 +54,7 @@ class Stats:
 
 def count(engine: Engine[Any, Any], workers: Workers[Any, Any]) -> Stats:
     """Return the counts of a pool. Costs a look at each worker."""
-    scheduler = engine.scheduler
+    scheduler, hedges = engine.scheduler, engine.hedges
 
     def look() -> Stats:
         groups, quarantine = scheduler.fleet.groups.values(), scheduler.fleet.quarantine
@@ -75,6 +78,9 @@ def count(engine: Engine[Any, Any], workers: Workers[Any, Any]) -> Stats:
             ejections=quarantine.ejections,
             outages=quarantine.outages,
             outage=quarantine.outage is not None,
+            hedged=0 if hedges is None else hedges.hedging.hedged,
+            hedges_won=0 if hedges is None else hedges.hedging.won,
+            racing=0 if engine.races is None else len(engine.races.under_way),
         )
 
     return engine.look(look)

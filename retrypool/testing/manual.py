@@ -10,6 +10,7 @@ from typing_extensions import TypeVar, override
 from retrypool.checks import Duration
 from retrypool.ctrl_c import shielded
 from retrypool.errors import InvalidValue
+from retrypool.events import AttemptStarted
 from retrypool.model.context import Context, begin, occupy
 from retrypool.model.slots import Slot
 from retrypool.model.task import Task
@@ -73,7 +74,15 @@ class ManualPool(Pool[T, R]):
         self._engine.scheduler.fleet.unpark(slot)
         slot.idle = False
         task: Task[T, R] | None = self._engine.waking.claim(slot)
-        return None if task is None else ManualAttempt(self, slot, task)
+        hedges = self._engine.hedges
+        if task is not None:
+            if hedges is not None:
+                hedges.expect()
+            return ManualAttempt(self, slot, task)
+        if hedges is not None and (found := hedges.begin(slot)) is not None:
+            race, start = found
+            return ManualAttempt(self, slot, race.task, race.second, start)
+        return None
 
     @override
     def close(self, timeout: Duration | None = None, *, delayed: Literal["run", "cancel"] = "run") -> None:
@@ -89,13 +98,21 @@ def is_free(slot: Slot) -> bool:
 class ManualAttempt(Generic[T, R]):
     """An attempt that a test ends as it likes. `context` is what `run` would receive."""
 
-    def __init__(self, pool: ManualPool[T, R], slot: Slot, task: Task[T, R]) -> None:
+    def __init__(
+        self,
+        pool: ManualPool[T, R],
+        slot: Slot,
+        task: Task[T, R],
+        context: Context | None = None,
+        start: AttemptStarted | None = None,
+    ) -> None:
         self.task = task
         self.worker_id = slot.id
         self._pool = pool
         self._engine = pool._engine
         self._slot = slot
-        self.context = self._begin(slot, task)
+        self.context = self._begin(slot, task) if context is None else context
+        self._go_on(self.context, start)
 
     def _begin(self, slot: Slot, task: Task[T, R]) -> Context:
         """Begin the attempt, in the steps that a worker thread takes."""
@@ -105,15 +122,18 @@ class ManualAttempt(Generic[T, R]):
         span = settings.span
         expires = engine.attempts.expiry(task, now) if span is None else now + span
         ctx = begin(task, slot, now, expires)
-        if settings.wraps_up:
-            ctx._withheld = []
         slot.running.append(ctx)
         engine.watchdog.expect(expires)
+        return ctx
+
+    def _go_on(self, ctx: Context, start: AttemptStarted | None) -> None:
+        engine, slot, task = self._engine, self._slot, self.task
+        if task._settings.wraps_up:
+            ctx._withheld = []
         if engine.observers.wants_started:
-            engine.observers.tell(engine.attempts.starting(ctx))
+            engine.observers.tell(engine.attempts.starting(ctx) if start is None else start)
         if engine.scheduler.fleet.is_measured(slot):
             engine.costs.measure(slot, ctx, task.data)
-        return ctx
 
     @shielded
     def finish(self, result: R) -> None:

@@ -68,6 +68,7 @@ class Simulation:
     failures: dict[str, int]  # by worker
     ejections: int
     outages: int
+    hedged: int  # second attempts of tasks that took long
     trace: list[SimulatedCall]
 
 
@@ -194,8 +195,9 @@ class _Run:
         if error is not None:
             attempt.fail(error)
         else:
+            had_ended = attempt.task.done()
             attempt.finish(None)
-            self._succeeded += 1
+            self._succeeded += attempt.task.done() and not had_ended
         self._called.append(attempt._slot)
 
     def _result(self) -> Simulation:
@@ -212,5 +214,6 @@ class _Run:
             failures=failures,
             ejections=quarantine.ejections,
             outages=quarantine.outages,
+            hedged=self._pool.stats().hedged,
             trace=self._trace,
         )

@@ -73,7 +73,7 @@ class DeadTasks(Generic[T, R]):
         task: Task[T, R] = Task(dead.id, dead.data, dead.settings, engine, now)
         told = False
         try:
-            lowered(prepare, task, engine.journal is not None)
+            lowered(prepare, task, engine.journal is not None, engine.hedges is not None)
             if engine.journal is not None:
                 engine.journal.requeued(task)
             if engine.observers.wants_dispatched:
@@ -104,7 +104,7 @@ class DeadTasks(Generic[T, R]):
         if refusal := engine.refusal(settings):
             raise refusal
         task: Task[T, R] = Task(engine.scheduler.backlog.next_seq(), dead.data, settings, engine, now)
-        prepare(task, engine.journal is not None)
+        prepare(task, engine.journal is not None, engine.hedges is not None)
         if engine.journal is not None:
             engine.journal.accept(task, None, later=False)
         if engine.observers.wants_dispatched:

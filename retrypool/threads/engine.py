@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from retrypool.callbacks import call_guarded
 from retrypool.clock import Clock, SystemClock
+from retrypool.core.hedging import Hedging
 from retrypool.core.queue import InjectorQueue
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.schedules import TickDue
@@ -33,6 +34,7 @@ from retrypool.threads.bonds import Bonds
 from retrypool.threads.cancelling import Cancelling
 from retrypool.threads.costs import Costs
 from retrypool.threads.dead_tasks import DeadTasks
+from retrypool.threads.hedges import Hedges
 from retrypool.threads.intake import Intake
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.kept import Kept
@@ -40,6 +42,7 @@ from retrypool.threads.observers import Listening, Observers
 from retrypool.threads.outcome import Attempts
 from retrypool.threads.parker import Bell, Parker
 from retrypool.threads.queue_limit import QueueLimit
+from retrypool.threads.races import Races
 from retrypool.threads.spinning import spin_while_held
 from retrypool.threads.steps import Step, Steps
 from retrypool.threads.takeover import Takeovers
@@ -98,6 +101,7 @@ class Engine(Generic[T, R]):
         threaded: bool = True,
         careful: bool = False,
         journal: Journal | None = None,
+        hedging: Hedging | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
@@ -131,12 +135,15 @@ class Engine(Generic[T, R]):
         self.forked = False
         self.overstayed: set[Slot] = set()  # stuck for too long; under `lock`, for the workers to see to
         self.exiting = False  # with the interpreter: no thread can be started any more
-        self.careful = careful  # no task is plain: the pool's own options see to that
+        # No task is plain: the pool's own options see to that.
+        self.careful = careful or hedging is not None
         self.guarded = True  # a pool starts without workers
         self.announces = False  # whether it is guarded only because listeners hear of each task
         self.leaving = Parker(SystemClock())  # called by each worker that is about to leave
         self.journal = journal  # what is told of every task, if the pool has a storage
         self.watchdog = Watchdog(self)
+        self.races = None if hedging is None else Races(self, hedging)
+        self.hedges = None if hedging is None else Hedges(self, hedging)
         self.attempts = Attempts(self)
         self.takeovers = Takeovers(self)
         self.cancelling = Cancelling(self)
@@ -367,7 +374,8 @@ class Engine(Generic[T, R]):
         """Undo a claim: in the meantime the slot was told to take nothing."""
         spin_while_held(self.lock)
         with self.step:
-            self.scheduler.give_back(slot, task, self.monotonic())
+            if self.races is None or not self.races.leave(task, slot):
+                self.scheduler.give_back(slot, task, self.monotonic())
 
     def expect_back(self, slot: Slot, ctx: Context) -> None:
         """See to it that it is noticed if the thread at `slot` does not come back in time."""

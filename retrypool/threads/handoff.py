@@ -27,7 +27,8 @@ States, and who may move a task
   cancelled.
 - QUEUED: the worker that takes it, by `popleft` from the injector queue (no lock) or by `Scheduler.claim`
   (lock held); or the scheduler, lock held, by `withdraw`: then it is a tombstone, and ends.
-- RUNNING: the owner of its attempt, whoever gets the context out of `Slot.running` (H5).
+- RUNNING: the owner of its attempt, whoever gets the context out of `Slot.running` (H5). If it has two
+  attempts under way (`races.py`), the one who owns both, or the one that is left.
 - An end is final.
 
 A task has one owner at a time, and only the owner writes `_phase`, `_outcome`, `_record`: its dispatcher
@@ -95,4 +96,8 @@ H14 Park and want. A worker that helps itself, and finds nothing, becomes idle a
     for the pool enters a bell into `waiters`, then reads which slots are idle. Excluded: a task filed for a
     worker that sleeps, a barred one that is called, a pool at rest that nobody tells of.
     Test: test_worker_that_parks_without_the_lock_learns_what_is_wanted_of_it
+H15 Hedge and succeed. Whoever begins a second attempt of a task enters the race into `under_way`, then looks
+    whether the first attempt is still in its box. Who succeeds with the first has emptied the box, then reads
+    `under_way`. Excluded: a second attempt of a task that has ended, which nobody stops.
+    Test: test_second_attempt_that_begins_as_the_first_leaves_its_box_is_none
 """

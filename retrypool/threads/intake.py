@@ -249,7 +249,7 @@ class Intake(Generic[T, R]):
         task._completion = reporter if engine.kept is None else engine.kept.reporter(reporter)
         told = engine.observers.wants_dispatched
         try:
-            lowered(prepare, task, engine.journal is not None)
+            lowered(prepare, task, engine.journal is not None, engine.hedges is not None)
             if engine.journal is not None:
                 engine.journal.accept(task, key, later=later)
             if told:
@@ -297,7 +297,7 @@ class Intake(Generic[T, R]):
             engine.scheduler.backlog.next_seq(), data, settings, engine, engine.monotonic()
         )
         task._completion = reporter if engine.kept is None else engine.kept.reporter(reporter)
-        prepare(task, engine.journal is not None)
+        prepare(task, engine.journal is not None, engine.hedges is not None)
         if engine.journal is not None:
             engine.journal.accept(task, None, later=True)  # this is no moment to wait for the disk
         engine.steps.put_off(partial(self._accept_late, task))

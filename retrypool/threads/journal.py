@@ -160,6 +160,10 @@ class Journal:
             )
         )
 
+    def over(self, slot: Slot) -> None:
+        """Note that the attempt at `slot` is over, of which there is nothing else to note."""
+        self._finish(slot.id)
+
     def before(self, remember: Callable[[AnyTask, Record], None]) -> Callable[[AnyTask, Record], None]:
         """Return what notes that a task has succeeded, and then calls `remember`."""
 

@@ -218,7 +218,7 @@ class Lifecycle(Generic[T, R]):
                 if takeovers.take_over(runner.slot, ctx)
             ]
         # Before they end: an attempt lets go of its task then.
-        running: list[Task[T, R]] = [ctx._task for _, ctx in taken]
+        running: list[Task[T, R]] = list(dict.fromkeys(ctx._task for _, ctx in taken))
         for slot, ctx in taken:
             takeovers.end(slot, ctx, "drop", reason)
         self._dismiss()

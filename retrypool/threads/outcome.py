@@ -42,6 +42,8 @@ class Attempts:
         self.remember: Callable[[Task[Any, Any], Record], None] = engine.scheduler.history.succeeded
         if engine.journal is not None:
             self.remember = engine.journal.before(self.remember)
+        if engine.races is not None:
+            self.remember = engine.races.before(self.remember)
         # The attempts that are over while their tasks' fate is not decided: nowhere else do these tasks
         # stand. Adding to a set and discarding from it are atomic, and each attempt is in it once.
         self.deciding: set[Context] = set()
@@ -89,8 +91,9 @@ class Attempts:
         Judged, recorded, stopped if its code still runs, told, decided, carried out. `over` says that the
         attempt was taken over: that is where timeouts join.
         """
-        task = ctx._task
+        task, races = ctx._task, self._engine.races
         self.deciding.add(ctx)
+        is_back = False
         try:
             decision: Decision | None
             try:
@@ -99,6 +102,8 @@ class Attempts:
                 attempt, scope, is_back = self._record(slot, ctx, error, scope, retry_after, ended, over=over)
                 if is_back:
                     decision = None
+                    if races is not None:
+                        self._leave(slot, ctx, attempt, error, over=over)
                 else:
                     if over:
                         self._stop(slot, ctx, error)
@@ -108,8 +113,12 @@ class Attempts:
                 # The user's code runs in more places than callbacks: in a property of an error, for one.
                 if is_ctrl_c(broken):
                     raise
-                log_broken("what becomes of %r could not be decided: it is dead", task)
-                decision = GiveUp(DeadReason.POLICY_ERROR, broken)
+                if is_back or (races is not None and races.abandon(task, slot)):
+                    log_broken("an attempt of %r could not be brought to its end: another goes on", task)
+                    decision = None
+                else:
+                    log_broken("what becomes of %r could not be decided: it is dead", task)
+                    decision = GiveUp(DeadReason.POLICY_ERROR, broken)
             try:
                 if decision is not None:
                     self._carry_out(slot, task, decision, error)
@@ -127,6 +136,9 @@ class Attempts:
 
         Unless it has let go of the task before: then somebody else has it, or it has ended.
         """
+        races = self._engine.races
+        if races is not None and races.abandon(task, slot):
+            return
         if task._slot is slot and task._phase is TaskState.RUNNING:
             take_in_hand(task)
             self.bury(task, DeadReason.POLICY_ERROR, error)
@@ -155,10 +167,11 @@ class Attempts:
         """Enter a failed attempt, and what it says of its group and of the fleet.
 
         If nobody is to be told, and the decision takes nothing but to count, the task is put back too: then
-        the last of what is returned is True.
+        the last of what is returned is True. So it is if another attempt goes on, or has ended the task.
         """
         engine, scheduler, task, observers = self._engine, self._scheduler, ctx._task, self._observers
-        quiet = not (over or observers.wants_ended or observers.wants_retrying) and (
+        races = engine.races
+        quiet = not (races is not None or over or observers.wants_ended or observers.wants_retrying) and (
             observers.on_failure is None
             and observers.on_retry is None
             and engine.journal is None
@@ -175,16 +188,20 @@ class Attempts:
         spin_while_held(engine.lock)
         with engine.lock:
             now = self._monotonic()
-            attempt, scope = scheduler.failed(slot, task, error, scope, span, now, pause)
+            if races is not None and races.is_lost(ctx):
+                attempt, is_back = races.come_too_late(ctx), True
+            else:
+                attempt, scope = scheduler.failed(slot, task, error, scope, span, now, pause)
+                if slot.stuck is ctx:
+                    slot.lost[attempt.outcome._value_] += 1
+                else:
+                    slot.failures[attempt.outcome._value_] += 1  # hashing the member costs more than all this
+                is_back = races is not None and races.leave(task, slot)
             if isinstance(error, WorkerFault) and error.restart:
                 scheduler.fleet.make_unfit(slot)
             if quiet and (decision := self._count(task, scope)) is not None:
                 scheduler.retry(task, decision.delay, now)
                 is_back = True
-            if slot.stuck is ctx:
-                slot.lost[attempt.outcome._value_] += 1
-            else:
-                slot.failures[attempt.outcome._value_] += 1  # hashing the member costs more than all this
             happened = engine.decided()
         engine.act(happened)
         return attempt, scope, is_back
@@ -206,6 +223,18 @@ class Attempts:
         if engine.parked and not engine.waking.searching:
             engine.waking.wake_one()
         return attempt
+
+    def _leave(self, slot: Slot, ctx: Context, attempt: Attempt, error: BaseException, *, over: bool) -> None:
+        """Take leave of a task that goes on, or has ended, with another attempt."""
+        if over:
+            self._stop(slot, ctx, error)
+        if self._observers.wants_ended:
+            self._observers.tell(AttemptEnded(attempt.ended, ctx._task, attempt))
+        if self._engine.journal is not None:
+            if attempt.outcome is Outcome.SUPERSEDED:
+                self._engine.journal.over(slot)
+            else:
+                self._engine.journal.failed(slot, ctx._task, 0.0)
 
     def _stop(self, slot: Slot, ctx: Context, error: BaseException) -> None:
         """Tell the code of an attempt that was taken over that nobody waits for it."""
@@ -349,7 +378,9 @@ class Attempts:
 
         But for the first one: what is left to do before anybody can know of the success.
         """
-        task = ctx._task
+        task, races = ctx._task, self._engine.races
+        if races is not None and not races.wins(slot, ctx):
+            return
         record = task._record or Record(task.id)
         if task._settings.wraps_up:
             _wrap_up(task, ctx)

@@ -24,6 +24,7 @@ _PLAIN = (
     "deadline",
     "interrupt_on_timeout",
     "worker",
+    "hedge",
     "keep_data",
     "wait_for_worker",
 )

@@ -50,7 +50,7 @@ class Takeovers:
         self._scheduler.undecided += 1
         return True
 
-    def _settled(self) -> None:
+    def settled(self) -> None:
         """Take notice that the fate of a task is decided whose attempt was taken over."""
         engine = self._engine
         spin_while_held(engine.lock)
@@ -76,7 +76,7 @@ class Takeovers:
         try:
             self._attempts.failed(slot, ctx, error, now, over=True)
         finally:
-            self._settled()
+            self.settled()
 
     def end(self, slot: Slot, ctx: Context, fate: Fate, reason: str, *, interrupt: bool = False) -> None:
         """End an attempt that was taken over because somebody wants so, and decide its task's fate."""
@@ -85,22 +85,34 @@ class Takeovers:
             self._end(slot, ctx, fate, reason, interrupt=interrupt)
         finally:
             self._attempts.deciding.discard(ctx)
-            self._settled()
+            self.settled()
 
     def _end(self, slot: Slot, ctx: Context, fate: Fate, reason: str, *, interrupt: bool) -> None:
         task = ctx._task
         outcome = Outcome.WITHDRAWN if fate == "retry" else Outcome.CANCELLED
         ended = self._monotonic()
         attempt = Attempt(ctx.attempt, slot.id, slot.group.name, ctx._started, ended, outcome)
+        races, left, beaten = self._engine.races, False, None
         with self._engine.lock:
-            slot.lost[outcome._value_] += 1
-            ended_early(task, attempt)
+            if races is not None and races.is_lost(ctx):
+                attempt, left = races.come_too_late(ctx), True
+            else:
+                slot.lost[outcome._value_] += 1
+                ended_early(task, attempt)
+                if races is not None:
+                    if fate == "retry":
+                        left = races.leave(task, slot)
+                    else:
+                        left, beaten = races.end(ctx)
         self.stop(slot, ctx, reason, interrupt=interrupt)
         if self._observers.wants_ended:
             self._observers.tell(AttemptEnded(attempt.ended, task, attempt))
         if slot.attentive:
             self._forget_probe(slot)
         match fate:
+            case _ if left:  # to another attempt
+                if self._engine.journal is not None:
+                    self._engine.journal.failed(slot, task, 0.0)
             case "retry" if self._is_withdrawn_for_ever(task):
                 self._attempts.bury(task, DeadReason.ATTEMPTS, RetryPoolError(f"{reason}, time and again"))
             case "retry":
@@ -113,6 +125,8 @@ class Takeovers:
                 errors = task.errors
                 error = errors[-1] if errors else RetryPoolError(reason)
                 self._attempts.bury(task, DeadReason.CALLBACK, error)
+        if beaten is not None:
+            beaten.report(task)
         ctx._let_go()
 
     def _is_withdrawn_for_ever(self, task: Task[Any, Any]) -> bool:

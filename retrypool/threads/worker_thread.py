@@ -14,6 +14,7 @@ from retrypool.model.worker import AnyWorker, hook, run_of
 from retrypool.states import TaskState
 from retrypool.threads.chunks import run_chunk
 from retrypool.threads.engine import Engine
+from retrypool.threads.hedges import Hedges
 from retrypool.threads.interrupt import Gate
 from retrypool.threads.parker import Parker
 
@@ -112,7 +113,7 @@ class Loop(Generic[T, R]):
                         continue
                 try:
                     if (record := task._record) is not None and record.wrapped:
-                        result = self._run_wrapped(task, record, ctx)
+                        result = self._run_wrapped(task, record, ctx, task.data)
                     else:
                         result = run(ctx, task.data) if takes_context else run(task.data)
                 except BaseException as error:  # noqa: BLE001 - whatever it is, the task failed of it
@@ -160,7 +161,7 @@ class Loop(Generic[T, R]):
         elif task is not None and (ctx is None or slot.stuck is not ctx):
             self.engine.attempts.lost(slot, task, broken)
 
-    def _run_wrapped(self, task: Task[T, R], record: Record, ctx: Context) -> R:
+    def _run_wrapped(self, task: Task[T, R], record: Record, ctx: Context, data: T) -> R:
         """Run what the hot loop does not simply run, and see to what its success brings with it."""
         wraps_up = task._settings.wraps_up
         if wraps_up:
@@ -169,7 +170,7 @@ class Loop(Generic[T, R]):
         if journal is not None:
             journal.begin(ctx, self.slot, task)
         run, takes_context = run_of(self.worker)
-        data, context = task.data, record.context
+        context = record.context
         # The frame of `run` holds this one, and an error's traceback that: so nothing here may lead back
         # to the error.
         del task, record
@@ -209,11 +210,15 @@ class Loop(Generic[T, R]):
                 task = engine.waking.claim(slot, handed)
                 if task is not None:
                     self._notice_pause(False)
+                    if engine.hedges is not None:
+                        engine.hedges.expect()
                     return task
                 handed = None
                 if slot.retired or slot.unfit:
                     return None
                 self._notice_pause(engine.scheduler.fleet.has_paused(slot))
+            if engine.hedges is not None and self._help_out(engine.hedges):
+                continue
             engine.waking.wait_for_call(slot, self._parker)
             handed = self._help_itself()
             if (
@@ -222,6 +227,8 @@ class Loop(Generic[T, R]):
                 and slot.direct
                 and engine.scheduler.admits(slot, handed)
             ):
+                if engine.hedges is not None:
+                    engine.hedges.expect()
                 return handed
 
     def _help_itself(self) -> Task[T, R] | None:
@@ -242,6 +249,42 @@ class Loop(Generic[T, R]):
         if engine.injector and engine.parked:
             engine.waking.wake_one(oldest=task.id % 4 == 0)  # there is more
         return task
+
+    def _help_out(self, hedges: Hedges) -> bool:
+        """Make a second attempt of a task that takes long elsewhere; return whether there is such a task.
+
+        The steps of the hot loop, at leisure.
+        """
+        slot, observers, gate = self.slot, self.engine.observers, self._gate
+        listening = observers.wants_started
+        if listening:
+            gate.bar()
+        found = hedges.begin(slot)
+        if found is None:
+            if listening:
+                gate.unbar()
+            return False
+        race, start = found
+        ctx, data = race.second, race.data
+        task, record = race.task, race.task._record
+        del race, found
+        if start is not None:
+            observers.tell(start)
+        if listening:
+            gate.unbar()
+        try:
+            assert record is not None
+            result = self._run_wrapped(task, record, ctx, data)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the attempt failed of it
+            self._failed(ctx, error)
+        else:
+            try:
+                slot.running.pop()
+            except IndexError:
+                self.came_back(ctx)
+            else:
+                self.engine.attempts.finish(slot, ctx, result)
+        return True
 
     def _give_back(self, ctx: Context) -> None:
         """Put back what was taken and is not to be begun."""

@@ -47,6 +47,8 @@ class Works(TaskOwner, Protocol):
     # The other parts. Their types would lead back to here.
     journal: Any
     kept: Any
+    hedges: Any
+    races: Any
     queue_limit: Any
     watchdog: Any
     attempts: Any

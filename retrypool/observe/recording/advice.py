@@ -122,7 +122,9 @@ def _failing(facts: Facts) -> list[tuple[WorkerSeen, int]]:
     found = []
     for worker in facts.recording.workers:
         tally = worker.tally
-        failed = tally.in_vain - tally.outcomes["throttled"] - tally.outcomes["withdrawn"]
+        failed = tally.in_vain - sum(
+            tally.outcomes[kind] for kind in ("throttled", "withdrawn", "superseded")
+        )
         others = total.in_vain - tally.in_vain
         usual = others / max(total.calls - tally.calls, 1)
         if failed >= 3 and failed >= 0.5 * tally.calls and failed / tally.calls >= 2 * usual:

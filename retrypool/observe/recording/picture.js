@@ -155,7 +155,8 @@ const SHADES = { cooling: "--throttled", ejected: "--failed", outage: "--outage"
 function readColours() {
   const style = getComputedStyle(document.documentElement);
   const names = ["page", "card", "text", "muted", "line", "lane", "focus", "queue", "delay", "outage", "paused", "gone",
-    "succeeded", "failed", "timed_out", "throttled", "worker_fault", "excused", "cancelled", "withdrawn"];
+    "succeeded", "failed", "timed_out", "throttled", "worker_fault", "excused", "cancelled", "withdrawn",
+    "superseded"];
   colours = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
   colours.hatch = {};
 }
