@@ -66,7 +66,7 @@ def log_broken(message: str, *args: object, extra: dict[str, object] | None = No
             log.error(message, *args, extra=extra)
         except (
             BaseException
-        ) as again:  # a handler of the user's that always raises: nobody is left to be told
+        ) as again:  # a handler of the user's that always raises: there is nowhere to report to
             if is_ctrl_c(again):
                 raise
 

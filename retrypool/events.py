@@ -59,7 +59,7 @@ class Listener(Protocol):
     """
 
     def on_event(self, event: Event, /) -> object:
-        """Take notice of `event`."""
+        """Receive `event`."""
         ...
 
 

@@ -239,7 +239,7 @@ class Pool(Generic[T, R]):
         # What a dispatch needs of the engine, within reach. None of it is ever replaced.
         self._next_id = self._engine.scheduler.backlog.next_seq
         self._settled: _Settled = self._settle(self._settings)
-        # Written by any dispatcher, one atomic step at a time: whatever is lost is found anew.
+        # Written by any dispatcher, one atomic step at a time. An entry that is lost is computed again.
         self._known: dict[tuple[Any, ...], _Settled] = {}
         self._parked = self._engine.scheduler.fleet.parked
         self._monotonic = self._engine.monotonic
@@ -271,7 +271,7 @@ class Pool(Generic[T, R]):
     def dispatch(self, data: T, **options: Unpack[TaskOptions]) -> Task[T, R]:
         """Accept `data` as a task, and return it at once: the future of what `run` makes of it.
 
-        Options, all of them optional, the pool's standing in for what is not said:
+        Options, all of them optional. One that is not given is the pool's own:
 
         - `name`, `tags`, `metadata`: for people, callbacks and listeners.
         - `priority`: higher goes first; default 0.
@@ -839,7 +839,7 @@ class Pool(Generic[T, R]):
         return self._workers.interrupt(worker_id, task, then, force=force)
 
     def restart_worker(self, worker_id: int) -> None:
-        """Have a worker made anew, after what it runs: on_stop, its factory if it has one, on_start.
+        """Remake a worker once its current task is over: on_stop, its factory if it has one, on_start.
 
         One that is stuck and has a factory gets a new thread at once; one that could not be started is
         started again. Raises `WorkerNotFound`.
@@ -898,7 +898,7 @@ class Pool(Generic[T, R]):
     def wait(self, timeout: Duration | None = None, *, progress: bool = False) -> bool:
         """Wait until no task waits or runs, `timeout` seconds at the most; return whether that is so.
 
-        Also returns (False) when only tasks are left that no worker can take as things stand. More
+        Also returns (False) when only tasks are left that no present worker can take. More
         tasks may be dispatched meanwhile, and are waited for. `progress` shows how far it is, as `map`
         does. Raises `WrongThread` in a worker.
         """

@@ -40,8 +40,8 @@ class Assignment:
     ) -> None:
         self.timers = timers
         self.fleet = fleet
-        # What was let go of under the lock, and may be the last to hold something of the user's, which may
-        # call anything when it ends. So it ends after the lock: whoever leaves it takes this out before.
+        # References dropped under the lock. Each may be the last to an object of the user's, whose finalizer
+        # may call anything. So they are released after the lock: whoever leaves it takes this list out.
         self.dropped: list[object] = timers.dropped
         self.backlog = Backlog(self.dropped, injector)
         self.filing = Filing(timers, fleet, self.backlog, affinity_wait=affinity_wait)
@@ -79,7 +79,7 @@ class Assignment:
         `handed` is a task that the worker took from the injector and may not simply run: because the
         slot is not `direct`, or because the task is not for it.
         """
-        # It may have been let in again, while it slept, after it had already been called.
+        # It may be among the parked again: let in after it had been woken, before it ran.
         self.fleet.unpark(slot)
         if handed is not None:
             self._take_back(handed, slot, now)
@@ -157,7 +157,7 @@ class Assignment:
         self._left(before)
 
     def review_tried(self, now: float) -> None:
-        """Let tasks wait no more for untried workers that can't be back in time, as things stand."""
+        """Let any worker take the tasks whose untried workers can't be back in time."""
         self.filing.review_tried(now)
         self.rouse()
 
@@ -187,8 +187,8 @@ class Assignment:
     def _next_to_probe(self, slot: Slot, now: float) -> AnyTask | None:
         """Take a task that shows whether an outage is over: whoever has tried it.
 
-        In turn one that was tried, the same one each time, and the first that was not: if the one kind
-        never succeeds, the other may.
+        Alternates between one task that was tried, the same each time, and the first untried one: one of
+        the two kinds may never succeed.
         """
         backlog, outage = self.backlog, self.fleet.quarantine.outage
         assert outage is not None
@@ -207,7 +207,7 @@ class Assignment:
         return self._take_tried(slot)
 
     def _take_again(self, slot: Slot, outage: Outage) -> AnyTask | None:
-        """Take the task that an outage was probed with before, if it waits."""
+        """Take the task of the previous probe of this outage, if it waits."""
         task = None if outage.tried is None else outage.tried()
         if task is None or task._withdrawn or task._phase is not TaskState.QUEUED:
             return None
@@ -245,7 +245,7 @@ class Assignment:
         return task
 
     def _slot_at(self, slot: Slot, task: AnyTask, now: float) -> None:
-        """Let `slot` have `task`, and say whether it may help itself next time."""
+        """Assign `task` to `slot`, and decide whether the slot may pop from the injector queue next time."""
         task._slot = slot
         slot.go = True
         fleet = self.fleet

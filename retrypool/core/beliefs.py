@@ -172,7 +172,7 @@ class Beliefs:
         elif (
             self.suspects and len(live) > 1 and all(other in self.suspects or other.ejected for other in live)
         ):
-            # Nobody is left who could bring a verdict.
+            # No other group is left that could confirm or refute the suspicion.
             if self.row.tasks and self.policy.limit_of_outage:
                 found.outage = True
             else:
@@ -268,7 +268,7 @@ class Beliefs:
         return found
 
     def strike(self, task: AnyTask, accused: Collection[Group]) -> Findings:
-        """Let a task speak against nobody: all have failed it, or it has ended without telling."""
+        """Drop a task as evidence: all groups have failed it, or it ended without a result."""
         found = None
         for group in accused:
             belief = self._of.get(group)
@@ -279,7 +279,7 @@ class Beliefs:
         return found or _NOTHING
 
     def refuted(self, group: Group) -> Findings:
-        """Take notice that a suspect has succeeded."""
+        """Clear a suspect that has succeeded."""
         found = Findings()
         if group in self._of:
             self._look_up(group)

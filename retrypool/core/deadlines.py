@@ -50,7 +50,7 @@ class Deadlines:
         return math.inf > opens_at >= task._dispatched + deadline
 
     def expire_the_late(self, now: float) -> None:
-        """Let tasks be dead that can't be begun before their deadline, as things have come to stand."""
+        """Bury the waiting tasks that can no longer be begun before their deadline."""
         for task_ref in self._timers.subjects(self.meet):
             task = task_ref()
             self._dropped.append(task)  # nobody else may hold it by now
@@ -58,7 +58,7 @@ class Deadlines:
                 self.expire_if_late(task, now)
 
     def expire_if_late(self, task: AnyTask, now: float) -> None:
-        """Let a task be dead that waits, and can't be begun before its deadline, as things stand."""
+        """Bury a waiting task if it can no longer be begun before its deadline."""
         if self.is_too_late(task, now) and self._withdraw(task):
             self.expire(task, now)
 
@@ -70,7 +70,7 @@ class Deadlines:
             self.expire(task, now)
 
     def expire(self, task: AnyTask, now: float) -> None:
-        """Let a task be dead that can't be begun before its deadline."""
+        """Bury a task whose deadline has passed, or can't be met."""
         deadline = task._settings.deadline
         assert deadline is not None
         errors = task.errors

@@ -1,4 +1,4 @@
-"""What an attempt says of its task, of its group and of the fleet, entered and acted upon.
+"""Records how an attempt ended, and weighs it as evidence for its task, its group and the fleet.
 
 Pure, and under the pool's lock.
 """
@@ -45,7 +45,7 @@ def speaks_of_network(error: BaseException) -> bool:
 
 
 class Failures:
-    """Enters failures and what refutes them."""
+    """Records failures, and the successes that refute them."""
 
     def __init__(
         self,
@@ -74,9 +74,9 @@ class Failures:
         now: float,
         pause: float | None = None,
     ) -> tuple[Attempt, Scope]:
-        """Enter a failed attempt, the `number`, start and end of which are `span`; see to what it calls for.
+        """Record a failed attempt, and act on it. `span` is its number, start and end.
 
-        Returns it, and whose fault it is, all considered. `pause` is what a throttled group was told.
+        Returns the attempt, and whose fault it is. `pause` is what a throttled group was told.
         """
         record, group = owned(task), slot.group
         if scope is Scope.GROUP and self._is_culprit(record):
@@ -115,7 +115,7 @@ class Failures:
         return health is not None and len(record.victims) >= health.witnesses
 
     def _charge(self, record: Record, scope: Scope, group: Group) -> None:
-        """Say who pays for a failure."""
+        """Charge a failure to the task, to its group, or to nobody."""
         others = self._fleet.live - group.alone
         beliefs = self._quarantine.beliefs
         if scope is Scope.GROUP and others:
@@ -241,7 +241,7 @@ class Failures:
     # -- successes -------------------------------------------------------------------------------
 
     def succeeded(self, slot: Slot, task: AnyTask, now: float) -> None:
-        """Let a success speak for its group, and against those that failed the task before."""
+        """Count a success for its group, and against the groups that failed the task before."""
         group, record, beliefs = slot.group, task._record, self._quarantine.beliefs
         self._probe_over(slot, None, now)
         if beliefs is not None:
@@ -255,7 +255,7 @@ class Failures:
                         self._assignment.review_tried(now)
 
     def ended(self, task: AnyTask, now: float) -> None:
-        """Take notice that a task has ended without a result: no verdict will come of it."""
+        """Drop a task as evidence that has ended without a result."""
         record, beliefs = task._record, self._quarantine.beliefs
         if record is not None and record.accused and beliefs is not None:
             for group in self._in_order(record.accused):
@@ -265,7 +265,7 @@ class Failures:
     # -- steps -----------------------------------------------------------------------------------
 
     def _rush(self, group: Group, failed: AnyTask, now: float) -> None:
-        """Let the other tasks of a suspect go before everything else."""
+        """Put the other tasks of a suspect before all others."""
         beliefs = self._quarantine.beliefs
         assert beliefs is not None
         for task in beliefs.streak(group):
@@ -289,7 +289,7 @@ class Failures:
 
 
 def _give_back(record: Record, count: int) -> None:
-    """Let the last so many attempts of a task that were charged be nobody's fault."""
+    """Excuse the last `count` attempts of a task that were charged."""
     record.charged = max(0, record.charged - count)
     history = record.history
     for number in range(len(history) - 1, -1, -1):

@@ -84,7 +84,7 @@ class Filing:
     def _is_in_vain(
         self, constraints: Constraints, tried: frozenset[Group], avoid: int | None, now: float
     ) -> bool:
-        """Return whether no untried worker can be back in time, so that it is no use to wait for one."""
+        """Return whether no untried worker can be back in time, so that waiting for one is useless."""
         if not self._fleet.live:
             return False
         if avoid is None and constraints == _ANYBODY:
@@ -99,7 +99,7 @@ class Filing:
         )
 
     def review_tried(self, now: float) -> None:
-        """Let tasks wait no more for untried workers that can't be back in time, as things stand."""
+        """Let any worker take the tasks whose untried workers can't be back in time."""
         for subqueue in list(self._backlog.subqueues.values()):
             tried = subqueue.constraints.tried
             if tried and self._is_in_vain(subqueue.constraints, tried, None, now):
@@ -115,7 +115,7 @@ class Filing:
         return frozenset(slot.group for slot in fit)
 
     def _time(self, subqueue: Subqueue, *, waits: bool) -> None:
-        """See to it that no task of `subqueue` waits longer than `affinity_wait` for an untried worker."""
+        """Set the timer that limits how long the tasks of `subqueue` wait for an untried worker."""
         if waits and subqueue.tasks and not subqueue.timed:
             subqueue.timed = True
             first = min(entry[1] for entry in subqueue.tasks)
@@ -141,7 +141,7 @@ class Filing:
             self._backlog.close(subqueue)
 
     def _refile(self, task: AnyTask, now: float, *, waive_tried: bool) -> None:
-        """File a task anew that has just been taken out of its subqueue."""
+        """File a task again that has just been taken out of its subqueue."""
         if task._withdrawn:
             self._backlog.bury(task)
             return

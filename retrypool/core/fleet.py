@@ -119,7 +119,7 @@ class Fleet:
                 self.quarantine.spare_the_last()
 
     def retire(self, slot: Slot, now: float) -> None:
-        """Give `slot` nothing any more. Its thread is not woken for that: the caller sees to it."""
+        """Give `slot` nothing any more. Does not wake its thread: that is the caller's part."""
         if slot.retired:
             return
         slot.retired = True
@@ -140,7 +140,7 @@ class Fleet:
             self._former[group.name] = group
 
     def _review(self, group: Group) -> None:
-        """Say anew whether `group` is live, of which a slot has come or gone."""
+        """Update whether `group` is live, after one of its slots has come or gone."""
         self.version += 1
         if any(slot.cordoned_for is None for slot in group.slots):
             self.live = self.live | group.alone
@@ -170,7 +170,7 @@ class Fleet:
         self._review(slot.group)
 
     def make_unfit(self, slot: Slot) -> None:
-        """Give `slot` nothing until its worker has been made anew."""
+        """Give `slot` nothing until its worker has been remade."""
         slot.unfit = True
         self.bench(slot)
         self.called.append(slot)
@@ -257,7 +257,7 @@ class Fleet:
         return self.pace is None or self.pace.ready_at(now) <= now
 
     def charge(self, slot: Slot, cost: float, now: float) -> None:
-        """Take notice that `slot` is about to make a call that costs so much."""
+        """Charge the paces for a call of this cost that `slot` is about to make."""
         group = slot.group
         if group.pace is not None:
             group.pace.take(now, cost)
@@ -279,14 +279,14 @@ class Fleet:
         return (() if group is None else group.buckets) + (() if pool is None else pool.buckets)
 
     def undo(self, slot: Slot, cost: float, now: float) -> None:
-        """Take notice that a call is not made after all."""
+        """Give back what was charged for a call that is not made."""
         for pace in (slot.group.pace, self.pace):
             if pace is not None:
                 pace.undo(cost)
         self._let_in_earlier(slot, now)
 
     def settle(self, slot: Slot, difference: float, now: float) -> None:
-        """Take notice that a call cost so much more than was charged, or less."""
+        """Correct a charge: the call cost so much more, or less."""
         for pace in (slot.group.pace, self.pace):
             if pace is not None:
                 pace.settle(difference)
@@ -294,7 +294,7 @@ class Fleet:
             self._let_in_earlier(slot, now)
 
     def pour(self, slot: Slot, bucket: Bucket, difference: float, now: float) -> None:
-        """Take notice that a call cost so much more than was charged for one of its rates, or less."""
+        """Correct the charge to one of its rates: the call cost so much more, or less."""
         bucket.pour(difference)
         if difference < 0:
             self._let_in_earlier(slot, now)
@@ -307,7 +307,7 @@ class Fleet:
             self._timers.add(max(self.pace.ready_at(now), now), self._ring, None)
 
     def set_alarms(self, group: Group, now: float) -> None:
-        """See to it that who sleeps for a pace is let in again when that allows a call.
+        """Set a timer that lets the sleepers of a pace in again when it allows a call.
 
         A group that is shut needs no alarm for its own pace: they are set when it may be tried again.
         """

@@ -27,7 +27,7 @@ class Hedging:
         self._latest: deque[tuple[Group, float]] = deque(maxlen=LATEST)
 
     def succeeded(self, group: Group, duration: float) -> None:
-        """Take notice of the length of an attempt that has succeeded. Needs no lock: it is one append."""
+        """Record the duration of an attempt that has succeeded. Needs no lock: it is one append."""
         self._latest.append((group, duration))
 
     def limit(self) -> float | None:

@@ -74,7 +74,7 @@ class History:
         self.undescribed: deque[LastError] = deque()
 
     def succeeded(self, task: Task[Any, Any], record: Record) -> None:
-        """Enter a task that has succeeded, but is more than plain. Outside the lock."""
+        """Record a task that has succeeded, but is more than plain. Outside the lock."""
         history = record.history
         if not history:
             self.entries.append((task.id, task._dispatched, task._started, task._ended))
@@ -88,7 +88,7 @@ class History:
         )
 
     def ended(self, task: Task[Any, Any], state: TaskState, now: float) -> None:
-        """Enter a task that has ended without a result. Under the lock; `describe` does the rest."""
+        """Record a task that has ended without a result. Under the lock; `describe` does the rest."""
         record = task._record
         if record is None or not record.history:
             self.entries.append((task.id, task._dispatched, None, now, state, 0))

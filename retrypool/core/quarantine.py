@@ -88,7 +88,7 @@ class Quarantine:
         return until
 
     def probe_not_made(self, slot: Slot, now: float) -> None:
-        """Take notice that `slot` does not make its attempt: if that was a probe, let another try."""
+        """End a probe that `slot` does not make after all, so that another slot may make it."""
         slot.attentive = self.outage is not None
         if slot.group.probe is slot:
             slot.group.probe = None
@@ -113,7 +113,7 @@ class Quarantine:
         slot.attentive = True
 
     def attempt_over(self, slot: Slot, scope: Scope | None, now: float) -> None:
-        """Take notice of an attempt that was its group's probe.
+        """Record the end of an attempt that was its group's probe.
 
         `scope` is None for a success. A group that was throttled is open again if it is not throttled
         now; one that was ill has to succeed.

@@ -2,7 +2,7 @@
 
 There are two places. The *injector queue* is made of deques, one for each priority: dispatchers append to
 them and workers pop from them, each in one atomic operation, without a lock. What can't be served from there,
-because it is not for all workers or because one that may not take it came upon it, waits in *subqueues*:
+because it is not for all workers, or because it was popped by one that may not take it, waits in *subqueues*:
 one for each combination of priority and constraints, so that a worker that may take nothing of 100,000
 tasks learns it from a handful of subqueues. Subqueues are touched under the pool's lock only.
 
@@ -168,7 +168,7 @@ class Backlog:
         self._dropped = [] if dropped is None else dropped  # what is let go of; see `Scheduler.dropped`
         self.subqueues: dict[tuple[Rank, Constraints], Subqueue] = {}
         self.next_seq = itertools.count(1).__next__
-        self.tombstones = 0  # withdrawn tasks that have not been come upon yet, in both places
+        self.tombstones = 0  # withdrawn tasks that are still in a queue, in both places
         self._next_subqueue = itertools.count(1).__next__
 
     def __len__(self) -> int:
@@ -196,7 +196,7 @@ class Backlog:
         heappush(subqueue.tasks, (seq, now, task))
         self.filed += 1
         if subqueue.tasks[0][0] == seq:
-            subqueue.listed.clear()  # its head has moved forward: slots have to be shown it anew
+            subqueue.listed.clear()  # its head has moved forward: slots have to be shown it again
             subqueue.shown = False
         return subqueue
 
@@ -212,7 +212,7 @@ class Backlog:
     def enlist(self, subqueue: Subqueue, slots: Iterable[Slot]) -> None:
         """Show `subqueue` to those of `slots` who may take from it.
 
-        A subqueue stays in a slot's heap until the slot comes upon it and finds it empty. When its head moves
+        A subqueue stays in a slot's heap until it is at the top and empty. When its head moves
         back, the entry is too early, and is put right when it surfaces; when its head moves forward, the
         subqueue is listed a second time, which does no harm.
         """
@@ -228,7 +228,7 @@ class Backlog:
                 slot.direct = False
 
     def review(self, slot: Slot) -> None:
-        """Make the heap of `slot` anew from the subqueues there are."""
+        """Rebuild the heap of `slot` from the present subqueues."""
         for _, _, subqueue in slot.subqueues:
             subqueue.listed.discard(slot)
         slot.subqueues.clear()
@@ -308,14 +308,14 @@ class Backlog:
     # -- tombstones ------------------------------------------------------------------------------
 
     def bury(self, task: Task[Any, Any]) -> None:
-        """Count out a withdrawn task that was come upon, and taken out."""
+        """Discount a tombstone that was taken out of its queue."""
         self.tombstones -= 1
         self._dropped.append(task)
 
     def sweep_if_due(self) -> bool:
         """Take out all tombstones if they are more than a few among the living; return whether so.
 
-        One in SWEPT_AT keeps the cost of a cancellation flat, and the memory that is held in vain small.
+        One in SWEPT_AT keeps the cost of a cancellation flat, and the memory of cancelled tasks small.
         """
         if not self.tombstones or self.tombstones * SWEPT_AT <= len(self.injector) + self.filed:
             return False
@@ -361,6 +361,6 @@ class Backlog:
         return None
 
     def close(self, subqueue: Subqueue) -> None:
-        """Forget an empty subqueue. Slots that still list it drop it when they come upon it."""
+        """Forget an empty subqueue. Slots that still list it drop it when it is at the top of their heap."""
         if self.subqueues.get((subqueue.rank, subqueue.constraints)) is subqueue:
             del self.subqueues[subqueue.rank, subqueue.constraints]

@@ -31,7 +31,7 @@ class QuickRetry:
         self._allowed = allowed  # False if each retry has to be counted
 
     def take(self, slot: Slot, task: AnyTask, attempt: Attempt) -> bool:
-        """Enter a failure that says nothing, and put the task back without the lock; if it may be so.
+        """Record a failure that is no evidence, and put the task back without the lock; if it may be so.
 
         That is where there is one group alone, so that each failure begins a new round, and where no more has
         failed in a row than is usual. The caller owns the task, and puts it back (handshake H12): the append

@@ -31,7 +31,7 @@ def owned(task: AnyTask) -> Record:
 
 
 def ended_early(task: AnyTask, attempt: Attempt) -> Record:
-    """Enter an attempt that was ended from outside."""
+    """Record an attempt that was ended from outside."""
     record = owned(task)
     record.history.append(attempt)
     record.entries += 1

@@ -58,8 +58,8 @@ class Scheduler:
     ) -> None:
         # `injector` and `parked` are where threads meet without the lock. Tests give their own.
         self.timers = timers = Timers()
-        # What was let go of under the lock, and may be the last to hold something of the user's, which may
-        # call anything when it ends. So it ends after the lock: whoever leaves it takes this out before.
+        # References dropped under the lock. Each may be the last to an object of the user's, whose finalizer
+        # may call anything. So they are released after the lock: whoever leaves it takes this list out.
         self.dropped: list[object] = timers.dropped
         self.fleet = fleet = Fleet(timers, self.report, health=health, pace=pace, parked=parked)
         self.affinity_wait = affinity_wait
@@ -170,8 +170,8 @@ class Scheduler:
     def withdraw(self, task: AnyTask) -> bool:
         """Take a waiting task out, so that nobody will run it; False if it does not wait.
 
-        It stays where it is as a tombstone, and is dropped when somebody comes upon it. Handshake H3: write
-        `_withdrawn`, then read `_slot`.
+        It stays in its queue as a tombstone, and is dropped by whoever takes it from there. Handshake H3:
+        write `_withdrawn`, then read `_slot`.
         """
         phase = task._phase
         waits = phase is _QUEUED or phase is _SCHEDULED or phase is _RETRYING
@@ -252,7 +252,7 @@ class Scheduler:
         return self.timers.earliest()
 
     def report(self, event: Event) -> None:
-        """Enter something that has happened."""
+        """Record an event, for `take_happened`."""
         self._happened.append(event)
 
     def take_happened(self) -> list[Event]:
@@ -261,7 +261,7 @@ class Scheduler:
         return happened
 
     def take_dropped(self) -> list[object]:
-        """Return what was let go of since the last call, to be let go of once the lock is left."""
+        """Return the references dropped since the last call, to be released after the lock."""
         dropped = self.dropped.copy()
         self.dropped.clear()
         return dropped
@@ -278,9 +278,9 @@ class Scheduler:
         now: float,
         pause: float | None = None,
     ) -> tuple[Attempt, Scope]:
-        """Enter a failed attempt, and do what it calls for; see `Failures.enter`.
+        """Record a failed attempt, and act on it; see `Failures.enter`.
 
-        Tasks that can't be begun before their deadline then are dead.
+        If its group cools, tasks that can't be begun before their deadline any more are dead.
         """
         entered = self.failures.enter(slot, task, error, scope, span, now, pause)
         if scope is _THROTTLED:
@@ -289,12 +289,12 @@ class Scheduler:
         return entered
 
     def succeeded(self, slot: Slot, task: AnyTask, now: float) -> None:
-        """Let a success speak for its group, and against others; see `Failures.succeeded`."""
+        """Weigh a success as evidence; see `Failures.succeeded`."""
         self.failures.succeeded(slot, task, now)
         self.rouse()
 
     def could_not_start(self, error: BaseException, reason: str, now: float) -> None:
-        """Let tasks be dead that no worker is left for: the last one could not be started, for `reason`."""
+        """Bury the tasks that no worker is left for, as the last one could not be started, for `reason`."""
         self.shortage.could_not_start(error, reason)
         for task in list(self.waiting()):
             if (
@@ -316,7 +316,7 @@ class Scheduler:
         return all(slot.idle or slot.stuck is not None for slot in self.fleet)
 
     def is_stranded(self) -> bool:
-        """Return whether tasks wait, and no worker is left that could ever take one, as things stand."""
+        """Return whether tasks wait, and no present worker can ever take one."""
         waits = len(self.backlog) > 0
         if (
             self.undecided

@@ -176,7 +176,7 @@ class Schedules:
     # -- time ------------------------------------------------------------------------------------
 
     def read(self, now: float, wall: float) -> None:
-        """Take notice of what the clocks show. Called before anything else that depends on it."""
+        """Read both clocks. Called before anything that depends on them."""
         gained = (wall - self._wall) - (now - self._now)
         self._now, self._wall = now, wall
         if gained <= -CLOCK_WAS_SET:
@@ -193,7 +193,7 @@ class Schedules:
                 self._tidy(plan)
 
     def made(self, plan: Plan, task: Task[Any, Any] | None) -> None:
-        """Take notice of what became of a tick that was due: a task, or nothing."""
+        """Record the task that was made for a due tick, or that there was none."""
         plan.making = False
         if task is not None:
             plan.runs += 1

@@ -83,7 +83,7 @@ class Timers:
         self._look_at = min(self._look_at, _look_at(date, now, wall))
 
     def earliest(self) -> float | None:
-        """Return the moment at which `keep` has something to do next; None: not as things stand."""
+        """Return the moment at which `keep` has something to do next; None: nothing is set."""
         entries = self._timed.entries
         earliest = min(entries[0][0], self._look_at) if entries else self._look_at
         return None if earliest == inf else earliest

@@ -97,7 +97,7 @@ class TaskSettings:
     wraps_up: bool = field(init=False)
     # Whether a task may be claimed now, in the order of its priority, and is run like all others.
     at_once: bool = field(init=False)
-    # Whether any worker may take it, besides, and whenever it comes to it.
+    # Whether any worker may also take it at any time.
     plain: bool = field(init=False)
     # As its policy says: here too, because a policy may be of a class of the user's.
     immediate: bool = field(init=False)

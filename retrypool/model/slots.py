@@ -92,7 +92,7 @@ class Slot:
         self.paused = False
         self.cordoned_for: str | None = None  # why it is given nothing for good
         self.waits_for: Any = None  # the task that its thread waits for without end; under the pool's lock
-        self.unfit = False  # its worker is to be made anew before it is given anything
+        self.unfit = False  # its worker must be remade before it is given a task
         self.retired = False  # it takes nothing any more
         self.running: list[Any] = []  # contexts, which know their slot
         self.stuck: Any = None  # an attempt that is over, while its thread has not come back
@@ -203,13 +203,13 @@ class Group:
         self.ejected = False
 
     def open(self) -> None:
-        """Let all its workers work. What is known of its faults remains."""
+        """Give all its workers tasks again. The record of its faults is kept."""
         self.until = None
         self.probe = None
         self.throttles = 0
 
     def recover(self) -> None:
-        """Open the group, and hold nothing against it any more."""
+        """Open the group, and clear the record of its faults."""
         self.open()
         self.cools_until = -math.inf
         self.ejected = False

@@ -49,7 +49,7 @@ _QUEUED = TaskState.QUEUED
 _ENDED = (_SUCCEEDED, _DEAD, _CANCELLED)
 
 # The names that concurrent.futures uses, for its `wait` and `as_completed`. A cancelled task has
-# always told its waiters, hence "CANCELLED_AND_NOTIFIED".
+# has always notified its waiters: "CANCELLED_AND_NOTIFIED".
 _FUTURE_STATES = {
     TaskState.SUCCEEDED: "FINISHED",
     TaskState.DEAD: "FINISHED",

@@ -228,7 +228,7 @@ def _for_whom(scheduler: Scheduler, task: Task[Any, Any], slots: list[Slot], now
     picky, slots = len(suited) < len(slots), suited
     eligible = [slot for slot in slots if scheduler.admits(slot, task)]
     choosy = len(eligible) < len(slots)
-    if not eligible:  # all that are live have tried it: it starts afresh when somebody comes upon it
+    if not eligible:  # all live groups have tried it: the next claim clears its tried set
         eligible, choosy = slots, False
     obstacles = [obstacle(slot, now) for slot in eligible]
     found = [each for each in obstacles if each is not None]

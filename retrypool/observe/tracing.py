@@ -98,7 +98,7 @@ class Tracing:
     # -- events ----------------------------------------------------------------------------------
 
     def on_event(self, event: Event) -> None:
-        """Take notice of `event`."""
+        """Receive `event`."""
         match event:
             case TaskDispatched(task=task):
                 self._begin_task(task, self._context.get_current(), event.at)

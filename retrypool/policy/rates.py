@@ -76,15 +76,15 @@ class Pace(Protocol):
         ...
 
     def take(self, now: float, cost: float) -> None:
-        """Take notice of a call that is about to be made."""
+        """Count a call that is about to be made."""
         ...
 
     def settle(self, difference: float) -> None:
-        """Take notice that a call cost so much more (or less, if negative) than was taken for it."""
+        """Correct the cost of a call: it was more by `difference` than was taken, or less if negative."""
         ...
 
     def undo(self, cost: float) -> None:
-        """Take notice that a call is not made after all that was taken."""
+        """Give back what was taken for a call that is not made."""
         ...
 
     @property

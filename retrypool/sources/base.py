@@ -148,7 +148,7 @@ class Session(ABC):
 
     @abstractmethod
     def reconnect(self) -> None:
-        """Connect anew, after the keeper was told `Disconnected`. The keeper."""
+        """Reconnect, after the keeper got `Disconnected`. The keeper."""
 
     @abstractmethod
     def close(self) -> None:

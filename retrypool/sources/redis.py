@@ -153,7 +153,7 @@ class RedisStream(Source):
                 raise
 
     def restore(self, error: SourceError, client: Any) -> None:
-        """If the stream or the group is gone, make it anew: `Disconnected` lets it be tried again."""
+        """Create the stream or the group again if it is gone: `Disconnected` makes the caller retry."""
         if "NOGROUP" in error.why or "no longer exists" in error.why:
             with self.speaking():
                 self.create_group(client)

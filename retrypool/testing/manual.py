@@ -69,7 +69,7 @@ class ManualPool(Pool[T, R]):
     def _claim(self, slot: Slot) -> ManualAttempt[T, R] | None:
         if not is_free(slot):
             raise InvalidValue("the worker", slot.id, "one that runs nothing")
-        if slot.unfit:  # a thread would make its worker anew now
+        if slot.unfit:  # a thread would remake its worker now
             next(runner for runner in self._workers if runner.slot is slot).restart()
         self._engine.scheduler.fleet.unpark(slot)
         slot.idle = False
