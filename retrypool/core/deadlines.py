@@ -5,7 +5,6 @@ Pure, and under the pool's lock. A task that runs when its deadline comes is end
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 from weakref import ref
@@ -15,6 +14,7 @@ from retrypool.core.fleet import Fleet
 from retrypool.core.timers import Timers
 from retrypool.errors import AttemptTimeout
 from retrypool.model.task import Task
+from retrypool.policy.deadline import misses
 from retrypool.states import DeadReason
 
 __all__ = ["Deadlines"]
@@ -36,18 +36,17 @@ class Deadlines:
 
     def watch(self, task: AnyTask) -> None:
         """Have a task expire at its deadline, if it has one and still waits then."""
-        deadline = task._settings.deadline
+        deadline = task._deadline
         if deadline is not None:
-            self._timers.add(task._dispatched + deadline, self.meet, ref(task))
+            self._timers.add(deadline, self.meet, ref(task))
 
     def is_too_late(self, task: AnyTask, now: float) -> bool:
         """Return whether no worker will be given anything before the deadline of `task`."""
-        deadline = task._settings.deadline
-        if deadline is None:
+        if task._settings.deadline is None:
             return False
         constraints = task._settings.constraints
         opens_at = self._fleet.opens_at((slot for slot in self._fleet if constraints.suits(slot)), now)
-        return math.inf > opens_at >= task._dispatched + deadline
+        return misses(task._deadline, opens_at)
 
     def expire_the_late(self, now: float) -> None:
         """Bury the waiting tasks that can no longer be begun before their deadline."""

@@ -28,6 +28,7 @@ from retrypool.model.slots import Slot
 from retrypool.model.task import Attempt, DeadTask, Record
 from retrypool.policy.blame import Scope
 from retrypool.policy.budget import Budget, RetryBudget
+from retrypool.policy.deadline import misses
 from retrypool.policy.health import HealthPolicy
 from retrypool.policy.rates import Pace
 from retrypool.states import DeadReason, TaskState
@@ -129,7 +130,7 @@ class Scheduler:
     def retry(self, task: AnyTask, delay: float, now: float) -> None:
         """Put a task back whose attempt is over, to be claimed again in `delay` seconds.
 
-        Unless it was cancelled in the meantime.
+        Unless it was cancelled in the meantime, or would miss its deadline.
         """
         record = task._record
         assert record is not None
@@ -138,13 +139,13 @@ class Scheduler:
             self.cancel(task, "cancelled" if record.cancelled else CLOSED_BY_FORCE, now)
             return
         task._slot = None
-        self.retried += 1
         if self.retry_budget is not None:
             delay = max(delay, self.retry_budget.spend(now, self.assignment.firsts))
-            deadline = task._settings.deadline
-            if deadline is not None and now + delay >= task._dispatched + deadline:
-                self.deadlines.expire(task, now)
-                return
+        # Again: the budget adds to the delay, and callbacks have taken their time since the policy asked.
+        if task._settings.deadline is not None and misses(task._deadline, now + delay):
+            self.deadlines.expire(task, now)
+            return
+        self.retried += 1
         if delay > 0:
             self._defer(task, TaskState.RETRYING, now + delay)
             return

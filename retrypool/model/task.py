@@ -157,6 +157,12 @@ class Task(Future[R], Generic[T, R]):
         return self._settings.name if self._labels is None else self._told.name
 
     @property
+    def _deadline(self) -> float | None:
+        """The moment on the pool's clock at which it must have ended, if it has a deadline."""
+        deadline = self._settings.deadline
+        return None if deadline is None else self._dispatched + deadline
+
+    @property
     def priority(self) -> int:
         """Its priority; higher goes first."""
         return self._settings.priority

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, cast
 from retrypool.checks import Duration, exact, optional_seconds
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.policy.blame import Scope
+from retrypool.policy.deadline import misses
 from retrypool.policy.delays import (
     BetweenRounds,
     Delay,
@@ -247,7 +248,7 @@ class RetryPolicy:
     def _in_time(self, retry: RetryIn, failure: Failure, now: float) -> Decision:
         if failure.time_limit is not None and failure.running_time >= failure.time_limit:
             return GiveUp(DeadReason.TIME_LIMIT)
-        if failure.deadline is not None and now + retry.delay >= failure.deadline:
+        if misses(failure.deadline, now + retry.delay):
             return GiveUp(DeadReason.DEADLINE)
         return retry
 

@@ -60,15 +60,15 @@ class Intake(Generic[T, R]):
             slots = tuple(engine.scheduler.fleet)
         if line is None or settings.plain:
             return None if line is None else line.append
-        picky, deadline = settings.picky, settings.deadline
+        picky = settings.picky
 
         def arrive(task: Task[T, R]) -> None:
             if picky:  # so that its worker looks whether it may
                 task._record = Record(task.id, settings.retry_plain)
-            if deadline is None:
+            if (deadline := task._deadline) is None:
                 line.append(task)
             else:
-                self._arrive_in_time(task, task._dispatched + deadline, line, slots)
+                self._arrive_in_time(task, deadline, line, slots)
 
         return arrive
 

@@ -274,7 +274,6 @@ class Attempts:
         assert error is not None
         if action is None and (decision := self._count(task, scope)) is not None:
             return decision
-        deadline = settings.deadline
         failure = Failure(
             error=error,
             attempt=attempt.number,
@@ -287,7 +286,7 @@ class Attempts:
             errors=record.errors() if settings.retry.attempts_for else None,
             running_time=record.running_time,
             time_limit=settings.time_limit,
-            deadline=None if deadline is None else task._dispatched + deadline,
+            deadline=task._deadline,
             cancelled=record.cancelled,
             action=action,
             random=self._engine.chance,
@@ -327,22 +326,11 @@ class Attempts:
         return record.cancelled
 
     def put_back(self, task: Task[Any, Any], delay: float) -> None:
-        """Let a task be claimed again in `delay` seconds, unless its deadline has passed meanwhile."""
+        """Let a task be claimed again in `delay` seconds. The scheduler closes the decision on it (H7)."""
         engine = self._engine
-        deadline = task._settings.deadline
-        cancelled = self._is_cancelled(task)
         spin_while_held(engine.lock)
-        with engine.lock:
-            now = self._monotonic()
-            if deadline is not None and not cancelled and task._dispatched + deadline <= now:
-                # Callbacks took that long, and the appointment with the deadline was missed over them.
-                errors = task.errors
-                error = errors[-1] if errors else AttemptTimeout(deadline, "deadline")
-                self._scheduler.bury(task, DeadReason.DEADLINE, error, now)
-            else:
-                self._scheduler.retry(task, delay, now)
-            happened = engine.decided()
-        engine.act(happened)
+        with engine.step:
+            self._scheduler.retry(task, delay, self._monotonic())
 
     def bury(self, task: Task[Any, Any], reason: DeadReason, error: BaseException | None) -> None:
         """Let a task be dead, unless it has been cancelled meanwhile."""
