@@ -202,11 +202,17 @@ class Beliefs:
         return belief
 
     def _share_of_others(self, group: Group) -> float:
-        """Return the share of the other groups' attempts that fail, as far as is known."""
+        """Return the share of the other groups' attempts that fail, as far as is known.
+
+        Those that fail one task after the other are left out, or the ill would hide each other.
+        """
         good = bad = 0.0
         for other, belief in self._of.items():
             if other is not group and not other.ejected:
-                good += belief.good + (other.successes() - belief.mark)
+                new = other.successes() - belief.mark
+                if not new and len(belief.streak) >= self.policy.witnesses:
+                    continue
+                good += belief.good + new
                 bad += belief.bad
         return min(0.9, max(0.001, (bad + 1) / (good + bad + 4)))
 

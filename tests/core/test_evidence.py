@@ -52,6 +52,18 @@ def test_suspect_takes_nothing_until_one_of_its_tasks_was_tried_elsewhere() -> N
     assert pool.claim(0) is not None
 
 
+def test_ill_groups_do_not_hide_each_other() -> None:
+    """Most are ill, and the one that is well has not answered yet."""
+    pool = fleet("a", "b", "c", "d", concurrency=3)
+    pool.dispatch_many(range(12))
+    under_way = [[claimed(pool, worker) for _ in range(3)] for worker in range(3)]
+    claimed(pool, 3)
+    for attempts in under_way:
+        for attempt in attempts:
+            attempt.fail(OSError())
+    assert [*states(pool).values()] == ["suspect", "suspect", "suspect", "active"]
+
+
 def test_tasks_of_a_suspect_go_before_all_others_without_their_delay() -> None:
     pool = fleet("a", "b", retry=RetryPolicy(delay=between_rounds(fixed(60))))
     pool.dispatch_many("abcdefgh")
