@@ -338,9 +338,9 @@ class Backlog:
     def _sweep_line(self, line: Line) -> None:
         """Take the tombstones out of a line, to whose other end somebody may be appending.
 
-        The living are out of it for a moment, in which a worker that looks finds nothing. It asks for the
-        lock then, or has been parked before: so whoever calls this wakes somebody afterwards. All are taken
-        out by one call into C, so that no worker takes one from the middle meanwhile.
+        The living are out of it for a moment, in which a worker that looks finds nothing, and is parked: so
+        whoever calls this wakes somebody afterwards (H1). All are taken out by one call into C, so that no
+        worker takes one from the middle meanwhile.
         """
         taken: list[Task[Any, Any]] = []
         with suppress(IndexError):  # workers take as well

@@ -53,7 +53,7 @@ class Timers:
 
     def sweep_if_due(self) -> None:
         """Take out what is past, if that is more than a few appointments."""
-        if self.tombstones * SWEPT_AT > len(self):
+        if self.tombstones and self.tombstones * SWEPT_AT > len(self):
             self._timed.sweep()
             self._dated.sweep()
             self.tombstones = 0
