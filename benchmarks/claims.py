@@ -36,12 +36,13 @@ def scheduler_with(groups: int) -> Built:
 
 def fill(scheduler: Any, tried: list[frozenset[Any]], count: int) -> None:
     """Let so many tasks wait, which groups have tried by turns as `tried` says."""
+    from retrypool.model.preparing import new_task
     from retrypool.model.settings import TaskSettings
-    from retrypool.model.task import Record, Task
+    from retrypool.model.task import Record
 
     settings, owner = TaskSettings(), object()
     for number in range(count):
-        task: Any = Task(scheduler.backlog.next_seq(), None, settings, owner, 0.0)  # type: ignore[arg-type]
+        task: Any = new_task(scheduler.backlog.next_seq(), None, settings, owner, 0.0)  # type: ignore[arg-type]
         task._record = record = Record(task.id)
         record.plain = False
         record.tried = tried[number % len(tried)]

@@ -28,6 +28,7 @@ from retrypool.core.scheduler import Scheduler
 from retrypool.core.schedules import Overlap
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.model.cancel import CancelToken
+from retrypool.model.preparing import new_task
 from retrypool.model.settings import (
     LABELS,
     MapOptions,
@@ -123,6 +124,7 @@ __all__ = [
     "make_schedule",
     "map_chunks",
     "map_items",
+    "new_task",
     "optional_count",
     "optional_seconds",
     "patience",

@@ -322,7 +322,7 @@ class Pool(Generic[T, R]):
             if token is not None:
                 settings, arrive = settings.having({"cancel": token}), None
             return engine.intake.dispatch(data, settings, arrive=arrive)
-        task: Task[T, R] = Task(self._next_id(), data, settings, engine, self._monotonic())
+        task: Task[T, R] = new_task(self._next_id(), data, settings, engine, self._monotonic())
         if labels is not None:
             task._labels = labels
         # Handshakes H1 and H2: append, then read `guarded` and `parked`.

@@ -105,7 +105,7 @@ class Task(Future[R], Generic[T, R]):
     #   _completion        its dispatcher, before anybody else knows the task; then whoever waits or
     #                      wants to be told, under _install (before it looks at _phase)
     #   _labels            its dispatcher, before anybody else knows the task
-    # `Future.__init__` is not called: these slots stand for all that it would set.
+    # `new_task` makes it (model/preparing.py). These slots stand for all that `Future.__init__` would set.
     __slots__ = (
         "_completion",
         "_dispatched",
@@ -123,26 +123,23 @@ class Task(Future[R], Generic[T, R]):
         "id",
     )
 
+    if not TYPE_CHECKING:  # which take it for the constructor of any class
+        __init__ = object.__init__
+
     data: T
     id: int
+    _settings: TaskSettings
+    _owner: TaskOwner
+    _dispatched: float
+    _phase: TaskState
+    _withdrawn: bool
+    _labels: Mapping[str, Any] | None
+    _completion: _Completion | Announced | Reporter | None
     _outcome: Any  # the result, or the error
     _slot: Slot | None
     _record: Record | None
     _started: float
     _ended: float
-
-    def __init__(self, id: int, data: T, settings: TaskSettings, owner: TaskOwner, dispatched: float) -> None:
-        self.id = id
-        self.data = data
-        self._settings = settings
-        self._owner = owner
-        self._dispatched = dispatched
-        self._phase = _QUEUED
-        self._slot = None
-        self._record = None
-        self._withdrawn = False
-        self._labels: Mapping[str, Any] | None = None
-        self._completion: _Completion | Announced | Reporter | None = None
 
     # -- what it is ------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Any
 from retrypool.callbacks import traceback_of
 from retrypool.model.chunk import PENDING, Chunk
 from retrypool.model.context import Context, begin
+from retrypool.model.preparing import new_task
 from retrypool.model.task import Task
 from retrypool.states import TaskState
 from retrypool.threads.interrupt import shielded
@@ -47,7 +48,7 @@ def _fail(engine: Works, ctx: Context, item: Any, error: BaseException) -> Task[
     """Make a task of an item whose first attempt has just failed, and find out what becomes of it."""
     slot, chunk = ctx._slot, ctx._task
     seq = engine.scheduler.backlog.next_seq()
-    task: Task[Any, Any] = Task(seq, item, chunk._settings, engine, chunk._dispatched)
+    task: Task[Any, Any] = new_task(seq, item, chunk._settings, engine, chunk._dispatched)
     task._completion = chunk.data.reporter
     task._slot = slot
     task._phase = TaskState.RUNNING

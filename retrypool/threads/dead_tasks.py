@@ -10,7 +10,7 @@ from retrypool.checks import as_id
 from retrypool.ctrl_c import lowered
 from retrypool.errors import RetryPoolError, TaskNotFound
 from retrypool.events import TaskDead, TaskDispatched
-from retrypool.model.preparing import prepare
+from retrypool.model.preparing import new_task, prepare
 from retrypool.model.task import DeadTask, Task
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.works import Works
@@ -70,7 +70,7 @@ class DeadTasks(Generic[T, R]):
         engine.steps.check("requeue_dead_task()")
         now = engine.monotonic()
         dead = self._take(task_id, engine.refusal)
-        task: Task[T, R] = Task(dead.id, dead.data, dead.settings, engine, now)
+        task: Task[T, R] = new_task(dead.id, dead.data, dead.settings, engine, now)
         told = False
         try:
             lowered(prepare, task, engine.journal is not None, engine.hedges is not None)
@@ -103,7 +103,7 @@ class DeadTasks(Generic[T, R]):
         now = engine.monotonic()
         if refusal := engine.refusal(settings):
             raise refusal
-        task: Task[T, R] = Task(engine.scheduler.backlog.next_seq(), dead.data, settings, engine, now)
+        task: Task[T, R] = new_task(engine.scheduler.backlog.next_seq(), dead.data, settings, engine, now)
         prepare(task, engine.journal is not None, engine.hedges is not None)
         if engine.journal is not None:
             engine.journal.accept(task, None, later=False)

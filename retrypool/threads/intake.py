@@ -13,7 +13,7 @@ from retrypool.ctrl_c import lowered
 from retrypool.events import TaskDispatched
 from retrypool.model.chunk import Chunk
 from retrypool.model.completion import Reporter
-from retrypool.model.preparing import prepare
+from retrypool.model.preparing import new_task, prepare
 from retrypool.model.settings import TaskSettings
 from retrypool.model.slots import Slot
 from retrypool.model.task import Record, Task
@@ -84,7 +84,7 @@ class Intake(Generic[T, R]):
         if refusal := engine.refusal(settings):
             raise refusal
         data: Any = chunk
-        task: Task[T, R] = Task(
+        task: Task[T, R] = new_task(
             engine.scheduler.backlog.next_seq(), data, settings, engine, engine.monotonic()
         )
         task._completion = chunk.reporter
@@ -157,7 +157,7 @@ class Intake(Generic[T, R]):
             # The steps of Pool.dispatch, in the same order.
             if engine.guarded or (depends and fleet.version != version):
                 return self.dispatch(data, settings, reporter, arrive=None if depends else arrive)
-            task: Task[T, R] = Task(next_id(), data, settings, engine, monotonic())
+            task: Task[T, R] = new_task(next_id(), data, settings, engine, monotonic())
             task._completion = reporter
             try:
                 arrive(task)
@@ -222,7 +222,7 @@ class Intake(Generic[T, R]):
         """Accept a task of which listeners are told first. The steps of Pool.dispatch."""
         engine = self._engine
         now = engine.monotonic()
-        task: Task[T, R] = Task(engine.scheduler.backlog.next_seq(), data, settings, engine, now)
+        task: Task[T, R] = new_task(engine.scheduler.backlog.next_seq(), data, settings, engine, now)
         task._completion = reporter
         engine.observers.tell(TaskDispatched(now, task))
         arrive(task)
@@ -245,7 +245,7 @@ class Intake(Generic[T, R]):
             queue_limit.reserve(settings)
         now = engine.monotonic()
         wall = 0.0 if settings.at is None else engine.clock.time()
-        task: Task[T, R] = Task(engine.scheduler.backlog.next_seq(), data, settings, engine, now)
+        task: Task[T, R] = new_task(engine.scheduler.backlog.next_seq(), data, settings, engine, now)
         task._completion = reporter if engine.kept is None else engine.kept.reporter(reporter)
         told = engine.observers.wants_dispatched
         try:
@@ -293,7 +293,7 @@ class Intake(Generic[T, R]):
     def _dispatch_late(self, data: T, settings: TaskSettings, reporter: Reporter | None) -> Task[T, R]:
         """Make a task that is accepted after the step that this thread is in the middle of."""
         engine = self._engine
-        task: Task[T, R] = Task(
+        task: Task[T, R] = new_task(
             engine.scheduler.backlog.next_seq(), data, settings, engine, engine.monotonic()
         )
         task._completion = reporter if engine.kept is None else engine.kept.reporter(reporter)

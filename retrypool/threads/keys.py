@@ -9,6 +9,7 @@ from typing import Any
 
 from retrypool.clock import Clock
 from retrypool.errors import StorageError
+from retrypool.model.preparing import new_task
 from retrypool.model.settings import TaskSettings
 from retrypool.model.task import Task, TaskOwner
 from retrypool.storage.base import Storage
@@ -109,7 +110,7 @@ class Keys:
         """Return an ended task, as the storage knows it."""
         now = self._clock.monotonic()
         ended = min(now, now - self._clock.time() + end.ended)
-        task: AnyTask = Task(end.id, data, settings, owner, ended)
+        task: AnyTask = new_task(end.id, data, settings, owner, ended)
         if end.succeeded and end.problem is None:
             task._end_as_stored(ended, self._storage.codec.decode(end.result or "null"), None)
             return task

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrypool.errors import RetryPoolError
 from retrypool.events import TaskDispatched
-from retrypool.model.preparing import prepare
+from retrypool.model.preparing import new_task, prepare
 from retrypool.model.task import Task
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.works import Works
@@ -46,7 +46,7 @@ def _dispatch_batch(
     scheduler, kept = works.scheduler, works.kept
     now, wall = works.clock.monotonic(), works.clock.time()
     next_id = scheduler.backlog.next_seq
-    tasks: list[Task[Any, Any]] = [Task(next_id(), data, settings, works, now) for data in batch]
+    tasks: list[Task[Any, Any]] = [new_task(next_id(), data, settings, works, now) for data in batch]
     for task in tasks:
         prepare(task, True)
         if kept is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from retrypool.core.scheduler import Scheduler
 from retrypool.errors import StorageError, TaskLost
-from retrypool.model.preparing import prepare
+from retrypool.model.preparing import new_task, prepare
 from retrypool.model.record import Attempt
 from retrypool.model.settings import TaskSettings
 from retrypool.model.task import DeadTask, Task, TaskOwner
@@ -93,7 +93,9 @@ class _Restoring:
         try:
             settings = self._settings_of(stored.options)
             data = self.codec.decode(stored.data)
-            task: Task[Any, Any] = Task(stored.id, data, settings, self.owner, stored.accepted + self.ahead)
+            task: Task[Any, Any] = new_task(
+                stored.id, data, settings, self.owner, stored.accepted + self.ahead
+            )
             prepare(task, True)
         except Exception as error:  # noqa: BLE001 - it is somebody's code: a class, a version
             self._unreadable(stored, error)
@@ -125,7 +127,7 @@ class _Restoring:
 
     def _unreadable(self, stored: StoredTask, error: Exception) -> None:
         log.error("task %s can't be read from %s: %s", stored.id, self.storage.where, error)
-        task: Task[Any, Any] = Task(stored.id, None, self.journal.defaults, self.owner, self.now)
+        task: Task[Any, Any] = new_task(stored.id, None, self.journal.defaults, self.owner, self.now)
         prepare(task, True)
         why = StorageError(self.storage.where, f"task {stored.id} can't be read: {error}")
         why.__cause__ = error

@@ -5,7 +5,7 @@ from typing import Any
 
 from retrypool.core.records import ended_early
 from retrypool.core.scheduler import Scheduler
-from retrypool.model.preparing import prepare
+from retrypool.model.preparing import new_task, prepare
 from retrypool.model.settings import TaskSettings
 from retrypool.model.slots import Slot
 from retrypool.model.task import Attempt, DeadTask, Task
@@ -37,8 +37,8 @@ def make_task(
 ) -> Task[Any, Any]:
     """A task that has not been submitted, or the one that a dead one is requeued as."""
     if like is not None:
-        return Task(like.id, like.data, like.settings, Owner(), now)
-    task: Task[Any, Any] = Task(
+        return new_task(like.id, like.data, like.settings, Owner(), now)
+    task: Task[Any, Any] = new_task(
         scheduler.backlog.next_seq(), None, TaskSettings().having(wanted), Owner(), now
     )
     prepare(task, False)

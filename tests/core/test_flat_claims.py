@@ -9,6 +9,7 @@ import pytest
 from retrypool.core.queue import Backlog
 from retrypool.core.scheduler import Scheduler
 from retrypool.model.constraints import Constraints
+from retrypool.model.preparing import new_task
 from retrypool.model.settings import TaskSettings
 from retrypool.model.slots import Slot
 from retrypool.model.task import Record, Task
@@ -60,7 +61,7 @@ def pool_of(groups: int) -> tuple[Scheduler, list[Slot]]:
 def fill(scheduler: Scheduler, tried: list[frozenset[Any]], count: int) -> None:
     settings = TaskSettings()
     for number in range(count):
-        task: Task[Any, Any] = Task(scheduler.backlog.next_seq(), None, settings, Owner(), 0.0)
+        task: Task[Any, Any] = new_task(scheduler.backlog.next_seq(), None, settings, Owner(), 0.0)
         task._record = record = Record(task.id)
         record.plain = False
         record.tried = tried[number % len(tried)]
