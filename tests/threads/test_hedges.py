@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +14,15 @@ from retrypool import (
     InvalidType,
     Outcome,
     Pool,
+    Recorder,
     RetryPolicy,
+    SQLiteStorage,
     Task,
     Throttled,
     WorkerSpec,
 )
 from retrypool.events import AttemptEnded, AttemptStarted, Event, TaskSucceeded
+from retrypool.metrics import expose
 from retrypool.testing import ManualAttempt, ManualPool
 
 from ..core.fleets import Echo, claimed, fleet
@@ -605,3 +609,64 @@ def test_with_threads_every_task_ends_once() -> None:
     for task in tasks:
         numbers = [attempt.number for attempt in task.history]
         assert sorted(numbers) == list(range(1, len(numbers) + 1))
+
+
+# -- what is told of it, and kept ------------------------------------------------------------------------
+
+
+def journaled(path: Path, **options: Any) -> ManualPool[Any, Any]:
+    return warmed_up("a", "b", storage=SQLiteStorage(path, **options))
+
+
+@pytest.mark.parametrize("record_starts", [False, True])
+def test_race_that_its_process_leaves_goes_on_as_one_task(tmp_path: Path, record_starts: bool) -> None:
+    pool = journaled(tmp_path / "run.db", record_starts=record_starts)
+    task, first, _ = race(pool)
+    first.fail(ValueError("of a"))
+    assert pool.force_close().running == [task]
+    again: ManualPool[Any, Any] = ManualPool([Echo()], storage=SQLiteStorage(tmp_path / "run.db"))
+    assert [(waits.id, outcomes(waits)) for waits in again.tasks()] == [(task.id, [(1, 0, "failed")])]
+    claimed(again).run()
+    again.close()
+
+
+def test_race_that_is_over_leaves_nothing_behind(tmp_path: Path) -> None:
+    pool = journaled(tmp_path / "run.db")
+    _, first, second = race(pool)
+    second.finish("done")
+    first.finish("late")
+    pool.close()
+    again: ManualPool[Any, Any] = ManualPool([Echo()], storage=SQLiteStorage(tmp_path / "run.db"))
+    assert again.tasks() == []
+    again.close()
+
+
+def test_task_that_must_not_run_twice_at_once_is_not_in_another_process_either(tmp_path: Path) -> None:
+    pool = journaled(tmp_path / "run.db")
+    pool.dispatch("slow", hedge=False)
+    pool.force_close()
+    again: ManualPool[Any, Any] = ManualPool([Echo()], storage=SQLiteStorage(tmp_path / "run.db"))
+    assert [task._settings.hedge for task in again.tasks()] == [False]
+    again.force_close()
+
+
+def test_metrics_count_second_attempts() -> None:
+    registry = pytest.importorskip("prometheus_client").CollectorRegistry()
+    pool = warmed_up("a", "b", name="races")
+    expose(pool, registry=registry)
+    _, _, second = race(pool)
+    second.finish("done")
+    labels = {"pool": "races"}
+    assert registry.get_sample_value("retrypool_hedges_total", labels) == 1
+    assert registry.get_sample_value("retrypool_hedges_won_total", labels) == 1
+    superseded = {**labels, "worker": "a", "group": "a", "outcome": "superseded"}
+    assert registry.get_sample_value("retrypool_attempts_total", superseded) == 1
+
+
+def test_what_is_recorded_of_a_run_tells_the_attempt_that_lost_apart() -> None:
+    pool = warmed_up("a", "b")
+    with Recorder(pool) as recorder:
+        _, first, second = race(pool)
+        second.finish("done")
+        first.finish("late")
+        assert "superseded" in str(recorder.report())
