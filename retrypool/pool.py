@@ -574,8 +574,11 @@ class Pool(Generic[T, R]):
 
         Lazy, like the built-in `map`: it begins when the first result is asked for. It pulls items on
         the thread that iterates, until there is a result to give or `window` items are in flight or
-        wait to be consumed (default: 32 for each worker, 128 at least). So memory stays flat.
+        wait to be consumed. So memory stays flat.
 
+        - `window`: by default 32 for each worker, 128 at least; in order, up to 16 times that while the first
+          item is late (for a delay or because it is slow) and workers would run out of items behind it. A
+          number is kept to strictly.
         - `ordered`: in the order of the items, or else as they end.
         - `timeout`: seconds from this call after which waiting for a result raises `TimeoutError`. A
           limit for each attempt is the pool's `timeout`.

@@ -15,7 +15,8 @@ from retrypool.checks import Duration, count, flag, optional_seconds
 from retrypool.collect.results import TaskResult
 from retrypool.ctrl_c import acquire
 from retrypool.errors import InvalidType, QueueFull
-from retrypool.model.completion import Reporter
+from retrypool.model.completion import Bell, Reporter
+from retrypool.model.context import slot_here
 from retrypool.model.settings import TaskSettings
 from retrypool.model.task import Task
 from retrypool.states import TaskState
@@ -29,7 +30,13 @@ R = TypeVar("R")
 _SUCCEEDED = TaskState.SUCCEEDED
 _DEAD = TaskState.DEAD
 _CANCELLED = TaskState.CANCELLED
-_ENDED = (_SUCCEEDED, _DEAD, _CANCELLED)
+_RETRYING = TaskState.RETRYING
+
+_MOST_WINDOWS = 16
+"""How many windows of items are in hand at the most, by default, while one of them is late."""
+
+_SOON = 0.02
+"""Seconds after which the first item is late."""
 
 
 def map_items(
@@ -55,13 +62,15 @@ def map_items(
         raise InvalidType("key", key, "a function of the item that returns its key")
     flag("return_exceptions", return_exceptions)
     width = max(128, 32 * workers) if window is None else count("window", window, least=1)
+    most = _MOST_WINDOWS * width if window is None else width
     try:
         items = iter(iterable)
     except TypeError:
         raise InvalidType("iterable", iterable, "something to iterate over") from None
     engine.check_open("map()")
-    mapped = in_order if ordered else as_they_come
-    return mapped(engine, settings, items, width, until, return_exceptions, on_end, key)
+    if ordered:
+        return in_order(engine, settings, items, width, most, until, return_exceptions, on_end, key)
+    return as_they_come(engine, settings, items, width, until, return_exceptions, on_end, key)
 
 
 # Both functions below are generators of the same build. Each round pulls items until there is a result
@@ -78,24 +87,30 @@ def in_order(
     settings: TaskSettings,
     items: Iterator[T],
     window: int,
+    most: int,
     until: float | None,
     errors: bool,
     on_end: Callable[[Task[T, R]], object] | None = None,
     key: Callable[[T], str] | None = None,
 ) -> Generator[R | BaseException | None, None, None]:
-    """Yield results in the order of the items."""
+    """Yield results in the order of the items.
+
+    While the first item is late, for a delay between two attempts or because it is slow, more than `window`
+    items are pulled as others end, up to `most`, so that the workers have something to do.
+    """
     dispatch = _way_in(engine, settings, until, None if on_end is None else Reporter(on_end), key)
     tasks: deque[Task[T, R]] = deque()
     more, trouble = True, None
+    limit = window
     try:
         while True:
-            if more:
+            if more and len(tasks) < limit:
                 try:
                     for item in items:
                         tasks.append(dispatch(item))
                         phase = tasks[0]._phase
                         if (
-                            len(tasks) >= window
+                            len(tasks) >= limit
                             or phase is _SUCCEEDED
                             or phase is _DEAD
                             or phase is _CANCELLED
@@ -105,10 +120,13 @@ def in_order(
                         more = False
                 except Exception as error:  # noqa: BLE001 - raised below
                     trouble, more = error, False
-                item = None  # type: ignore[assignment]
+                item, limit = None, window  # type: ignore[assignment]
             if not tasks:
                 break
             if tasks[0]._phase is not _SUCCEEDED:
+                if more and window <= len(tasks) < most and _is_held_up(engine, tasks, window // 2, until):
+                    limit = min(most, len(tasks) + window // 2)
+                    continue
                 tasks[0]._wait(None if until is None else _left(until))
                 if errors and tasks[0]._phase is not _SUCCEEDED:
                     yield TaskResult.of(tasks.popleft()).error
@@ -122,6 +140,23 @@ def in_order(
         trouble = None
         engine.cancelling.give_up(tasks)
         tasks.clear()
+
+
+def _is_held_up(engine: Engine[T, R], tasks: deque[Task[T, R]], half: int, until: float | None) -> bool:
+    """Wait for the first task. Return whether it is late, and half of the newest window ended before it."""
+    if slot_here() is not None:
+        return False  # a worker, which may wait for its own pool only where that can be told
+    left = inf if until is None else _left(until)
+    if tasks[0]._phase is not _RETRYING:
+        with suppress(TimeoutError):
+            tasks[0]._wait(min(left, _SOON))
+            return False
+    bell = Bell()
+    tasks[0]._report_to(bell)
+    for place in range(-half - 4, -half + 4):  # several: one may be late itself
+        tasks[place]._report_to(bell)
+    timeout = None if until is None else _left(until)
+    return acquire(bell.lock, timeout, engine.stand_by) and not tasks[0].done()
 
 
 def as_they_come(

@@ -20,7 +20,7 @@ from retrypool import (
     WrongThread,
     fixed,
 )
-from retrypool.testing import ManualPool
+from retrypool.testing import FakeClock, ManualPool
 
 ONCE = RetryPolicy(attempts=1)
 
@@ -94,6 +94,58 @@ def test_no_more_than_the_window_is_in_flight_or_waits_to_be_consumed(ordered: b
         next(results)
     assert pulled == [0, 1, 2]
     pool.force_close()
+
+
+def test_item_that_waits_out_a_delay_does_not_starve_the_workers(stage: Any) -> None:
+    """Its delay is over when fifteen windows of others have been run. No more than sixteen are pulled."""
+    clock = FakeClock()
+    failed = threading.Event()
+
+    def run(item: int) -> int:
+        if item == 0 and not failed.is_set():
+            failed.set()
+            raise OSError
+        if item == 15 * 128:
+            clock.advance(60)
+        return item
+
+    pulled: list[int] = []
+    pool = stage.pool([run] * 2, clock=clock, health=None, retry=RetryPolicy(delay=fixed(60)))
+    results = pool.map(pulled.append(n) or n for n in range(4000))
+    assert next(results) == 0
+    assert len(pulled) <= 16 * 128
+    assert list(results) == list(range(1, 4000))
+
+
+def test_slow_item_does_not_starve_the_other_workers(stage: Any) -> None:
+    enough = threading.Event()
+
+    def run(item: int) -> int:
+        if item == 0:
+            assert enough.wait(stage.within)
+        if item == 1000:
+            enough.set()
+        return item
+
+    pool = stage.pool([run] * 2)
+    assert list(pool.map(range(3000))) == list(range(3000))
+
+
+def test_slow_item_does_not_widen_a_window_that_was_given(stage: Any) -> None:
+    """Nothing behind it is pulled while the window is full of results that wait for it."""
+    enough, pulled = threading.Event(), []
+
+    def run(item: int) -> int:
+        if item == 0:
+            assert enough.wait(stage.within)
+        return item
+
+    pool = stage.pool([run] * 2)
+    results = pool.map((pulled.append(n) or n for n in range(1000)), window=128, timeout=0.1)
+    with pytest.raises(TimeoutError):
+        next(results)
+    assert pulled == list(range(128))
+    enough.set()
 
 
 def test_infinite_iterable_is_consumed_as_far_as_wanted(stage: Any, ordered: bool) -> None:
