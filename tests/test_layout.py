@@ -59,8 +59,9 @@ IMPURE = {
     "uuid",
 }
 
-# The aim is 400. What passes this is asking to be two.
-LINES_AT_MOST = 600
+# What passes this is asking to be two. The façade alone may be longer: its lines are docstrings.
+LINES_AT_MOST = 400
+FACADE = "retrypool.pool"
 
 
 def package_folder() -> Path:
@@ -193,9 +194,8 @@ def test_core_answers_and_does_not_act(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_module_is_small(path: Path) -> None:
-    if name_of(path) == "retrypool.pool":
-        return  # the façade: its lines are docstrings
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES_AT_MOST
+    if name_of(path) != FACADE:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES_AT_MOST
 
 
 def test_module_of_the_public_names_holds_nothing_else() -> None:

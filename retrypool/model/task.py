@@ -30,12 +30,7 @@ if TYPE_CHECKING:
     from retrypool.model.settings import TaskSettings
     from retrypool.model.slots import Slot
 
-__all__ = [
-    "Attempt",
-    "DeadTask",
-    "Record",
-    "Task",
-]
+__all__ = ["Attempt", "DeadTask", "Record", "Task"]
 
 T = TypeVar("T")
 R = TypeVar("R")
