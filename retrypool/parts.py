@@ -28,13 +28,13 @@ from retrypool.core.scheduler import Scheduler
 from retrypool.core.schedules import Overlap
 from retrypool.errors import InvalidType, InvalidValue
 from retrypool.model.cancel import CancelToken
+from retrypool.model.option_checks import checked_token
 from retrypool.model.preparing import new_task
 from retrypool.model.settings import (
     LABELS,
     MapOptions,
     TaskOptions,
     TaskSettings,
-    checked_token,
     take_labels,
 )
 from retrypool.model.signature import is_stateful

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from operator import attrgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from typing_extensions import TypedDict
 
-from retrypool.checks import Duration, exact, optional_seconds, seconds, timestamp, unknown_option
-from retrypool.errors import InvalidType, InvalidValue
-from retrypool.model.constraints import Constraints, tag_set
+from retrypool.checks import Duration, flag, seconds, unknown_option
+from retrypool.errors import InvalidValue
+from retrypool.model import option_checks as check
+from retrypool.model.constraints import Constraints
 from retrypool.policy.rates import checked_cost
 from retrypool.policy.retry import RetryPolicy
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from retrypool.model.cancel import CancelToken
     from retrypool.model.drain import Drain
 
-__all__ = ["LABELS", "MapOptions", "TaskOptions", "TaskSettings", "checked_token", "take_labels"]
+__all__ = ["LABELS", "OPTIONS", "MapOptions", "Option", "TaskOptions", "TaskSettings", "take_labels"]
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -65,33 +66,65 @@ class TaskOptions(MapOptions, total=False):
     key: str  # by which the pool's storage knows it: what has ended is not run again
 
 
+Stored = Literal["as it is", "as a list", "encoded", "by name", "as a date", "not at all"]
+
+
+class Option(NamedTuple):
+    """How an option is checked, and how a storage keeps it."""
+
+    check: Callable[[str, Any], object]
+    stored: Stored = "as it is"
+    refused: str | None = None  # why it can't be stored
+
+
+def _is(
+    check: Callable[[str, Any], object], *, stored: Stored = "as it is", refused: str | None = None
+) -> dict[str, Option]:
+    return {"option": Option(check, "not at all" if refused else stored, refused)}
+
+
 @dataclass(frozen=True, slots=True)
 class TaskSettings:
-    """`TaskOptions`, filled up and checked."""
+    """`TaskOptions`, filled up and checked: the one table of a task's options.
 
-    name: str | None = None
-    priority: int = 0
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-    timeout: float | None = None
-    time_limit: float | None = None
-    deadline: float | None = None
-    interrupt_on_timeout: bool = False
-    require: frozenset[str] = frozenset()
-    worker: int | None = None
-    exclude: frozenset[int | str] = frozenset()
-    wait_for_worker: bool = False
-    cost: float | Callable[[Any], float] = 1.0
-    copy_context: bool = False
-    cancel: CancelToken | None = None
-    delay: float = 0.0
-    at: float | None = None  # seconds since the epoch
-    drain: Drain[Any] | None = None
-    keep_data: bool = True
-    hedge: bool = True
-    block_timeout: float | None = None
-    options: Mapping[str, object] = field(default_factory=_nothing)
-    tags: frozenset[str] = frozenset()
-    metadata: Mapping[str, object] = field(default_factory=_nothing)
+    `TaskOptions` says the same to type checkers, of what is passed in.
+    """
+
+    name: str | None = field(default=None, metadata=_is(check.name))
+    priority: int = field(default=0, metadata=_is(check.priority))
+    retry: RetryPolicy = field(default_factory=RetryPolicy, metadata=_is(check.policy, stored="by name"))
+    timeout: float | None = field(default=None, metadata=_is(check.limit))
+    time_limit: float | None = field(default=None, metadata=_is(check.limit))
+    deadline: float | None = field(default=None, metadata=_is(check.limit))
+    interrupt_on_timeout: bool = field(default=False, metadata=_is(flag))
+    require: frozenset[str] = field(default=frozenset(), metadata=_is(check.tags, stored="as a list"))
+    worker: int | None = field(default=None, metadata=_is(check.worker_id))
+    exclude: frozenset[int | str] = field(
+        default=frozenset(), metadata=_is(check.excluded, stored="as a list")
+    )
+    wait_for_worker: bool = field(default=False, metadata=_is(flag))
+    cost: float | Callable[[Any], float] = field(default=1.0, metadata=_is(check.cost))
+    copy_context: bool = field(default=False, metadata=_is(flag, refused="context variables can't be stored"))
+    cancel: CancelToken | None = field(
+        default=None, metadata=_is(check.checked_token, refused="a CancelToken can't be stored")
+    )
+    delay: float = field(default=0.0, metadata=_is(seconds, stored="as a date"))
+    at: float | None = field(
+        default=None, metadata=_is(check.date, stored="as a date")
+    )  # seconds since the epoch
+    drain: Drain[Any] | None = field(
+        default=None, metadata=_is(check.drain, refused="a Drain can't be stored")
+    )
+    keep_data: bool = field(default=True, metadata=_is(flag))
+    hedge: bool = field(default=True, metadata=_is(flag))
+    block_timeout: float | None = field(default=None, metadata=_is(check.wait, stored="not at all"))
+    options: Mapping[str, object] = field(
+        default_factory=_nothing, metadata=_is(check.mapping, stored="encoded")
+    )
+    tags: frozenset[str] = field(default=frozenset(), metadata=_is(check.tags, stored="as a list"))
+    metadata: Mapping[str, object] = field(
+        default_factory=_nothing, metadata=_is(check.mapping, stored="encoded")
+    )
     # Whether there is more to do at its success than to keep the result: to hand over what it has sent,
     # or to let go of its data.
     wraps_up: bool = field(init=False)
@@ -200,10 +233,10 @@ class TaskSettings:
         for option, value in options.items():
             if option == "key":
                 raise InvalidValue(option, value, "given to dispatch(), or, as a function, to map()")
-            check = _CHECKS.get(option)
-            if check is None:
-                raise unknown_option(option, _CHECKS)
-            checked[option] = check(option, value)
+            known = OPTIONS.get(option)
+            if known is None:
+                raise unknown_option(option, OPTIONS)
+            checked[option] = known.check(option, value)
         if checked.get("at") is not None and checked.get("delay"):
             raise InvalidValue("at", options["at"], "given without a delay, or the delay without it")
         # Either of them takes the place of the other.
@@ -224,6 +257,8 @@ class TaskSettings:
             copy.__post_init__()
         return copy
 
+
+OPTIONS: Mapping[str, Option] = {f.name: f.metadata["option"] for f in fields(TaskSettings) if f.init}
 
 LABELS = frozenset({"name", "options", "tags", "metadata"})
 """Options that say nothing of when and where a task is run. They often differ from task to task."""
@@ -250,111 +285,4 @@ def _is_portable(value: object) -> bool:
 
 def take_labels(options: dict[str, Any]) -> dict[str, Any]:
     """Take the labels out of `options`, checked."""
-    return {label: _CHECKS[label](label, options.pop(label)) for label in LABELS.intersection(options)}
-
-
-def _name(what: str, value: object) -> object:
-    if value is not None and not isinstance(value, str):
-        raise InvalidType(what, value, "a string")
-    return exact(value)
-
-
-def _priority(what: str, value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidType(what, value, "a whole number; higher goes first")
-    return exact(value)
-
-
-def _policy(what: str, value: object) -> object:
-    if not isinstance(value, RetryPolicy):
-        raise InvalidType(what, value, "a RetryPolicy, such as RetryPolicy(attempts=5)")
-    return value
-
-
-def _limit(what: str, value: Any) -> object:
-    return optional_seconds(what, value, positive=True)
-
-
-def _patience(what: str, value: Any) -> object:
-    return optional_seconds(what, value)
-
-
-def _flag(what: str, value: object) -> object:
-    if not isinstance(value, bool):
-        raise InvalidType(what, value, "True or False")
-    return value
-
-
-def _tags(what: str, value: Any) -> object:
-    return tag_set(what, value)
-
-
-def _worker_id(what: str, value: object) -> object:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-        raise InvalidType(what, value, "the id of a worker")
-    return exact(value)
-
-
-def _excluded(what: str, value: Any) -> object:
-    if isinstance(value, (str, int)) or not isinstance(value, Iterable):
-        raise InvalidType(what, value, "a set of worker ids and group names, such as {3, 'token-a'}")
-    names = list(value)  # no set yet: what is neither need not be hashable
-    for name in names:
-        if isinstance(name, bool) or not isinstance(name, (int, str)):
-            raise InvalidType(what, name, "a set of worker ids and group names")
-    return frozenset(map(exact, names))
-
-
-def _cost(what: str, value: Any) -> object:
-    return value if callable(value) else checked_cost(what, value)
-
-
-def checked_token(what: str, value: object) -> Any:
-    """Return `value` if it is a token, or None."""
-    if value is not None and not callable(getattr(value, "on_cancel", None)):
-        raise InvalidType(what, value, "a CancelToken")
-    return value
-
-
-def _drain(what: str, value: object) -> object:
-    if value is not None and not isinstance(getattr(value, "withholds", None), bool):
-        raise InvalidType(what, value, "a Drain")
-    return value
-
-
-def _mapping(what: str, value: object) -> object:
-    if not isinstance(value, Mapping):
-        raise InvalidType(what, value, "a mapping, such as a dict")
-    return value
-
-
-def _date(what: str, value: object) -> object:
-    return None if value is None else timestamp(what, value)
-
-
-_CHECKS = {
-    "name": _name,
-    "priority": _priority,
-    "retry": _policy,
-    "timeout": _limit,
-    "time_limit": _limit,
-    "deadline": _limit,
-    "interrupt_on_timeout": _flag,
-    "require": _tags,
-    "worker": _worker_id,
-    "exclude": _excluded,
-    "wait_for_worker": _flag,
-    "cost": _cost,
-    "copy_context": _flag,
-    "cancel": checked_token,
-    "delay": seconds,
-    "at": _date,
-    "drain": _drain,
-    "keep_data": _flag,
-    "hedge": _flag,
-    "block_timeout": _patience,
-    "options": _mapping,
-    "tags": _tags,
-    "metadata": _mapping,
-}
-assert set(_CHECKS) == {f.name for f in fields(TaskSettings) if f.init}
+    return {label: OPTIONS[label].check(label, options.pop(label)) for label in LABELS.intersection(options)}

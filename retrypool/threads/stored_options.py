@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from retrypool.errors import InvalidType, InvalidValue, StorageError
-from retrypool.model.settings import TaskSettings
+from retrypool.model.settings import OPTIONS, Stored, TaskSettings
 from retrypool.policy.retry import RetryPolicy
 from retrypool.storage.base import Storage
 
@@ -15,27 +15,14 @@ __all__ = ["StoredOptions"]
 
 _compact = json.JSONEncoder(separators=(",", ":")).encode
 
-# Options of a task that are stored as they are, if they are not the pool's.
-_PLAIN = (
-    "name",
-    "priority",
-    "timeout",
-    "time_limit",
-    "deadline",
-    "interrupt_on_timeout",
-    "worker",
-    "hedge",
-    "keep_data",
-    "wait_for_worker",
-)
-_SETS = ("require", "exclude", "tags")
-_MAPPINGS = ("options", "metadata")
+
+def _options(stored: Stored) -> tuple[str, ...]:
+    return tuple(name for name, option in OPTIONS.items() if option.stored == stored)
+
+
+_PLAIN, _SETS, _MAPPINGS = _options("as it is"), _options("as a list"), _options("encoded")
 # Options that belong to this process.
-_REFUSED = {
-    "cancel": "a CancelToken can't be stored",
-    "drain": "a Drain can't be stored",
-    "copy_context": "context variables can't be stored",
-}
+_REFUSED = {name: option.refused for name, option in OPTIONS.items() if option.refused}
 
 
 class StoredOptions:
@@ -85,8 +72,6 @@ class StoredOptions:
             value = getattr(settings, option)
             if value != getattr(defaults, option):
                 facts[option] = value
-        if settings.cost != defaults.cost:
-            facts["cost"] = settings.cost
         for option in _SETS:
             names = getattr(settings, option)
             if names != getattr(defaults, option):
