@@ -7,10 +7,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
-from retrypool.checks import Duration, count, flag
-from retrypool.collect.map import _Inbox, _left, _until, map_items
+from retrypool.checks import Duration, count
+from retrypool.collect.map import _Inbox, _left, _until, begun, map_items
 from retrypool.collect.results import TaskResult
-from retrypool.errors import InvalidType
 from retrypool.model.chunk import PENDING, Chunk
 from retrypool.model.completion import Reporter
 from retrypool.model.settings import TaskSettings
@@ -59,14 +58,8 @@ def map_chunks(
             on_end=on_end,
         )
     until = _until(timeout)
-    flag("ordered", ordered)
-    flag("return_exceptions", return_exceptions)
     width = max(128, 32 * workers, 2 * size * workers) if window is None else count("window", window, least=1)
-    try:
-        items = iter(iterable)
-    except TypeError:
-        raise InvalidType("iterable", iterable, "something to iterate over") from None
-    engine.check_open("map()")
+    items = begun(engine, iterable, ordered=ordered, return_exceptions=return_exceptions)
     source = _Source(engine, settings, items, min(size, width))
     most = max(1, width // size)
     if ordered:

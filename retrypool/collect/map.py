@@ -57,20 +57,28 @@ def map_items(
     `on_end` hears of each task that ends, on the thread that ends it; see `Reporter` for how often.
     """
     until = _until(timeout)
-    flag("ordered", ordered)
     if key is not None and not callable(key):
         raise InvalidType("key", key, "a function of the item that returns its key")
-    flag("return_exceptions", return_exceptions)
     width = max(128, 32 * workers) if window is None else count("window", window, least=1)
     most = _MOST_WINDOWS * width if window is None else width
+    items = begun(engine, iterable, ordered=ordered, return_exceptions=return_exceptions)
+    if ordered:
+        return in_order(engine, settings, items, width, most, until, return_exceptions, on_end, key)
+    return as_they_come(engine, settings, items, width, until, return_exceptions, on_end, key)
+
+
+def begun(
+    engine: Engine[Any, Any], iterable: Iterable[T], *, ordered: bool, return_exceptions: bool
+) -> Iterator[T]:
+    """Check what every kind of `map` is given, and return the iterator over the items."""
+    flag("ordered", ordered)
+    flag("return_exceptions", return_exceptions)
     try:
         items = iter(iterable)
     except TypeError:
         raise InvalidType("iterable", iterable, "something to iterate over") from None
     engine.check_open("map()")
-    if ordered:
-        return in_order(engine, settings, items, width, most, until, return_exceptions, on_end, key)
-    return as_they_come(engine, settings, items, width, until, return_exceptions, on_end, key)
+    return items
 
 
 # Both functions below are generators of the same build. Each round pulls items until there is a result

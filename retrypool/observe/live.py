@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from retrypool.checks import Duration, seconds
@@ -62,12 +61,7 @@ class Live:
         self._ticker = Ticker(self._pool.name, self._interval, self._draw, self._finish)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._pool.remove_listener(self._times)
         if self._ticker is not None:
             self._ticker.stop()

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable
 from logging import INFO, WARNING
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 from retrypool.callbacks import log_safely, text_of
@@ -102,12 +102,7 @@ class SignalDrain:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 
