@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, TypeVar
 
 from retrypool.checks import Duration, count
@@ -131,11 +131,13 @@ def _in_order(source: _Source, most: int, until: float | None, *, errors: bool) 
         tasks.clear()
 
 
-def _results_of(task: AnyTask, until: float | None, *, errors: bool) -> Generator[Any, None, None]:
+def _results_of(task: AnyTask, until: float | None, *, errors: bool) -> Iterator[Any]:
     chunk: Chunk = task.data
-    if chunk.complete:
-        yield from _all_of(chunk)
-        return
+    return _all_of(chunk) if chunk.complete else _each_of(task, until, errors=errors)
+
+
+def _each_of(task: AnyTask, until: float | None, *, errors: bool) -> Generator[Any, None, None]:
+    chunk: Chunk = task.data
     for place in range(len(chunk.items)):
         if chunk.results[place] is not PENDING:
             yield _take(chunk, place)
@@ -147,11 +149,10 @@ def _results_of(task: AnyTask, until: float | None, *, errors: bool) -> Generato
 
 
 def _all_of(chunk: Chunk) -> Iterator[Any]:
-    """Yield the results, and let go of each."""
+    """Return an iterator over the results that lets go of each. In C: this is done for each item."""
     results = chunk.results
     results.reverse()
-    while results:
-        yield results.pop()
+    return map(list.pop, repeat(results, len(results)))
 
 
 def _take(chunk: Chunk, place: int) -> Any:
@@ -211,11 +212,13 @@ def _as_they_come(
         reporter.end()
 
 
-def _of_chunk(task: AnyTask, *, errors: bool) -> Generator[Any, None, None]:
+def _of_chunk(task: AnyTask, *, errors: bool) -> Iterator[Any]:
     chunk: Chunk = task.data
-    if chunk.complete:
-        yield from _all_of(chunk)
-        return
+    return _all_of(chunk) if chunk.complete else _those_of(task, errors=errors)
+
+
+def _those_of(task: AnyTask, *, errors: bool) -> Generator[Any, None, None]:
+    chunk: Chunk = task.data
     for place in range(len(chunk.items)):
         if chunk.results[place] is not PENDING:
             yield _take(chunk, place)

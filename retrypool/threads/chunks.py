@@ -21,22 +21,22 @@ def run_chunk(engine: Works, ctx: Context, run: Callable[..., Any], *, takes_con
     """Run the items of a chunk one after the other, on the thread of their worker."""
     chunk: Chunk = ctx._task.data
     slot, items, results, failed = ctx._slot, chunk.items, chunk.results, chunk.failed
-    places: Iterable[int] = range(len(items))
+    todo: Iterable[tuple[int, Any]] = enumerate(items)
     if chunk.begun:  # an attempt before this one has come so far
-        places = [place for place in places if results[place] is PENDING and place not in failed]
+        todo = [(at, item) for at, item in todo if results[at] is PENDING and at not in failed]
     chunk.begun = True
     succeeded = 0
-    for place in places:
+    for place, item in todo:
         if ctx._reason is not None:
             ctx.check()
         try:
-            results[place] = run(ctx, items[place]) if takes_context else run(items[place])
+            results[place] = run(ctx, item) if takes_context else run(item)
         except BaseException as error:
             if ctx.cancelled:  # it was taken over; the error may be what that has brought about
                 raise
             slot.succeeded += succeeded
             succeeded = 0
-            failed[place] = _fail(engine, ctx, items[place], error)
+            failed[place] = _fail(engine, ctx, item, error)
         else:
             succeeded += 1
     slot.succeeded += succeeded - 1  # the chunk itself is counted as one
