@@ -116,6 +116,15 @@ def scenarios(scale: float = 1.0) -> dict[str, Scenario]:
             lambda: [refusing(), *good(5)], n, seconds(5), first=30
         ),
         "two of 6": Scenario(lambda: [refusing(), refusing(), *good(4)], n, seconds(4), waste=60),
+        "five of 10": Scenario(
+            lambda: [*(refusing() for _ in range(5)), *good(5)], n, seconds(5), 1.15, waste=100
+        ),
+        "10 of 40": Scenario(
+            lambda: [*(refusing() for _ in range(10)), *good(30)], n, seconds(30), 1.2, waste=100
+        ),
+        "back end of 40 workers down for 3 s": Scenario(
+            lambda: good(40, outages=[(0.05, 3.05)], error=Down), n, seconds(40) + 3, 1.0, 1.5, waste=400
+        ),
         "revoked midway": Scenario(
             lambda: [refusing((down, 1e9)), *good(5)], n, (n - 100 * down) * 0.01 / 5, first=40
         ),

@@ -208,11 +208,8 @@ class Beliefs:
         """
         good = bad = 0.0
         for other, belief in self._of.items():
-            if other is not group and not other.ejected:
-                new = other.successes() - belief.mark
-                if not new and len(belief.streak) >= self.policy.witnesses:
-                    continue
-                good += belief.good + new
+            if other is not group and not self.doubts(other):
+                good += belief.good + (other.successes() - belief.mark)
                 bad += belief.bad
         return min(0.9, max(0.001, (bad + 1) / (good + bad + 4)))
 
@@ -303,6 +300,21 @@ class Beliefs:
         self.suspects.discard(group)
         if (belief := self._of.get(group)) is not None:
             belief.forget_faults(group)
+
+    def doubts(self, group: Group) -> bool:
+        """Return whether a group may be ill: it is ejected, or fails one task after the other."""
+        belief = self._of.get(group)
+        if group.ejected or belief is None:
+            return group.ejected
+        return len(belief.streak) >= self.policy.witnesses and group.successes() == belief.mark
+
+    def trusts(self, group: Group) -> bool:
+        """Return whether a group has succeeded with what it did last, or has failed nothing so far."""
+        belief = self._of.get(group)
+        if group.ejected or belief is None:
+            return not group.ejected
+        fails = belief.streak or (belief.bad and not belief.good)
+        return not fails or group.successes() != belief.mark
 
     def seems_well(self, group: Group) -> bool:
         """Return whether nothing that it has done last was its own fault."""

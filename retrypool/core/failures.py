@@ -190,7 +190,10 @@ class Failures:
         if found.outage:
             self._hold(now, error)
             record.elsewhere = record.keeps_place = True
-        elif network and self._is_premature(task, record, error):
+        elif self._is_exhausted(task, record) and (
+            (network and self._may_be_outage(record, error, len(reach)))
+            or (decides and self._has_met_ill_groups(record, reach))
+        ):
             _give_back(record, 1)
         elif found.suspect:
             record.elsewhere = record.urgent = True  # it brings the verdict
@@ -198,23 +201,33 @@ class Failures:
         if found.ill:
             self._assignment.review_tried(now)
 
-    def _is_premature(self, task: AnyTask, record: Record, error: BaseException) -> bool:
+    def _is_exhausted(self, task: AnyTask, record: Record) -> bool:
+        return record.charged >= max(task._settings.attempts, MORE_THAN_ONE)
+
+    def _may_be_outage(self, record: Record, error: BaseException, groups: int) -> bool:
         """Return whether a task is about to die in what may be the first moments of an outage.
 
         Others fail too, and nothing that began after its first failure has succeeded. What succeeds in such a
-        moment may have been under way before.
+        moment may have been under way before. It may take a failure of each group until that is known.
         """
         beliefs, charged = self._quarantine.beliefs, record.charged
-        if charged < task._settings.attempts or charged < MORE_THAN_ONE:
-            return False
-        given_back = record.entries - charged - record.uncharged
         first = record.history[-min(charged, len(record.history))].started
         return (
             beliefs is not None
-            and given_back < GRACE
+            and record.given_back < max(GRACE, groups)
             and beliefs.many_fail(error)
             and not self._history.has_success_begun_since(first)
         )
+
+    def _has_met_ill_groups(self, record: Record, reach: frozenset[Group]) -> bool:
+        """Return whether a task is about to die of groups that may be ill, while one that works is left.
+
+        What those have cost it is given back.
+        """
+        beliefs = self._quarantine.beliefs
+        assert beliefs is not None
+        doubtful = sum([beliefs.doubts(group) for group in record.accused])
+        return record.given_back < doubtful and any(beliefs.trusts(group) for group in reach - record.tried)
 
     def _carry_out(self, found: Any, group: Group, now: float) -> None:
         self._quarantine.carry_out(found, group, now)

@@ -205,6 +205,11 @@ class Record:
         self.key: str | None = None  # by which the pool's storage knows it
         self.stored = 0  # how many attempts of the history are in the pool's storage
 
+    @property
+    def given_back(self) -> int:
+        """How many attempts were charged at first, and are now nobody's fault."""
+        return self.entries - self.charged - self.uncharged
+
     def errors(self) -> list[BaseException]:
         """Return what has been raised since it was dispatched or requeued, oldest first."""
         fresh = self.history[self.inherited :]
