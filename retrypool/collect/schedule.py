@@ -127,7 +127,7 @@ class Schedule(Generic[T, R]):
         engine.act(happened)
 
     def _note(self) -> None:
-        """Tell the storage where it stands. A pool that is closed has ended it for this process alone."""
+        """Store its state. A pool that is closed has ended it for this process alone."""
         engine, stored, plan = self._engine, self._stored, self._plan
         if stored is None or engine.journal is None:
             return

@@ -52,7 +52,7 @@ class StoredSchedule:
         self._data = None if callable(data) else journal.storage.codec.encode("data", data)
 
     def go_on(self, plan: Plan, before: ScheduleState, now: float, wall: float) -> float | None:
-        """Let `plan` go on where `before` stopped, if it has its rhythm; return the tick that is next."""
+        """Resume `plan` where `before` stopped, if both tick alike; return the next tick."""
         facts = json.loads(before.spec)
         if any(facts[part] != self._facts[part] for part in ("every", "cron", "tz")):
             return None

@@ -53,7 +53,7 @@ class Assignment:
     # -- tasks in, tasks out ---------------------------------------------------------------------
 
     def enqueue(self, task: AnyTask, now: float) -> None:
-        """Let a task be claimed from now on, behind those of its rank that already can be."""
+        """Append a task to the queue, behind those of its rank."""
         record = task._record
         if record is not None:
             record.seq = self.backlog.next_seq()
@@ -67,7 +67,7 @@ class Assignment:
         self.rouse()
 
     def put_in_place(self, task: AnyTask, now: float) -> None:
-        """Let a task be claimed again from now on, before all that came into the queue after it."""
+        """Put a task back into the queue at the place that it had."""
         record = task._record
         assert record is not None
         self._file(task, record, now)
@@ -141,7 +141,7 @@ class Assignment:
         self.rouse()  # a probe that left may have let others in
 
     def probe_not_made(self, slot: Slot, now: float) -> None:
-        """Let another worker make the probe; see `Quarantine.probe_not_made`."""
+        """Give the probe to another worker; see `Quarantine.probe_not_made`."""
         self.fleet.quarantine.probe_not_made(slot, now)
         self.rouse()
 
@@ -185,7 +185,7 @@ class Assignment:
             self._file(task, record, now)
 
     def _next_to_probe(self, slot: Slot, now: float) -> AnyTask | None:
-        """Take a task that shows whether an outage is over: whoever has tried it.
+        """Take a task to probe an outage with, whichever groups have tried it.
 
         Alternates between one task that was tried, the same each time, and the first untried one: one of
         the two kinds may never succeed.
@@ -217,7 +217,7 @@ class Assignment:
         return None
 
     def _take_tried(self, slot: Slot) -> AnyTask | None:
-        """Take the first task of those in subqueues, whoever has tried it."""
+        """Take the first task of the subqueues, whichever groups have tried it."""
         suited = [q for q in self.backlog.subqueues.values() if q.constraints.suits(slot)]
         placed = [(place, q) for q in suited if (place := self.backlog.head(q)) is not None]
         return self.backlog.take(min(placed, key=lambda pair: pair[0])[1]) if placed else None
@@ -267,7 +267,7 @@ class Assignment:
         return self.backlog.best(slot) is None
 
     def _park(self, slot: Slot, now: float) -> None:
-        """Let `slot` wait.
+        """Park `slot`.
 
         Handshake H1: whoever calls this reads the injector queue once more after it.
         """
@@ -282,13 +282,13 @@ class Assignment:
         return copy
 
     def clear_tombstones(self) -> None:
-        """Take out what was withdrawn, if that is more than a few tasks."""
+        """Remove the tombstones, if they are more than a few."""
         self.timers.sweep_if_due()
         if self.backlog.sweep_if_due():
             self.rouse()
 
     def rouse(self) -> None:
-        """Have one parked worker woken that something waits for; it will wake the next.
+        """Call one parked worker that has a task to claim; it will call the next.
 
         Called at the end of whatever may have left work for somebody who sleeps.
         """

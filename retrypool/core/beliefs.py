@@ -72,7 +72,7 @@ class Belief:
         return any(known is not None for known in self.streak.values())
 
     def forget_faults(self, group: Group) -> None:
-        """Begin with a clean slate."""
+        """Reset the evidence against the group."""
         self.streak.clear()
         self.score = 0.0
         self.witnesses = self.faults = self.faults_in_a_row = 0
@@ -104,7 +104,7 @@ class Beliefs:
     # -- groups come and go ----------------------------------------------------------------------
 
     def joined(self, slot: Slot) -> None:
-        """Take in a slot that has just joined its group: what it has done before is no news."""
+        """Add a slot to its group's counts: its earlier successes are no new evidence."""
         belief = self._of.get(slot.group)
         if belief is None:
             self._of[slot.group] = Belief(slot.group)
@@ -335,7 +335,7 @@ class Beliefs:
         return self.row.has_worked and len(tasks) >= SEVERAL
 
     def begin_outage(self) -> dict[AnyTask, int]:
-        """Let failures speak against no group, but for an outage.
+        """Drop the failures as evidence against groups: they are part of an outage.
 
         Returns the tasks that it struck, with the attempts to give back.
         """

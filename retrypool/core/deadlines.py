@@ -35,7 +35,7 @@ class Deadlines:
         self._dropped = timers.dropped
 
     def watch(self, task: AnyTask) -> None:
-        """Have a task expire at its deadline, if it has one and still waits then."""
+        """Set the timer that expires a task at its deadline, if it has one."""
         deadline = task._deadline
         if deadline is not None:
             self._timers.add(deadline, self.meet, ref(task))

@@ -106,7 +106,7 @@ class Fleet:
     def recall(
         self, name: str, *, until: float | None, ejected: bool, ejections: int, throttles: int
     ) -> None:
-        """Let a group be as it was told in another process: shut until a moment, as throttled or ill."""
+        """Restore the state that a group had in another process: shut until a moment, as throttled or ill."""
         group = self.expected(name)
         group.ejections, group.throttles = ejections, throttles
         if until is not None:
@@ -224,7 +224,7 @@ class Fleet:
     # -- sleeping --------------------------------------------------------------------------------
 
     def park(self, slot: Slot, now: float) -> None:
-        """Let `slot` wait: among the parked, if it may be given something, else to be called later."""
+        """Park `slot`, if it may be given something; a slot that may not is called later."""
         slot.idle = True
         if not self.barred(slot, now):
             self.parked[slot] = None
@@ -243,7 +243,7 @@ class Fleet:
         self.parked.pop(slot, None)
 
     def let_sleepers_in(self, slots: Iterable[Slot], now: float) -> None:
-        """Let those of `slots` that sleep, and may be given something again, be called for it."""
+        """Park those idle `slots` that may be given something again, so that they can be called."""
         for slot in slots:
             if slot.idle and not self.barred(slot, now):
                 self.parked[slot] = None

@@ -133,7 +133,7 @@ class Row:
         return Outage(now, until, network, max(usual, LEAST_WAIT))
 
     def end(self, outage: Outage, *, recovered: bool) -> None:
-        """Begin a new row. If nothing has succeeded, such errors are no sign of an outage for now."""
+        """Begin a new row. If nothing has succeeded, such errors do not count as an outage for now."""
         if not recovered:
             self._doubted |= self._kinds
             self._clear()

@@ -68,7 +68,7 @@ class Quarantine:
     # -- groups come and go ----------------------------------------------------------------------
 
     def joined(self, slot: Slot) -> None:
-        """Take in a slot that has joined its group."""
+        """Add a slot that has joined its group."""
         if self.beliefs is not None:
             self.beliefs.joined(slot)
         slot.attentive = self.outage is not None or slot.group.suspected is not None
@@ -99,7 +99,7 @@ class Quarantine:
             self._probe_due(outage, now)
 
     def start_probe(self, slot: Slot) -> None:
-        """Let the attempt that `slot` is about to make show whether its group or the fleet is well."""
+        """Make the next attempt at `slot` the probe of its group, or of the outage."""
         outage = self.outage
         if outage is not None:
             outage.prober, outage.due = slot, False
@@ -171,7 +171,7 @@ class Quarantine:
     # -- suspects and ill groups -----------------------------------------------------------------
 
     def carry_out(self, found: Findings, group: Group, now: float) -> None:
-        """Do what follows from evidence about `group`; an outage is the caller's to begin."""
+        """Act on the findings about `group`; an outage is begun by the caller."""
         for other in found.cleared:
             self._clear(other, now)
         for other in found.ill:
@@ -234,7 +234,7 @@ class Quarantine:
     # -- outages ---------------------------------------------------------------------------------
 
     def begin_outage(self, now: float, usual: float, error: BaseException) -> dict[Task[Any, Any], int]:
-        """Let the pool hold. Returns the tasks that the outage struck, with the attempts to give back."""
+        """Hold the pool. Returns the tasks that the outage struck, with the attempts to give back."""
         assert self.beliefs is not None
         outage = self.beliefs.row.begin(now, usual)
         struck = self.beliefs.begin_outage()
@@ -268,7 +268,7 @@ class Quarantine:
             self._probe_due(outage, now)
 
     def _probe_due(self, outage: Outage, now: float) -> None:
-        """Let in all that sleep: the first of them to find a task makes the probe."""
+        """Park all idle slots as eligible: the first to claim a task makes the probe."""
         if self.outage is outage and outage.prober is None:
             outage.due, self.holds = True, False
             slots = list(self._fleet)

@@ -313,7 +313,7 @@ class Backlog:
         self._dropped.append(task)
 
     def sweep_if_due(self) -> bool:
-        """Take out all tombstones if they are more than a few among the living; return whether so.
+        """Remove all tombstones if they are more than one in SWEPT_AT tasks; return whether so.
 
         One in SWEPT_AT keeps the cost of a cancellation flat, and the memory of cancelled tasks small.
         """
@@ -336,7 +336,7 @@ class Backlog:
         return True
 
     def _sweep_line(self, line: Line) -> None:
-        """Take the tombstones out of a line, to whose other end somebody may be appending.
+        """Remove the tombstones from a line, to whose end a dispatcher may be appending.
 
         The living are out of it for a moment, in which a worker that looks finds nothing, and is parked: so
         whoever calls this wakes somebody afterwards (H1). All are taken out by one call into C, so that no

@@ -16,7 +16,7 @@ AnyTask = Task[Any, Any]
 
 
 def take_in_hand(task: AnyTask) -> Record:
-    """Say that an attempt is over, and its owner, who calls this, finds out what becomes of the task."""
+    """Mark an attempt as over, its task's fate as undecided. Called by the owner, who decides it."""
     record = task._record
     if record is None:
         task._record = record = Record(task.id, task._settings.retry_plain)

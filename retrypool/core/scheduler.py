@@ -160,7 +160,7 @@ class Scheduler:
             self.assignment.put_in_place(task, now)
 
     def _pull_forward(self, task: AnyTask, now: float) -> None:
-        """Let a task be claimed at once that waits out a delay within its round."""
+        """End the delay of a task that waits within its round."""
         if task._withdrawn or self.deadlines.is_too_late(task, now):
             return
         self.timers.drop(self._due, task)
@@ -169,7 +169,7 @@ class Scheduler:
         self.assignment.put_in_place(task, now)
 
     def withdraw(self, task: AnyTask) -> bool:
-        """Take a waiting task out, so that nobody will run it; False if it does not wait.
+        """Withdraw a waiting task, so that nobody will run it; return False if it does not wait.
 
         It stays in its queue as a tombstone, and is dropped by whoever takes it from there. Handshake H3:
         write `_withdrawn`, then read `_slot`.
@@ -230,7 +230,7 @@ class Scheduler:
         self.submit(task, now, wall)
 
     def restore(self, task: AnyTask, delay: float, now: float) -> None:
-        """Take a prepared task up again that was accepted in another process, due in `delay` seconds."""
+        """Accept a prepared task again that another process had accepted, due in `delay` seconds."""
         record = task._record
         self.deadlines.watch(task)
         if delay > 0:
@@ -242,7 +242,7 @@ class Scheduler:
     # -- time ------------------------------------------------------------------------------------
 
     def advance(self, now: float, wall: float | None = None) -> None:
-        """Do what is due; what has a date, only if told what the wall clock shows."""
+        """Do what is due; what has a date only if `wall`, the wall clock's time, is given."""
         if wall is not None:
             self.schedules.read(now, wall)
         self.timers.keep(now, wall)
@@ -362,7 +362,7 @@ class Scheduler:
         self._enqueue(task, now)
 
     def _enqueue(self, task: AnyTask, now: float) -> None:
-        """Let a task be claimed from now on, behind those of its rank that already can be."""
+        """Append a task to the queue, unless it is too late for it or no worker is left."""
         if self.deadlines.is_too_late(task, now):
             self.deadlines.expire(task, now)
         elif self.shortage.concerns(task):

@@ -143,25 +143,25 @@ class Schedules:
     # -- what may be done to a schedule ----------------------------------------------------------
 
     def add(self, plan: Plan, first: float | None) -> None:
-        """Take up a schedule, whose first tick is this one."""
+        """Add a schedule, whose first tick is this one."""
         self.plans[plan] = None
         self._arrange(plan, first)
 
     def pause(self, plan: Plan) -> None:
-        """Let the ticks of a schedule pass."""
+        """Skip the ticks of a schedule until `resume`."""
         if not plan.over and not plan.paused:
             plan.paused = True
             plan.owed = None
             self._forget_next(plan)
 
     def resume(self, plan: Plan) -> None:
-        """Let a schedule tick again, from its next tick on."""
+        """Resume a schedule at its next tick."""
         if plan.paused:
             plan.paused = False
             self._arrange(plan, self._after(plan, self._here(plan)))
 
     def cancel(self, plan: Plan) -> None:
-        """Let a schedule be over."""
+        """End a schedule."""
         plan.over = True
         plan.paused = False
         plan.owed = None
@@ -169,7 +169,7 @@ class Schedules:
         self.plans.pop(plan, None)
 
     def stop(self) -> None:
-        """Let all schedules be over."""
+        """End all schedules."""
         for plan in list(self.plans):
             self.cancel(plan)
 
@@ -186,7 +186,7 @@ class Schedules:
                     self._arrange(plan, self._after(plan, wall))
 
     def catch_up(self) -> None:
-        """Let what is owed become tasks: one for each schedule, however many ticks it missed."""
+        """Report the owed tick of each schedule: one, however many it missed."""
         for plan in list(self.plans):
             if plan.owed is not None and not plan.making:
                 self._deliver(plan, plan.owed)
@@ -218,7 +218,7 @@ class Schedules:
         return plan.ticks.after(moment)
 
     def _arrange(self, plan: Plan, tick: float | None) -> None:
-        """Let `tick` be the next one of a schedule, unless that is too late."""
+        """Set the next tick of a schedule, unless that is past its end."""
         self._forget_next(plan)
         if tick is not None and tick <= self._limit(plan) + SAME:
             plan.next = tick
@@ -249,7 +249,7 @@ class Schedules:
         self._arrange(plan, plan.ticks.after(max(tick, self._here(plan))))
 
     def _begin(self, plan: Plan, tick: float) -> float:
-        """Take a grid that has come to its first tick to the monotonic clock; return that tick there."""
+        """Move a grid to the monotonic clock at its first tick; return that tick there."""
         assert isinstance(plan.ticks, Grid)
         first = self._now - (self._wall - tick)
         plan.base = tick
@@ -280,6 +280,6 @@ class Schedules:
         self._report(TickDue(self._now, plan, tick))
 
     def _tidy(self, plan: Plan) -> None:
-        """Let a schedule be over to which nothing will happen any more."""
+        """End a schedule that has no further tick."""
         if plan.next is None and plan.owed is None and not plan.making and not plan.paused:
             self.cancel(plan)

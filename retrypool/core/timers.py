@@ -52,7 +52,7 @@ class Timers:
         self._look_at = inf  # when the wall clock is to be read next
 
     def sweep_if_due(self) -> None:
-        """Take out what is past, if that is more than a few appointments."""
+        """Remove obsolete appointments, if they are more than a few."""
         if self.tombstones and self.tombstones * SWEPT_AT > len(self):
             self._timed.sweep()
             self._dated.sweep()
@@ -155,7 +155,7 @@ class Heap:
             action(subject, now)
 
     def sweep(self) -> None:
-        """Take out the appointments whose subject wants them no more."""
+        """Remove the appointments that their subject does not need any more."""
         before = self.entries[:]
         self._dropped.append(before)
         self.entries[:] = [entry for entry in before if not self._is_past(entry[3])]

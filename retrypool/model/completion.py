@@ -115,7 +115,7 @@ class Reporter:
         self.report = report
 
     def end(self) -> None:
-        """Hear of no more tasks, and let go of who wanted to."""
+        """Ignore further tasks, and release the callback."""
         self.report = _ignore
 
 

@@ -175,7 +175,7 @@ class Context:
         return self._slot.retired
 
     def settle(self, actual: float, rate: Rate | None = None) -> None:
-        """Say how many calls this attempt really counted as, for the rates of the group and the pool.
+        """Correct how many calls this attempt counts as, for the rates of the group and the pool.
 
         For interfaces that count tokens or rows, and tell afterwards. Of several rates it is for the one
         that has a `cost` of its own, or for all if none has; if more than one has, `rate` says which. May be
@@ -203,7 +203,7 @@ class Context:
         self.check()
 
     def _let_go(self) -> None:
-        """Let go of the task, which did not succeed in this attempt.
+        """Release the task, which did not succeed in this attempt.
 
         Its error's traceback holds the frame of `run`, and that holds this context: without the task
         in it there is no cycle.
@@ -214,7 +214,7 @@ class Context:
         self._task = cast(Any, _Past(task.id, task._told, task._owner))
 
     def _cancel(self, reason: object) -> None:
-        """Say that the attempt is over, and why."""
+        """Mark the attempt as over, and why."""
         self._reason = reason
         token = self._token
         if token is not None:
@@ -283,5 +283,5 @@ def slot_here() -> Slot | None:
 
 
 def occupy(slot: Slot | None) -> None:
-    """Let this thread be the one that works at `slot`, for `current_context`."""
+    """Bind this thread to `slot`, for `current_context`."""
     _thread.slot = slot

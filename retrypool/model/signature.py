@@ -106,7 +106,7 @@ def _can_be_called_with(function: Callable[..., Any], names: tuple[str, ...]) ->
 
 
 def _hint(run: Callable[..., Any], names: tuple[str, ...]) -> str:
-    """Say what its author may have thought."""
+    """Suggest what its author may have meant."""
     if len(names) == 2 and _can_be_called_with(run, names[1:]):
         return ": the context comes first, as in def run(self, ctx, data)"
     if len(names) == 1 and _can_be_called_with(run, ("ctx", "data")):

@@ -221,7 +221,7 @@ class Task(Future[R], Generic[T, R]):
         return f"<Task {self.id}{name} {self._phase.value}>"
 
     def _end_as_stored(self, ended: float, result: Any, error: BaseException | None) -> None:
-        """Be ended, as a storage tells it. Called by whoever has just made it."""
+        """Set the end that a storage has kept. Called by whoever has just made the task."""
         self._started = self._ended = ended
         self._outcome = result if error is None else error
         self._phase = _SUCCEEDED if error is None else _DEAD

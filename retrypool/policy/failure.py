@@ -122,7 +122,7 @@ class Failure:
         self.random = random
 
     def use_up(self, now: float) -> None:
-        """Let the limit that an attempt was over for be used up, whatever rounding makes of the sums."""
+        """Mark the limit that ended an attempt as used up, whatever rounding makes of the sums."""
         assert isinstance(self.error, AttemptTimeout)
         if self.error.limit == "time limit" and self.time_limit is not None:
             self.running_time = max(self.running_time, self.time_limit)

@@ -185,7 +185,7 @@ class RetryPolicy:
     def decide_by_count(
         self, scope: Scope, charged: int, uncharged: int, *, elsewhere: bool
     ) -> RetryIn | None:
-        """Say the same as `decide` of a task without limits, if that takes nothing but to count; or None."""
+        """Decide as `decide` does for a task without limits, if counting attempts is enough; or None."""
         if scope is _TASK and charged < self.attempts and uncharged < UNCHARGED:
             return _AT_ONCE if elsewhere and self._simple else self._constant
         return None
