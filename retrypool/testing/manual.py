@@ -140,7 +140,7 @@ class ManualAttempt(Generic[T, R]):
         """End the attempt with a result. If it is over already, nothing comes of that."""
         if self._still_ours():
             self._slot.idle = True
-            self._engine.attempts.finish(self._slot, self.context, result)
+            self._engine.successes.finish(self._slot, self.context, result)
 
     @shielded
     def fail(self, error: BaseException) -> None:

@@ -45,6 +45,7 @@ from retrypool.threads.queue_limit import QueueLimit
 from retrypool.threads.races import Races
 from retrypool.threads.spinning import spin_while_held
 from retrypool.threads.steps import Step, Steps
+from retrypool.threads.success import Successes
 from retrypool.threads.takeover import Takeovers
 from retrypool.threads.waking import Waking
 from retrypool.threads.watchdog import Watchdog
@@ -145,6 +146,7 @@ class Engine(Generic[T, R]):
         self.races = None if hedging is None else Races(self, hedging)
         self.hedges = None if hedging is None else Hedges(self, hedging)
         self.attempts = Attempts(self)
+        self.successes = Successes(self)
         self.takeovers = Takeovers(self)
         self.cancelling = Cancelling(self)
         self.unwanted = self.cancelling.unwanted

@@ -1,4 +1,4 @@
-"""The life of an attempt: begun, ended with a result or an error, or taken over from its worker.
+"""The way back of an attempt that has failed, or was taken over from its worker. See `success` for the other.
 
 An attempt belongs to whoever gets its context out of its slot's box (`Slot.running`): the worker that
 ends it, or somebody who takes it over, because its time is up or because it is not wanted any more.
@@ -7,7 +7,6 @@ Only the owner goes on from there, so each attempt ends once, and its task has o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from retrypool.callbacks import log_broken, shown
@@ -15,11 +14,11 @@ from retrypool.core.records import take_in_hand
 from retrypool.core.scheduler import CLOSED_BY_FORCE
 from retrypool.ctrl_c import is_ctrl_c
 from retrypool.errors import AttemptTimeout, WorkerFault
-from retrypool.events import AttemptEnded, AttemptStarted, TaskRetrying, TaskSucceeded
+from retrypool.events import AttemptEnded, AttemptStarted, TaskRetrying
 from retrypool.model.context import Context
 from retrypool.model.describe import annotate
 from retrypool.model.slots import Slot
-from retrypool.model.task import Attempt, Record, Task
+from retrypool.model.task import Attempt, Task
 from retrypool.policy.blame import Scope
 from retrypool.policy.failure import Failure, FailureAction
 from retrypool.policy.retry import Decision, GiveUp, RetryIn, RetryPolicy
@@ -39,16 +38,11 @@ class Attempts:
         self._scheduler = engine.scheduler
         self._observers = engine.observers
         self._monotonic = engine.clock.monotonic
-        self.remember: Callable[[Task[Any, Any], Record], None] = engine.scheduler.history.succeeded
-        if engine.journal is not None:
-            self.remember = engine.journal.before(self.remember)
-        if engine.races is not None:
-            self.remember = engine.races.before(self.remember)
         # The attempts that are over while their tasks' fate is not decided: nowhere else do these tasks
         # stand. Adding to a set and discarding from it are atomic, and each attempt is in it once.
         self.deciding: set[Context] = set()
 
-    # -- the way it should go --------------------------------------------------------------------
+    # -- begun -----------------------------------------------------------------------------------
 
     def expiry(self, task: Task[Any, Any], now: float) -> float:
         """Return when an attempt that starts now will be over, whatever limit says so."""
@@ -61,27 +55,7 @@ class Attempts:
         self._observers.hold(event)
         return event
 
-    def succeeded(self, slot: Slot, task: Task[Any, Any]) -> None:
-        """Tell of a success, when somebody wants to know."""
-        record = task._record
-        if slot.attentive or (record is not None and record.accused):
-            self._tell_health(slot, task)
-        observers = self._observers
-        if observers.on_success is not None:
-            observers.succeeded(task)
-        if observers.wants_ended:
-            observers.tell(AttemptEnded(task._ended, task, task.history[-1]))
-        if observers.wants_succeeded:
-            observers.tell(TaskSucceeded(task._ended, task))
-
-    def _tell_health(self, slot: Slot, task: Task[Any, Any]) -> None:
-        """Let a success speak for its group, and against those that failed the task before."""
-        engine = self._engine
-        spin_while_held(engine.lock)
-        with engine.step:
-            self._scheduler.succeeded(slot, task, self._monotonic())
-
-    # -- the way it should not go ----------------------------------------------------------------
+    # -- failed ----------------------------------------------------------------------------------
 
     def failed(
         self, slot: Slot, ctx: Context, error: BaseException, ended: float, *, over: bool = False
@@ -358,39 +332,3 @@ class Attempts:
         record = task._record
         running_time = 0.0 if record is None else record.running_time
         return task._settings.time_left(running_time, now - task._dispatched)
-
-    # -- by hand ---------------------------------------------------------------------------------
-
-    def finish(self, slot: Slot, ctx: Context, result: object) -> None:
-        """End a task with a result. The hot loop takes the same steps, without the calls.
-
-        But for the first one: what is left to do before anybody can know of the success.
-        """
-        task, races = ctx._task, self._engine.races
-        if races is not None and not races.wins(slot, ctx):
-            return
-        record = task._record or Record(task.id)
-        if task._settings.wraps_up:
-            _wrap_up(task, ctx)
-        task._started = ctx._started
-        task._ended = self._monotonic()
-        task._outcome = result
-        self.remember(task, record)
-        slot.succeeded += 1
-        task._phase = TaskState.SUCCEEDED
-        task._announce()
-        self.succeeded(slot, task)
-
-
-def _wrap_up(task: Task[Any, Any], ctx: Context) -> None:
-    """Hand over what a successful attempt has sent, and let go of what the task does not keep."""
-    settings = task._settings
-    if settings.drain is not None and settings.drain.withholds:
-        settings.drain._extend(ctx._withheld)
-    if not settings.keep_data:
-        task.data = None
-        record = task._record
-        if record is not None and not record.history:
-            if ctx._cost is None:
-                ctx._cost = record.cost
-            task._record = None  # there is nothing in it that is to be told

@@ -54,7 +54,8 @@ class Loop(Generic[T, R]):
         atomic each by itself, without a lock; whatever is more than that goes another way.
         """
         engine, slot = self.engine, self.slot
-        attempts, watchdog, monotonic = engine.attempts, engine.watchdog, engine.monotonic
+        attempts, successes = engine.attempts, engine.successes
+        watchdog, monotonic = engine.watchdog, engine.monotonic
         injector, running, admits = engine.unlocked, slot.running, engine.scheduler.admits
         popleft = injector.usual.popleft
         observers = engine.observers
@@ -130,14 +131,14 @@ class Loop(Generic[T, R]):
                         if record is None:
                             remember((task.id, task._dispatched, now, ended))
                         else:
-                            attempts.remember(task, record)
+                            successes.remember(task, record)
                         slot.succeeded += 1
                         # Handshake H6: the task has ended with this write; then read _completion.
                         task._phase = _SUCCEEDED
                         if task._completion is not None:
                             task._announce()
                         if observers.talkative or slot.attentive or (record is not None and record.accused):
-                            attempts.succeeded(slot, task)
+                            successes.tell(slot, task)
                 # Hold on to nothing while waiting for the next one.
                 task = record = ctx = result = None  # type: ignore[assignment]
         except Interrupted:
@@ -199,7 +200,7 @@ class Loop(Generic[T, R]):
         except IndexError:
             pass
         else:
-            self.engine.attempts.finish(self.slot, ctx, result)
+            self.engine.successes.finish(self.slot, ctx, result)
 
     def _next(self) -> Task[T, R] | None:
         """Return the next task, waiting for it; None when the worker is to leave or to be made anew."""
@@ -283,7 +284,7 @@ class Loop(Generic[T, R]):
             except IndexError:
                 self.came_back(ctx)
             else:
-                self.engine.attempts.finish(slot, ctx, result)
+                self.engine.successes.finish(slot, ctx, result)
         return True
 
     def _give_back(self, ctx: Context) -> None:

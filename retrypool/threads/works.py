@@ -52,6 +52,7 @@ class Works(TaskOwner, Protocol):
     queue_limit: Any
     watchdog: Any
     attempts: Any
+    successes: Any
     takeovers: Any
     cancelling: Any
     waking: Any

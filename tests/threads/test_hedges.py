@@ -481,7 +481,7 @@ def test_second_attempt_that_begins_as_the_first_leaves_its_box_is_none() -> Non
     races.under_way = hedges._races = Table()
     assert pool.claim(1) is None
     assert races.under_way == {}
-    pool._engine.attempts.finish(slot, ctx, "in time")
+    pool._engine.successes.finish(slot, ctx, "in time")
     assert outcomes(task) == [(1, 0, "succeeded")]
     assert pool.stats().hedged == 0
 
@@ -491,7 +491,7 @@ def test_second_attempt_that_ends_while_the_first_is_about_to_win_counts_for_not
     task, first, second = race(pool)
     second._slot.running.remove(second.context)  # it has ended, and is on its way
     first.finish("from a")
-    pool._engine.attempts.finish(second._slot, second.context, "from b")
+    pool._engine.successes.finish(second._slot, second.context, "from b")
     assert task.result(0) == "from a"
     assert sorted(outcomes(task)) == [(1, 0, "succeeded"), (2, 1, "superseded")]
     assert pool.stats().succeeded == 11
@@ -519,7 +519,7 @@ def test_second_attempt_that_finds_the_first_just_ending_waits_for_what_comes_of
     wait = settled.wait
     settled.wait = lambda: (waits.set(), wait())
     thread = threading.Thread(
-        target=pool._engine.attempts.finish, args=(second._slot, second.context, "from b")
+        target=pool._engine.successes.finish, args=(second._slot, second.context, "from b")
     )
     thread.start()
     assert waits.wait(10)
@@ -535,7 +535,7 @@ def test_task_given_up_at_the_second_while_the_first_is_about_to_win_succeeds() 
     first._slot.running.remove(first.context)
     pool.interrupt_worker(1, task="drop")
     assert not task.done()
-    pool._engine.attempts.finish(first._slot, first.context, "in time")
+    pool._engine.successes.finish(first._slot, first.context, "in time")
     assert task.result(0) == "in time"
 
 
