@@ -327,15 +327,18 @@ class Pool(Generic[T, R]):
             task._labels = labels
         # Handshakes H1 and H2: append, then read `guarded` and `parked`.
         try:
+            if token is not None:  # first: so no Ctrl-C leaves a task in the queue that does not follow
+                engine.cancelling.obey(token, task)
+                if task._withdrawn:
+                    engine.cancelling.take_back(task)
+                    return task
             arrive(task)
             if engine.guarded:
-                engine.intake.look_again(task)
+                engine.intake.look_again(task, told=token is not None)
             if self._parked and not engine.waking.searching:
                 engine.waking.wake_one()
-            if token is not None:
-                engine.cancelling.obey(token, task)
         except BaseException:  # a Ctrl-C; or a refusal, where it does no harm
-            engine.waking.make_up()
+            engine.cancelling.take_back(task)
             raise
         return task
 

@@ -81,33 +81,33 @@ class _Source:
         self._items = items
         self._size = size
 
-    def next_task(self) -> AnyTask | None:
-        """Dispatch the next chunk; None if there is nothing more, for whatever reason."""
+    def dispatch_next(self, note: Callable[[AnyTask], object]) -> None:
+        """Dispatch the next chunk, and call `note(task)`, if there is anything more."""
         batch: list[Any] = []
         try:
             batch.extend(islice(self._items, self._size))  # what came before an error is in there too
             self.ended = len(batch) < self._size
         except Exception as error:  # noqa: BLE001 - raised after the results before it
             self.trouble, self.ended = error, True
-        if not batch:
-            return None
-        try:
-            return self.engine.intake.dispatch_chunk(Chunk(batch, self.reporter), self._settings)
-        except Exception as error:  # noqa: BLE001 - the same
-            self.trouble, self.ended = error, True
-            return None
+        if batch:
+            try:
+                self.engine.intake.dispatch_chunk(Chunk(batch, self.reporter), self._settings, note)
+            except Exception as error:  # noqa: BLE001 - the same
+                self.trouble, self.ended = error, True
 
     def end(self, tasks: Iterable[AnyTask]) -> None:
         """Give up what is left."""
         self.trouble = None
-        self.engine.cancelling.give_up([each for task in tasks for each in (task, *_failed_of(task))])
+        self.engine.cancelling.give_up(tasks)
+        self.engine.cancelling.give_up([failed for task in tasks for failed in _failed_of(task)])
 
 
 def _failed_of(task: AnyTask) -> list[AnyTask]:
     return list(task.data.failed.values()) if isinstance(task.data, Chunk) else []
 
 
-# No local name below holds a result, or a task whose error is raised: a traceback would keep it.
+# No local name below holds a result, or a task whose error is raised: a traceback would keep it. All is given
+# up twice at the end: a Ctrl-C may strike on the way to the first time.
 
 
 def _in_order(source: _Source, most: int, until: float | None, *, errors: bool) -> Generator[Any, None, None]:
@@ -116,9 +116,7 @@ def _in_order(source: _Source, most: int, until: float | None, *, errors: bool) 
     try:
         while True:
             while not source.ended and len(tasks) < most and not (tasks and tasks[0].done()):
-                if (task := source.next_task()) is not None:
-                    tasks.append(task)
-                task = None
+                source.dispatch_next(tasks.append)
             if not tasks:
                 break
             tasks[0]._wait(None if until is None else _left(until))
@@ -127,8 +125,11 @@ def _in_order(source: _Source, most: int, until: float | None, *, errors: bool) 
         if source.trouble is not None:
             raise source.trouble
     finally:
-        source.end(tasks)
-        tasks.clear()
+        try:
+            source.end(tasks)
+        finally:
+            source.end(tasks)
+            tasks.clear()
 
 
 def _results_of(task: AnyTask, until: float | None, *, errors: bool) -> Iterator[Any]:
@@ -182,10 +183,8 @@ def _as_they_come(
     try:
         while True:
             while not source.ended and chunks < most and not inbox.tasks:
-                if (task := source.next_task()) is not None:
-                    pending.add(task)
-                    chunks += 1
-                task = None
+                source.dispatch_next(pending.add)
+                chunks += 1
             if not pending:
                 break
             if not inbox.tasks:
@@ -193,23 +192,27 @@ def _as_they_come(
             if inbox.tasks[0] not in pending:  # it was told of twice
                 inbox.tasks.popleft()
                 continue
-            pending.discard(inbox.tasks[0])
             if not isinstance(inbox.tasks[0].data, Chunk):
+                pending.discard(inbox.tasks[0])
                 yield _outcome(inbox.tasks.popleft(), errors=errors)
                 continue
             chunks -= 1
             # One that ends from now on is reported; one that has ended before is there already.
             failed = _failed_of(inbox.tasks[0])
             pending.update(failed)
+            pending.discard(inbox.tasks[0])
             inbox.tasks.extend(each for each in failed if each.done())
             del failed
             yield from _of_chunk(inbox.tasks.popleft(), errors=errors)
         if source.trouble is not None:
             raise source.trouble
     finally:
-        source.end(pending)
-        pending.clear()
-        reporter.end()
+        try:
+            source.end(pending)
+        finally:
+            source.end(pending)
+            pending.clear()
+            reporter.end()
 
 
 def _of_chunk(task: AnyTask, *, errors: bool) -> Iterator[Any]:

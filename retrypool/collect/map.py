@@ -86,8 +86,9 @@ def begun(
 # that are there, and a quick one keeps the window full while the workers are busy.
 #
 # What the iterable raises, and a refusal of the pool, is kept until the results before it are out. What
-# ends the generator, a `close` by the garbage collector too, comes by `finally`. No local name holds a
-# result, or a task whose error is raised: a traceback would keep it.
+# ends the generator, a `close` by the garbage collector too, comes by `finally`, where all is given up twice:
+# a Ctrl-C may strike on the way to the first time. No local name holds a result, or a task whose error is
+# raised: a traceback would keep it.
 
 
 def in_order(
@@ -106,8 +107,9 @@ def in_order(
     While the first item is late, for a delay between two attempts or because it is slow, more than `window`
     items are pulled as others end, up to `most`, so that the workers have something to do.
     """
-    dispatch = _way_in(engine, settings, until, None if on_end is None else Reporter(on_end), key)
     tasks: deque[Task[T, R]] = deque()
+    reporter = None if on_end is None else Reporter(on_end)
+    dispatch = _way_in(engine, settings, until, tasks.append, reporter, key)
     more, trouble = True, None
     limit = window
     try:
@@ -115,7 +117,7 @@ def in_order(
             if more and len(tasks) < limit:
                 try:
                     for item in items:
-                        tasks.append(dispatch(item))
+                        dispatch(item)
                         phase = tasks[0]._phase
                         if (
                             len(tasks) >= limit
@@ -146,8 +148,11 @@ def in_order(
             raise trouble
     finally:
         trouble = None
-        engine.cancelling.give_up(tasks)
-        tasks.clear()
+        try:
+            engine.cancelling.give_up(tasks)
+        finally:
+            engine.cancelling.give_up(tasks)
+            tasks.clear()
 
 
 def _is_held_up(engine: Engine[T, R], tasks: deque[Task[T, R]], half: int, until: float | None) -> bool:
@@ -180,16 +185,16 @@ def as_they_come(
     """Yield results in the order in which the tasks end."""
     inbox: _Inbox[T, R] = _Inbox(on_end)
     reporter = Reporter(inbox.put)
-    dispatch = _way_in(engine, settings, until, reporter, key)
     ended = inbox.tasks
     pending: set[Task[T, R]] = set()
+    dispatch = _way_in(engine, settings, until, pending.add, reporter, key)
     more, trouble = True, None
     try:
         while True:
             if more:
                 try:
                     for item in items:
-                        pending.add(dispatch(item))
+                        dispatch(item)
                         if ended or len(pending) >= window:
                             break
                     else:
@@ -215,38 +220,43 @@ def as_they_come(
             raise trouble
     finally:
         trouble = None
-        engine.cancelling.give_up(pending)
-        pending.clear()
-        reporter.end()
+        try:
+            engine.cancelling.give_up(pending)
+        finally:
+            engine.cancelling.give_up(pending)
+            pending.clear()
+            reporter.end()
 
 
 def _way_in(
     engine: Engine[T, R],
     settings: TaskSettings,
     until: float | None,
+    note: Callable[[Task[T, R]], object],
     reporter: Reporter | None = None,
     key: Callable[[T], str] | None = None,
-) -> Callable[[T], Task[T, R]]:
+) -> Callable[[T], object]:
     """Return what dispatches an item. If there must be room for it, that is waited for until `until`."""
     if settings.block_timeout is None and engine.queue_limit is not None:
         if until is not None:
-            return _until_there_is_room(engine, settings, until, reporter, key)
+            return _until_there_is_room(engine, settings, until, note, reporter, key)
         settings = replace(settings, block_timeout=inf)
     # Stored soon will do: whoever runs this again gives the item again.
-    return engine.intake.entrance(settings, reporter, key=key, later=True)
+    return engine.intake.entrance(settings, reporter, note, key=key, later=True)
 
 
 def _until_there_is_room(
     engine: Engine[T, R],
     settings: TaskSettings,
     until: float,
+    note: Callable[[Task[T, R]], object],
     reporter: Reporter | None,
     key: Callable[[T], str] | None,
-) -> Callable[[T], Task[T, R]]:
-    def dispatch(item: T) -> Task[T, R]:
+) -> Callable[[T], object]:
+    def dispatch(item: T) -> None:
         patient = replace(settings, block_timeout=_left(until))
         try:
-            return engine.intake.entrance(patient, reporter, key=key, later=True)(item)
+            engine.intake.entrance(patient, reporter, note, key=key, later=True)(item)
         except QueueFull:
             raise TimeoutError("there was no room in the queue for the next item in time") from None
 

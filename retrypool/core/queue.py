@@ -20,6 +20,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING, Any
 
 from retrypool.model.constraints import Constraints
+from retrypool.model.task import GONE
 
 if TYPE_CHECKING:
     from retrypool.model.slots import Slot
@@ -178,12 +179,16 @@ class Backlog:
 
     def __iter__(self) -> Iterator[Task[Any, Any]]:
         """Iterate over a copy of what waits, subqueues first."""
+        for task in self._all():
+            if not task._withdrawn:
+                yield task
+
+    def _all(self) -> list[Task[Any, Any]]:
+        """Return a copy of all that is held, subqueues first, tombstones too."""
         filed = [entry[2] for subqueue in self.subqueues.values() for entry in tuple(subqueue.tasks)]
         copy = [*filed, *self.injector]
         self._dropped.append(copy)  # workers take and end tasks meanwhile: it may be the last to hold one
-        for task in copy:
-            if not task._withdrawn:
-                yield task
+        return copy
 
     def file(
         self, task: Task[Any, Any], seq: int, rank: Rank, constraints: Constraints, now: float
@@ -309,8 +314,18 @@ class Backlog:
 
     def bury(self, task: Task[Any, Any]) -> None:
         """Discount a tombstone that was taken out of its queue."""
-        self.tombstones -= 1
+        if task._withdrawn is True:
+            self.tombstones -= 1
+            task._withdrawn = GONE
         self._dropped.append(task)
+
+    def bury_unless_held(self, task: Task[Any, Any]) -> None:
+        """Count out a withdrawn task that may never have come in. Costs a look at all that waits.
+
+        A worker that has it in hand comes to `bury` with it later, and finds it GONE.
+        """
+        if task._withdrawn is True and not any(other is task for other in self._all()):
+            self.bury(task)
 
     def sweep_if_due(self) -> bool:
         """Remove all tombstones if they are more than one in SWEPT_AT tasks; return whether so.
@@ -323,9 +338,10 @@ class Backlog:
             entries = subqueue.tasks
             living = [entry for entry in entries if not entry[2]._withdrawn]
             if len(living) < len(entries):
-                gone = len(entries) - len(living)
-                self.filed -= gone
-                self.tombstones -= gone
+                self.filed -= len(entries) - len(living)
+                for _, _, task in entries:
+                    if task._withdrawn:
+                        self.bury(task)
                 self._dropped.append(entries)
                 heapify(living)
                 subqueue.tasks = living

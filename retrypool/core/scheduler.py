@@ -112,7 +112,7 @@ class Scheduler:
         """
         settings = task._settings
         if task._withdrawn:  # cancelled by who was told of it before it came in: it is no tombstone anywhere
-            self.backlog.tombstones -= 1
+            self.backlog.bury(task)
             return
         self.deadlines.watch(task)
         if settings.delay > 0:

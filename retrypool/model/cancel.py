@@ -8,15 +8,21 @@ from contextlib import suppress
 from functools import partial
 from weakref import ref
 
-from retrypool.callbacks import call_guarded, shown, text_of
+from retrypool.callbacks import call_guarded, call_ours, shown, text_of
 from retrypool.checks import Duration, optional_seconds, seconds
 from retrypool.clock import Clock, SystemClock
 from retrypool.ctrl_c import shielded
 
-__all__ = ["CancelToken", "reason_of"]
+__all__ = ["CancelToken", "Following", "reason_of"]
 
 
 _SYSTEM = SystemClock()
+
+
+class Following:
+    """What a pool's own callback on a token is known by: a Ctrl-C does not end it half way."""
+
+    __slots__ = ()
 
 
 class CancelToken:
@@ -95,7 +101,8 @@ class CancelToken:
         for key in list(self._callbacks):
             callback = self._callbacks.pop(key, None)
             if callback is not None:
-                call_guarded("on_cancel callback", callback, self)
+                call = call_ours if isinstance(key, Following) else call_guarded
+                call("on_cancel callback", callback, self)
 
     def child(self) -> CancelToken:
         """Return a token that is cancelled with this one, and that can be cancelled alone."""

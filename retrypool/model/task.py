@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar
 
 from typing_extensions import override
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from retrypool.model.settings import TaskSettings
     from retrypool.model.slots import Slot
 
-__all__ = ["Attempt", "DeadTask", "Record", "Task"]
+__all__ = ["GONE", "Attempt", "DeadTask", "Record", "Task"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,6 +42,9 @@ _RUNNING = TaskState.RUNNING
 _QUEUED = TaskState.QUEUED
 # A tuple: it is searched by identity first, where a set would call the slow hash of an enum member.
 _ENDED = (_SUCCEEDED, _DEAD, _CANCELLED)
+
+GONE: Final = "gone"
+"""In `Task._withdrawn`: it was withdrawn, and no queue holds it, nor counts it as a tombstone, any more."""
 
 # The names that concurrent.futures uses, for its `wait` and `as_completed`. A cancelled task has
 # has always notified its waiters: "CANCELLED_AND_NOTIFIED".
@@ -95,7 +98,8 @@ class Task(Future[R], Generic[T, R]):
     #                      the scheduler under the pool's lock once it has withdrawn the task
     #   _slot              the worker that claims it (H3: before it reads _withdrawn), and the worker
     #                      that puts it back (before it puts it back)
-    #   _withdrawn         the scheduler, under the pool's lock (H3: before it reads _slot)
+    #   _withdrawn         the scheduler, under the pool's lock (H3: before it reads _slot): True for a
+    #                      tombstone, GONE once that is counted out
     #   _record            the owner
     #   _completion        its dispatcher, before anybody else knows the task; then whoever waits or
     #                      wants to be told, under _install (before it looks at _phase)
@@ -127,7 +131,7 @@ class Task(Future[R], Generic[T, R]):
     _owner: TaskOwner
     _dispatched: float
     _phase: TaskState
-    _withdrawn: bool
+    _withdrawn: bool | Literal["gone"]
     _labels: Mapping[str, Any] | None
     _completion: _Completion | Announced | Reporter | None
     _outcome: Any  # the result, or the error

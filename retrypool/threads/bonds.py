@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from retrypool.model.cancel import CancelToken
+from retrypool.model.cancel import CancelToken, Following
 from retrypool.threads.works import Works
 
 __all__ = ["Bonds"]
@@ -14,14 +15,19 @@ def _nothing() -> None:
     """End nothing: that was done."""
 
 
-class Bond:
+class Bond(Following):
     """That a pool follows a token. What is over holds on to nothing."""
 
     __slots__ = ("_end", "_token")
 
-    def __init__(self, token: CancelToken, end: Callable[[], None]) -> None:
+    def __init__(self, token: CancelToken, callback: Callable[[CancelToken], object]) -> None:
         self._token: CancelToken | None = token
-        self._end = end
+        self._end: Callable[[], object]
+        if type(token) is CancelToken:
+            self._end = partial(token._take_back, self)
+            token._listen(self, callback)
+        else:
+            self._end = token.on_cancel(callback)
 
     @property
     def past(self) -> bool:
@@ -54,7 +60,7 @@ class Bonds:
 
         Returns a function that ends it.
         """
-        bond = Bond(token, token.on_cancel(callback))
+        bond = Bond(token, callback)
         left = token.time_left()
         if left is not None:
             with self._engine.lock:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 from weakref import ref
 
-from retrypool.model.cancel import CancelToken, reason_of
+from retrypool.model.cancel import CancelToken, Following, reason_of
 from retrypool.model.completion import Reporter
 from retrypool.model.context import Context
 from retrypool.model.slots import Slot
@@ -87,13 +87,35 @@ class Cancelling:
                     return ctx
         return None
 
+    @shielded
+    def take_back(self, task: Task[Any, Any]) -> None:
+        """Cancel a task whose dispatch was struck by a Ctrl-C, or was refused, unless a worker has it.
+
+        It may have come in or not. If it has, somebody may rely on its dispatcher to wake a worker.
+        """
+        engine, record = self._engine, task._record
+        with engine.step:
+            engine.waking.searching = False
+            if engine.scheduler.withdraw(task):
+                engine.scheduler.cancel(task, "its dispatch was interrupted", engine.monotonic())
+            if record is None or not record.entries:
+                engine.scheduler.backlog.bury_unless_held(task)
+            engine.scheduler.rouse()
+
     def obey(self, token: CancelToken, task: Task[Any, Any]) -> None:
-        """Cancel `task` when `token` is cancelled."""
+        """Cancel `task` when `token` is cancelled. If a Ctrl-C strikes this, the task has to be ended."""
         if type(token) is CancelToken and token.deadline is None:
             follower = _Follower(self, token, task)
+            task._report_to(follower)  # first: so its end always finds what is to be let go of
             token._listen(follower, follower.cancel)
-            task._report_to(follower)
-            return
+            if task.done():
+                follower.report(task)
+        else:
+            self._obey_in_time(token, task)
+
+    @shielded
+    def _obey_in_time(self, token: CancelToken, task: Task[Any, Any]) -> None:
+        """The same for a token that its time may cancel, or that is of a class of the user's."""
         known = ref(task)
 
         def cancel(token: CancelToken) -> None:
@@ -130,7 +152,7 @@ class Cancelling:
         self.unwanted.extend(left)
 
 
-class _Follower(Reporter):
+class _Follower(Reporter, Following):
     """Between a token and the task that it cancels: one object, which hears of both ends."""
 
     __slots__ = ("_cancelling", "_task", "_token")

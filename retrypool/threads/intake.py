@@ -78,8 +78,11 @@ class Intake(Generic[T, R]):
         told = self._engine.guarded or observers.talkative or observers.wants_started
         return settings.plain and settings.span == inf and not told
 
-    def dispatch_chunk(self, chunk: Chunk, settings: TaskSettings) -> Task[T, R]:
-        """Accept several items as one task. Call `takes_chunks` before."""
+    @shielded
+    def dispatch_chunk(
+        self, chunk: Chunk, settings: TaskSettings, note: Callable[[Task[T, R]], object]
+    ) -> None:
+        """Accept several items as one task, and call `note(task)`. Call `takes_chunks` before."""
         engine = self._engine
         if refusal := engine.refusal(settings):
             raise refusal
@@ -102,7 +105,7 @@ class Intake(Generic[T, R]):
             self.look_again(task)
         if engine.parked and not engine.waking.searching:
             engine.waking.wake_one()
-        return task
+        note(task)
 
     def _arrive_in_time(self, task: Task[T, R], deadline: float, line: Line, slots: Iterable[Slot]) -> None:
         """Let a task come in that has a deadline: without the lock as long as some worker may go on."""
@@ -129,34 +132,38 @@ class Intake(Generic[T, R]):
         self,
         settings: TaskSettings,
         reporter: Reporter | None = None,
+        note: Callable[[Task[T, R]], object] = id,
         *,
         key: Callable[[T], str] | None = None,
         later: bool = False,
     ) -> Callable[[T], Task[T, R]]:
         """Return a function that dispatches with these settings, as quickly as that can be done.
 
-        `reporter` hears of the end of each of the tasks. With `later`, a task may be stored after it was
-        accepted, soon: for those who give it again if the process ends before.
+        `reporter` hears of the end of each of the tasks. `note` is called with each task that was accepted:
+        one whose dispatch was struck by a Ctrl-C has either been noted or been cancelled. With `later`, a
+        task may be stored after it was accepted, soon: for those who give it again if the process ends
+        before.
         """
         engine, fleet = self._engine, self._engine.scheduler.fleet
         if engine.journal is not None or key is not None:
 
             def store(data: T) -> Task[T, R]:
                 name = None if key is None else checked_key("key", key(data))
-                return self.dispatch(data, settings, reporter, key=name, later=later)
+                return self._dispatch_noted(note, data, settings, reporter, key=name, later=later)
 
             return store
         version = fleet.version
         arrive = self.way_in(settings)
         if arrive is None:
-            return partial(self.dispatch, settings=settings, reporter=reporter)
+            return partial(self._dispatch_noted, note, settings=settings, reporter=reporter)
         next_id, monotonic = engine.scheduler.backlog.next_seq, engine.monotonic
         parked, depends = engine.parked, settings.depends
 
         def dispatch(data: T) -> Task[T, R]:
             # The steps of Pool.dispatch, in the same order.
             if engine.guarded or (depends and fleet.version != version):
-                return self.dispatch(data, settings, reporter, arrive=None if depends else arrive)
+                way = None if depends else arrive
+                return self._dispatch_noted(note, data, settings, reporter, arrive=way)
             task: Task[T, R] = new_task(next_id(), data, settings, engine, monotonic())
             task._completion = reporter
             try:
@@ -165,12 +172,29 @@ class Intake(Generic[T, R]):
                     self.look_again(task)
                 if parked and not engine.waking.searching:
                     engine.waking.wake_one()
+                note(task)
             except BaseException:  # a Ctrl-C; or a refusal, where it does no harm
-                engine.waking.make_up()
+                self._take_back(task, note)
                 raise
             return task
 
         return dispatch
+
+    @shielded
+    def _take_back(self, task: Task[T, R], note: Callable[[Task[T, R]], object]) -> None:
+        """Take back what was struck while it was dispatched; if a worker has it, have it noted."""
+        self._engine.cancelling.take_back(task)
+        if not task._withdrawn:
+            note(task)
+
+    @shielded
+    def _dispatch_noted(
+        self, note: Callable[[Task[T, R]], object], data: T, *arguments: Any, **options: Any
+    ) -> Task[T, R]:
+        """Do as `dispatch` does, and note the task before a Ctrl-C can strike."""
+        task = self.dispatch(data, *arguments, **options)
+        note(task)
+        return task
 
     @shielded
     def dispatch(
@@ -208,8 +232,11 @@ class Intake(Generic[T, R]):
         """Accept many tasks of the same settings."""
         engine = self._engine
         if engine.journal is None or engine.queue_limit is not None:
-            dispatch = self.entrance(settings)
-            return [dispatch(data) for data in items]
+            tasks: list[Task[T, R]] = []
+            dispatch = self.entrance(settings, note=tasks.append)
+            for data in items:
+                dispatch(data)
+            return tasks
         return dispatch_batches(engine, engine.journal, items, settings)
 
     def _announce(

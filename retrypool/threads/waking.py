@@ -27,14 +27,6 @@ class Waking:
     # -- for those who bring a task --------------------------------------------------------------
 
     @shielded
-    def make_up(self) -> None:
-        """See to it that somebody looks at the injector queue, after a dispatch that was struck."""
-        engine = self._engine
-        with engine.step:
-            self.searching = False
-            engine.scheduler.rouse()
-
-    @shielded
     def wake_one(self, *, oldest: bool = False) -> None:
         """Wake a parked worker for what is in the injector. Called without the lock.
 

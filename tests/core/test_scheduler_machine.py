@@ -36,7 +36,7 @@ class SchedulerMachine(Machine):
                     assert found == (0, 0, 1)
                 case _:
                     assert task._phase is TaskState(place)
-                    assert sum(found) <= task._withdrawn
+                    assert sum(found) <= (task._withdrawn is True)
                     tombstones += found[0] + found[2]
             if place in ("queue", "hand"):
                 assert task._phase is TaskState.QUEUED

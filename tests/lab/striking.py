@@ -58,7 +58,8 @@ class Strike:
             name = _name_at(frame)
             last = self._last.get(id(frame), "")
             self._last[id(frame)] = name
-            if name in ("RESUME", "JUMP_BACKWARD") or last.startswith("CALL"):
+            after_a_call = last.startswith("CALL") and name != "PUSH_EXC_INFO"  # that is one that raised
+            if after_a_call or name in ("RESUME", "JUMP_BACKWARD"):
                 self.left -= 1
                 if self.left == 0:
                     self.struck_at = f"{frame.f_code.co_qualname}:{frame.f_lineno} {last} {name}"

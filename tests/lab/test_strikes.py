@@ -110,6 +110,8 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "wait_with": lambda pool: (pool.dispatch("x"), pool.wait_with(id, 0.1)),
     "map": lambda pool: list(pool.map(range(3), window=2)),
     "map, as they come": lambda pool: list(pool.map(range(3), window=2, ordered=False)),
+    "map, in chunks": lambda pool: list(pool.map(range(6), chunk=2)),
+    "dispatch, with a token": lambda pool: pool.dispatch("x", cancel=CancelToken()),
     "as_completed": lambda pool: list(pool.as_completed(pool.dispatch_many(range(3)))),
     "group": with_group,
     "as_executor": with_view,
@@ -166,6 +168,77 @@ def test_pool_goes_on_after_a_strike(name: str, options: dict[str, Any], patienc
         assert pool.wait(WITHIN), strike.struck_at
         stats = pool.stats()
         assert (stats.queued, stats.delayed, stats.running) == (0, 0, 0), strike.struck_at
+        pool.close(WITHIN)
+        if not struck:
+            return
+    raise AssertionError("it never came to its end")
+
+
+def exact(pool: Any) -> bool:
+    """Whether each withdrawn task that is counted is in the queue, and no other."""
+    backlog = pool._engine.scheduler.backlog
+    tasks = [*backlog.injector, *(entry[2] for each in backlog.subqueues.values() for entry in each.tasks)]
+    return backlog.tombstones == sum(task._withdrawn is True for task in tasks)
+
+
+MAPS: dict[str, dict[str, Any]] = {
+    "in order": {},
+    "as they come": {"ordered": False},
+    "in chunks": {"chunk": 2},
+    "in chunks, as they come": {"chunk": 2, "ordered": False},
+    "some workers": {"require": {"tag"}, "priority": 3},
+    "with a deadline": {"deadline": 3600},
+    "careful": {"delay": 3600},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "bounded", "told"])
+@pytest.mark.parametrize("name", MAPS)
+def test_map_that_is_struck_leaves_no_task_behind(
+    name: str, options: dict[str, Any], patience: float
+) -> None:
+    """Nor does one that ends by itself, and is struck while it does."""
+
+    def call(pool: Any) -> None:
+        with suppress(TimeoutError):
+            list(pool.map(range(6), window=4, timeout=0, **MAPS[name]))
+
+    for number in strikes(patience, 10_000):
+        pool = make(**options)
+        pool.pause()
+        strike = Strike(number)
+        struck = strike(partial(call, pool))
+        check(pool, strike)
+        assert pool.tasks() == [], strike.struck_at
+        assert exact(pool), strike.struck_at
+        pool.close(WITHIN)
+        if not struck:
+            return
+    raise AssertionError("it never came to its end")
+
+
+TOKENS: dict[str, Callable[[], CancelToken]] = {
+    "plain": CancelToken,
+    "with a deadline": lambda: CancelToken().after(3600),
+    "cancelled": lambda: (token := CancelToken(), token.cancel())[0],
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"require": {"tag"}}, {"deadline": 3600}, {"delay": 3600}])
+@pytest.mark.parametrize("name", TOKENS)
+def test_task_whose_dispatch_was_struck_follows_its_token(
+    name: str, options: dict[str, Any], patience: float
+) -> None:
+    for number in strikes(patience, 10_000):
+        pool, token = make(), TOKENS[name]()
+        pool.pause()
+        strike = Strike(number)
+        struck = strike(lambda pool=pool, token=token: pool.dispatch("x", cancel=token, **options))  # type: ignore[misc]
+        check(pool, strike)
+        token.cancel()
+        assert pool.tasks() == [], strike.struck_at
+        assert not token._callbacks, strike.struck_at
+        assert exact(pool), strike.struck_at
         pool.close(WITHIN)
         if not struck:
             return

@@ -1,0 +1,65 @@
+"""What a call leaves behind that a Ctrl-C has struck. Striking at each bytecode is for the lab."""
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from retrypool import CancelToken
+from retrypool.testing import ManualPool
+
+MAPS: list[dict[str, Any]] = [{}, {"ordered": False}, {"priority": 2}, {"deadline": 60}]
+
+
+def strike(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def held(pool: Any) -> tuple[int, int, int]:
+    """How many tasks wait, are in the queue, and are counted as tombstones there."""
+    backlog = pool._engine.scheduler.backlog
+    return pool.queue_size, len(backlog.injector) + backlog.filed, backlog.tombstones
+
+
+@pytest.mark.parametrize("options", MAPS)
+def test_map_gives_up_the_task_that_it_was_struck_over(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """It has come in, and `map` has not noted it yet."""
+    pool = stage.pool([lambda data: data])
+    pool.pause()
+    way_in = pool._engine.intake.way_in
+
+    def struck_way_in(settings: Any) -> Any:
+        arrive = way_in(settings)
+        return lambda task: (arrive(task), strike())
+
+    monkeypatch.setattr(pool._engine.intake, "way_in", struck_way_in)
+    with pytest.raises(KeyboardInterrupt):
+        list(pool.map(range(3), **options))
+    assert pool.tasks() == []
+    waits, queued, tombstones = held(pool)
+    assert waits == 0
+    assert queued == tombstones
+
+
+def test_task_that_was_struck_before_it_came_in_is_no_tombstone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ManualPool([len])
+    token = CancelToken()
+    obey = pool._engine.cancelling.obey
+    monkeypatch.setattr(pool._engine.cancelling, "obey", lambda *arguments: (obey(*arguments), strike()))
+    with suppress(KeyboardInterrupt):
+        pool.dispatch("abc", cancel=token)
+    assert held(pool) == (0, 0, 0)
+    assert not token._callbacks
+    pool.close()
+
+
+def test_task_of_a_token_that_is_cancelled_already_never_comes_in() -> None:
+    pool = ManualPool([len])
+    token = CancelToken()
+    token.cancel("enough")
+    task = pool.dispatch("abc", cancel=token)
+    assert task.cancelled()
+    assert held(pool) == (0, 0, 0)
+    pool.close()
