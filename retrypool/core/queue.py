@@ -20,7 +20,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING, Any
 
 from retrypool.model.constraints import Constraints
-from retrypool.model.task import GONE
+from retrypool.model.record import GONE
 
 if TYPE_CHECKING:
     from retrypool.model.slots import Slot

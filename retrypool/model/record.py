@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from retrypool.errors import StoredError
 from retrypool.states import DeadReason, Outcome
@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from retrypool.model.settings import TaskSettings
     from retrypool.model.slots import Group
 
-__all__ = ["NO_GROUPS", "Attempt", "DeadTask", "Record", "portable"]
+__all__ = ["GONE", "NO_GROUPS", "Attempt", "DeadTask", "Record", "portable"]
 
 T = TypeVar("T")
 
 
 NO_GROUPS: frozenset[Group] = frozenset()
 """One for all tasks: each call of `frozenset()` makes another, of 216 bytes."""
+
+
+GONE: Final = "gone"
+"""In `Task._withdrawn`: it was withdrawn, and no queue holds it, nor counts it as a tombstone, any more."""
 
 
 class Attempt(NamedTuple):

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from typing_extensions import override
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from retrypool.model.settings import TaskSettings
     from retrypool.model.slots import Slot
 
-__all__ = ["GONE", "Attempt", "DeadTask", "Record", "Task"]
+__all__ = ["Attempt", "DeadTask", "Record", "Task"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,9 +42,6 @@ _RUNNING = TaskState.RUNNING
 _QUEUED = TaskState.QUEUED
 # A tuple: it is searched by identity first, where a set would call the slow hash of an enum member.
 _ENDED = (_SUCCEEDED, _DEAD, _CANCELLED)
-
-GONE: Final = "gone"
-"""In `Task._withdrawn`: it was withdrawn, and no queue holds it, nor counts it as a tombstone, any more."""
 
 # The names that concurrent.futures uses, for its `wait` and `as_completed`. A cancelled task has
 # has always notified its waiters: "CANCELLED_AND_NOTIFIED".
