@@ -136,8 +136,7 @@ class Engine(Generic[T, R]):
         self.forked = False
         self.overstayed: set[Slot] = set()  # stuck for too long; under `lock`, for the workers to see to
         self.exiting = False  # with the interpreter: no thread can be started any more
-        # No task is plain: the pool's own options see to that.
-        self.careful = careful or hedging is not None
+        self.careful = careful  # no task is plain: the pool's own options see to that
         self.guarded = True  # a pool starts without workers
         self.announces = False  # whether it is guarded only because listeners hear of each task
         self.leaving = Parker(SystemClock())  # called by each worker that is about to leave

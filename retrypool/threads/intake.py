@@ -58,12 +58,13 @@ class Intake(Generic[T, R]):
                 return None
             line = engine.injector.open_line(settings.priority)
             slots = tuple(engine.scheduler.fleet)
-        if line is None or settings.plain:
+        # So that its worker looks whether it may; or for the races that it may come to be in.
+        recorded = settings.picky or engine.races is not None
+        if line is None or (settings.plain and not recorded):
             return None if line is None else line.append
-        picky = settings.picky
 
         def arrive(task: Task[T, R]) -> None:
-            if picky:  # so that its worker looks whether it may
+            if recorded:
                 task._record = Record(task.id, settings.retry_plain)
             if (deadline := task._deadline) is None:
                 line.append(task)
@@ -76,7 +77,7 @@ class Intake(Generic[T, R]):
         """Return whether several items may go as one task: nobody looks at each, and none has a limit."""
         observers = self._engine.observers
         told = self._engine.guarded or observers.talkative or observers.wants_started
-        return settings.plain and settings.span == inf and not told
+        return settings.plain and settings.span == inf and not told and self._engine.races is None
 
     @shielded
     def dispatch_chunk(
