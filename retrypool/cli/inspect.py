@@ -45,7 +45,7 @@ def add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    """Do it; return the exit code."""
+    """Run the command; return the exit code."""
     path = Path(arguments.journal)
     try:
         if arguments.requeue is not None:
@@ -98,7 +98,7 @@ def _opened(uri: str) -> sqlite3.Connection:
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """Return what there is to tell of a journal, fit for JSON."""
+    """Return the facts of a journal, fit for JSON."""
     owner = read_owner(path)
     cells = cells_of(path)
     with reading(path) as db:
@@ -155,7 +155,7 @@ def facts_of(path: Path) -> dict[str, Any]:
 
 
 def told(facts: dict[str, Any]) -> str:
-    """Return the same for people."""
+    """Return the facts of a journal as text for people."""
     owner = facts["owner"]
     lines = [f"{facts['journal']}: {_owned(owner)}"]
     lines.append(

@@ -103,7 +103,7 @@ def _keyed(data: Any, number: int, key: str | None) -> Item:
 
 
 def _has_halves(text: str) -> bool:
-    """Return whether there is something in it that was no UTF-8."""
+    """Return whether it has surrogates (bytes that were not UTF-8) or a NUL."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -18,7 +18,7 @@ _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Output:
-    """The file that results are appended to. A file that is there is gone on with, if that is wanted.
+    """The file that results are appended to. An existing file is continued, if that is wanted.
 
     `done` are the keys of the lines in it: the last line for a key counts.
     """
@@ -48,7 +48,7 @@ class Output:
             raise
 
     def _read(self, file: BinaryIO) -> None:
-        """Learn what is done, and cut off what was not written whole."""
+        """Read which keys are done, and cut off a line that was not written completely."""
         file.seek(0)
         whole = 0
         for line in file:
@@ -80,7 +80,7 @@ class Output:
 
 
 def line_of(key: str, result: Any, error: BaseException | str | None) -> tuple[str, bool]:
-    """Return a line for what has come of an item, and whether it is a result."""
+    """Return a line for the outcome of an item, and whether it is a result."""
     if error is None:
         try:
             return _encode({"key": key, "result": result}) + "\n", True

@@ -84,7 +84,7 @@ def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    """Do it; return the exit code."""
+    """Run the command; return the exit code."""
     try:
         if arguments.source is not None:
             from retrypool.cli.consume import Consuming
@@ -251,7 +251,7 @@ class _Run:
         self._failed += not ok
 
     def _leave_the_rest(self, pool: Pool[Any, Any], output: Output) -> None:
-        """Let what runs come to its end, and leave what waits in the journal."""
+        """Let running tasks end, and leave waiting ones in the journal."""
         pool.pause()
         while pool.processing_count or not self._inbox.empty():
             self._write_ended(pool, self._news(), output)
@@ -287,7 +287,7 @@ class Progress:
         self._began = self._last = time.monotonic()
 
     def tell(self, done: int, dead: int, begun: int) -> None:
-        """Tell how far it is, unless that was told just now."""
+        """Show the progress, unless that was done just now."""
         now = time.monotonic()
         if not self._shown or now - self._last < self._every:
             return

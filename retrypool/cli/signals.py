@@ -20,7 +20,7 @@ class Stop:
         self.called: Callable[[], object] = lambda: None
 
     def hear(self, number: int, _frame: FrameType | None) -> None:
-        """Take the first signal as a wish, and the second one as an order."""
+        """Ask for an orderly stop at the first signal; stop at once at the second."""
         if self.told:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

@@ -1,4 +1,4 @@
-"""`map(chunk=)`: several items at a time, for calls that are over sooner than they are handed over."""
+"""`map(chunk=)`: several items at a time, for calls that take less time than handing them to a thread."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def map_chunks(
 ) -> Generator[Any, None, None]:
     """Check what `Pool.map` was given, and return the generator that does it.
 
-    Where each item has to be a task, as where somebody is told of each, or it has a limit of its own, they go
-    one by one.
+    Items are dispatched one by one where each must be a task of its own: where a listener or callback hears
+    of each, or each has a time limit.
     """
     size = count("chunk", chunk, least=1)
     if size == 1 or key is not None or on_end is not None or not engine.intake.takes_chunks(settings):
@@ -96,7 +96,7 @@ class _Source:
                 self.trouble, self.ended = error, True
 
     def end(self, tasks: Iterable[AnyTask]) -> None:
-        """Give up what is left."""
+        """Cancel the tasks that are left."""
         self.trouble = None
         self.engine.cancelling.give_up(tasks)
         self.engine.cancelling.give_up([failed for task in tasks for failed in _failed_of(task)])

@@ -1,4 +1,4 @@
-"""`map`: a few items at a time through a pool, however many there are."""
+"""`map`: runs any number of items through a pool, a bounded number at a time."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def map_items(
 ) -> Generator[Any, None, None]:
     """Check what `Pool.map` was given, and return the generator that does it.
 
-    `on_end` hears of each task that ends, on the thread that ends it; see `Reporter` for how often.
+    `on_end` is called with each task that ends, on the thread that ends it; see `Reporter` for how often.
     """
     until = _until(timeout)
     if key is not None and not callable(key):
@@ -236,7 +236,7 @@ def _way_in(
     reporter: Reporter | None = None,
     key: Callable[[T], str] | None = None,
 ) -> Callable[[T], object]:
-    """Return what dispatches an item. If there must be room for it, that is waited for until `until`."""
+    """Return a function that dispatches an item. It waits for room in a bounded queue, until `until`."""
     if settings.block_timeout is None and engine.queue_limit is not None:
         if until is not None:
             return _until_there_is_room(engine, settings, until, note, reporter, key)
@@ -264,7 +264,7 @@ def _until_there_is_room(
 
 
 class _Inbox(Generic[T, R]):
-    """Where tasks come in as they end. One thread reads it, and waits for the next."""
+    """A queue of tasks that have ended, read by one thread."""
 
     # A task that ends is appended, and then _waits is looked at; the reader sets _waits, and then looks
     # for tasks. One of the two sees the other. The bell may be rung once too often, never too seldom.
@@ -278,7 +278,7 @@ class _Inbox(Generic[T, R]):
         self._bell.acquire()
 
     def put(self, task: Task[T, R]) -> None:
-        """Take in a task, on the thread that ends it."""
+        """Add a task. Called on the thread that ends it."""
         if self._on_end is not None:
             self._on_end(task)
         self.tasks.append(task)

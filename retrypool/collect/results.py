@@ -1,4 +1,4 @@
-"""What has come of a task, as a value."""
+"""The outcome of a task, as a value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class TaskResult(Generic[T, R]):
-    """What has come of a task that has ended. It does not hold the task."""
+    """The outcome of a task that has ended. It holds no reference to the task."""
 
     id: int
     name: str | None
@@ -35,7 +35,7 @@ class TaskResult(Generic[T, R]):
 
     @classmethod
     def of(cls, task: Task[T, R]) -> TaskResult[T, R]:
-        """Return what has come of `task`, which has ended."""
+        """Return the outcome of `task`, which has ended."""
         state = task.state
         value: R | None = None
         error: BaseException | None = None

@@ -37,7 +37,7 @@ R = TypeVar("R")
 class Schedule(Generic[T, R]):
     """Data that becomes a task at each tick, until the schedule or its pool comes to an end.
 
-    All that it says is as of now. Made by `Pool.schedule`.
+    Its properties show the state at the moment of the call. Made by `Pool.schedule`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Schedule(Generic[T, R]):
 
     @property
     def next_run(self) -> datetime | None:
-        """When it ticks next, in its time zone; None while it is paused, and once it is over."""
+        """The time of the next tick, in its time zone; None while it is paused and after its end."""
         engine, plan = self._engine, self._plan
         with engine.lock:
             if plan.next is None:
@@ -82,7 +82,7 @@ class Schedule(Generic[T, R]):
 
     @property
     def skipped(self) -> int:
-        """How many ticks were let go: the last task was not over, or there was no data or no worker.
+        """How many ticks had no effect: the last task had not ended, or there was no data or no worker.
 
         Ticks that were missed and merged into one are not counted.
         """
@@ -104,15 +104,15 @@ class Schedule(Generic[T, R]):
         return self._plan.over
 
     def pause(self) -> None:
-        """Let its ticks pass until `resume`. The task that it dispatched last is left alone."""
+        """Dispatch nothing until `resume`. The task that it dispatched last is not affected."""
         self._change(self._engine.scheduler.schedules.pause)
 
     def resume(self) -> None:
-        """Let it tick again, from the next tick on: those that passed are not made up for."""
+        """Dispatch again, from the next tick on. Ticks missed during the pause are not made up for."""
         self._change(self._engine.scheduler.schedules.resume)
 
     def cancel(self) -> None:
-        """Let it tick no more. The task that it dispatched last is left alone."""
+        """End the schedule. The task that it dispatched last is not affected."""
         self._change(self._engine.scheduler.schedules.cancel)
 
     @shielded
@@ -283,7 +283,7 @@ def make_schedule(
 def _taken_over(
     engine: Engine[Any, Any], journal: Journal, name: str, now: float, wall: float
 ) -> ScheduleState | None:
-    """Return where the schedule of this name stands that another is to take the place of. Under the lock."""
+    """Return the state of the schedule of this name, which another one replaces. Under the lock."""
     before = journal.schedules.get(name)
     if not isinstance(before, Schedule):
         return before if isinstance(before, ScheduleState) else None
@@ -296,9 +296,9 @@ def _taken_over(
 
 
 def restore_schedules(engine: Engine[Any, Any], journal: Journal) -> None:
-    """Make the schedules again that the storage holds.
+    """Restore the schedules that the storage holds.
 
-    One whose data a function made waits until a schedule of its name is made again.
+    A schedule whose data comes from a function waits until `Pool.schedule` is called with its name.
     """
     from retrypool.collect.stored_schedule import options_of, rhythm_of
 
@@ -318,7 +318,7 @@ def restore_schedules(engine: Engine[Any, Any], journal: Journal) -> None:
 
 
 def _moment(what: str, value: datetime | Duration | None, now: float) -> Moment | None:
-    """Return a date, or so many seconds from now, as a moment."""
+    """Return a date, or a number of seconds from now, as a moment."""
     if value is None:
         return None
     if isinstance(value, datetime):

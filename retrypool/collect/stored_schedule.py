@@ -1,4 +1,4 @@
-"""What a storage keeps of a schedule that has a name: its rhythm, its data, and where it stands."""
+"""What a storage keeps of a named schedule: its rhythm, its data, and its state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["StoredSchedule", "options_of", "rhythm_of"]
 
 
 class StoredSchedule:
-    """One schedule, as the journal has it. Its ticks go on in another process where they stopped."""
+    """One schedule as the journal stores it, so that another process can continue it."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class StoredSchedule:
         return now - (wall - before.next)
 
     def state(self, plan: Plan, now: float, wall: float) -> ScheduleState:
-        """Return where the schedule stands. Under the pool's lock."""
+        """Return the state of the schedule. Under the pool's lock."""
         owed = plan.owed
         at = owed if owed is not None else None if plan.next is None else plan.label(plan.next, now, wall)
         spec = json.dumps(self._facts)

@@ -80,7 +80,7 @@ class TaskGroup(Generic[T, R]):
         return [self.dispatch(data, **options) for data in items]
 
     def results(self) -> list[TaskResult[T, R]]:
-        """Return what has come of the tasks that have ended so far, in order of dispatch."""
+        """Return the outcomes of the tasks that have ended so far, in order of dispatch."""
         return [TaskResult.of(task) for task in list(self._tasks) if task.done()]
 
     def __enter__(self) -> Self:
@@ -118,8 +118,8 @@ class TaskGroup(Generic[T, R]):
     def _errors(self) -> list[BaseException]:
         """Return the errors of the tasks, in order of dispatch.
 
-        A task that somebody has cancelled has none. But what the pool gave up, because it was closed
-        meanwhile, must not go unnoticed.
+        A task that the user has cancelled has none. A task that the pool cancelled because it was closed has
+        one, so that this does not go unnoticed.
         """
         unexpected = self._engine.closed and not self._failed
         return [

@@ -1,4 +1,4 @@
-"""A pool as an executor, for whoever takes one; and what all executors here have in common."""
+"""A pool as a `concurrent.futures` executor, and what all executors here have in common."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _results(
 
 
 class PoolView(Mapping):
-    """A pool as an executor, for whoever takes one. Made by `Pool.as_executor`, which says more."""
+    """A pool as a `concurrent.futures` executor. Made by `Pool.as_executor`, which documents it."""
 
     # All under _changed. A call is counted in _entering while it is dispatched, and its task is in _pending
     # from then on until it has ended. `dispatch` may wait for room in the queue, so it is called without

@@ -1,8 +1,8 @@
 """Why a task waits, for whom, and until when.
 
-Pure, and under the pool's lock. An answer is a sequence of parts: text, and moments, which are for
-whoever shows it to write as times of day. To know of one more thing that keeps a worker from taking a
-task, add it to `obstacle`; of one more thing that keeps the task itself, to `explain`.
+Pure, and under the pool's lock. An answer is a sequence of parts: text, and moments, which the caller
+formats as times of day. A new reason why a worker takes nothing belongs in `obstacle`; a new reason why
+a task waits, in `explain`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Obstacle(NamedTuple):
 
 
 def explain(scheduler: Scheduler, task: Task[Any, Any], now: float) -> list[Part]:
-    """Return one sentence on where `task` stands, in parts."""
+    """Return one sentence on the state of `task`, in parts."""
     match task.state:
         case TaskState.SUCCEEDED | TaskState.DEAD | TaskState.CANCELLED:
             return _how_it_ended(scheduler, task)
@@ -144,7 +144,7 @@ def _how_many(count: int, one: str, many: str) -> str:
 
 
 def obstacle(slot: Slot, now: float) -> Obstacle | None:
-    """Return what keeps the worker at `slot` from taking anything now; None if it is free to."""
+    """Return what keeps the worker at `slot` from taking anything now; None if nothing does."""
     group = slot.group
     if slot.cordoned_for is not None:
         return Obstacle("cordoned")
@@ -214,7 +214,7 @@ def _what_it_waits_out(scheduler: Scheduler, task: Task[Any, Any]) -> list[Part]
 
 
 def _for_whom(scheduler: Scheduler, task: Task[Any, Any], slots: list[Slot], now: float) -> list[Part]:
-    """Say which workers may take a queued task, and what they are at."""
+    """Say which workers may take a queued task, and what they do now."""
     suited = [slot for slot in slots if task._settings.constraints.suits(slot)]
     if not suited:
         return [f"waits for a worker that has {task._settings.wants}: the pool has none"]
@@ -249,7 +249,7 @@ def _for_whom(scheduler: Scheduler, task: Task[Any, Any], slots: list[Slot], now
 
 
 def _summary(obstacles: Sequence[Obstacle], single: str) -> list[Part]:
-    """Say what keeps some workers, those that are kept by the same taken together."""
+    """Say what keeps some workers from taking tasks, grouped by the reason."""
     kinds: dict[str, list[Obstacle]] = {}
     for each in obstacles:
         kinds.setdefault(each.word, []).append(each)

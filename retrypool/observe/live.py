@@ -1,4 +1,4 @@
-"""A table of a pool's workers that renews itself in the terminal."""
+"""A table of a pool's workers in the terminal, refreshed regularly."""
 
 from __future__ import annotations
 

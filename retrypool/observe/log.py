@@ -46,7 +46,7 @@ INTERVAL = 10.0
 
 
 class _Quota:
-    """Lets through what is worth telling one by one, and counts the rest."""
+    """Limits how many records of a kind are logged one by one, and counts the rest."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # around what follows
@@ -55,7 +55,7 @@ class _Quota:
         self.left_out = 0  # since the last that was let through
 
     def take(self, now: float) -> int | None:
-        """Return how many were left out before this one; None if it is to be left out itself."""
+        """Return how many were left out before this one; None if this one is left out too."""
         with self._lock:
             left_out = self.left_out
             room = min(float(AT_ONCE), self._room + max(0.0, now - self._told_at) / INTERVAL)
@@ -67,7 +67,7 @@ class _Quota:
 
 
 class EventLog:
-    """A listener that logs what somebody should know of one pool. Success costs nothing."""
+    """A listener that logs what goes wrong in one pool. Success costs nothing."""
 
     def __init__(self, engine: Engine[Any, Any], *, tasks: bool = True) -> None:
         self._engine = engine
@@ -84,7 +84,7 @@ class EventLog:
         self._outage_told = True
 
     def on_event(self, event: Event) -> None:
-        """Write down `event`, if its level is on."""
+        """Log `event`, if its level is enabled."""
         match event:
             case TaskDead():
                 self._tell_of_death(event)
@@ -165,7 +165,7 @@ class EventLog:
         )
 
     def _sum_up(self) -> None:
-        """Say once, at the end, that there are dead tasks."""
+        """Log once, at the end, that there are dead tasks."""
         engine, scheduler = self._engine, self._engine.scheduler
         with engine.lock:
             kept, dropped = list(scheduler.endings.dead.values()), scheduler.endings.dead_dropped

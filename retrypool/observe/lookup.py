@@ -1,4 +1,4 @@
-"""Finding one task in a pool, wherever it is, and telling of it."""
+"""Finding one task in a pool, and reporting its state."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ class Whole(Enum):
 
 
 def id_of(task: AnyTask) -> int:
-    """Return the id of a task, whichever way it is named. What is none will not be found."""
+    """Return the id of a task, given by id or as an object. For anything else, an id that is not found."""
     return task.id if isinstance(task, (Task, DeadTask, TaskStatus)) else task
 
 
 class Lookup:
-    """Finds a task of one pool by its id, and tells where it stands and why."""
+    """Finds a task of one pool by its id, and reports its state and why it waits."""
 
     def __init__(self, engine: Engine[Any, Any], workers: Workers[Any, Any]) -> None:
         self._engine = engine
         self._workers = workers
 
     def status(self, task: AnyTask) -> TaskStatus:
-        """Return where a task stands. See `Pool.status`."""
+        """Return the status of a task. See `Pool.status`."""
         engine = self._engine
         task_id = self._id_here(task)
         known = task if isinstance(task, Task) else self._find(task_id)
@@ -127,7 +127,7 @@ class Lookup:
         return None
 
     def _look_for(self, task_id: int | None) -> tuple[Task[Any, Any] | None, bool]:
-        """Return the task, and whether no other can have slipped by.
+        """Return the task, and whether the search was reliable: whether no task can have moved past it.
 
         Places are looked at in the order in which tasks move on: waiting, running, being decided. From
         one to the next, and from there to the history, a task is in its worker's hands only. Such a

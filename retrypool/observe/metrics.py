@@ -52,13 +52,13 @@ _STATES = ("starting", "active", "paused", "cooling", "suspect", "ejected", "stu
 
 
 class PoolCollector:
-    """Tells Prometheus of one or more pools, whenever it is scraped. Needs the extra `retrypool[prometheus]`.
+    """Exports one or more pools to Prometheus, at each scrape. Needs the extra `retrypool[prometheus]`.
 
     For a registry of `prometheus_client`: `registry.register(PoolCollector(pool))`; `expose` does that for
-    the usual one. Pools of one name are told of as one. A pool that is gone is told of no more; the
-    collector does not keep it. With `histograms=True` it also listens to every attempt, which costs each
-    task some microseconds, and tells how long tasks wait and attempts take; `buckets` are the upper bounds,
-    in seconds. Raises `MissingExtra`, and `InvalidType` or `InvalidValue`.
+    the default one. Pools of the same name are exported as one. A pool that is gone is not exported any
+    more; the collector does not keep it alive. With `histograms=True` it also listens to every attempt,
+    which costs each task some microseconds, and exports how long tasks wait and attempts take; `buckets` are
+    the upper bounds, in seconds. Raises `MissingExtra`, and `InvalidType` or `InvalidValue`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class PoolCollector:
             self.add(pool)
 
     def add(self, pool: Watched) -> None:
-        """Tell of `pool` as well."""
+        """Export `pool` as well."""
         if not callable(getattr(pool, "workers", None)) or not callable(getattr(pool, "stats", None)):
             raise InvalidType("a pool", pool, "a Pool")
         with self._lock:
@@ -90,7 +90,7 @@ class PoolCollector:
             pool.add_listener(stopwatch)
 
     def remove(self, pool: Watched) -> None:
-        """Tell of `pool` no more. One that is not there is no error."""
+        """Stop exporting `pool`. Does nothing if it is not exported."""
         with self._lock:
             stopwatch = self._pools.pop(pool, None)
         if stopwatch is not None:
@@ -103,7 +103,7 @@ class PoolCollector:
             yield from self._histogram_families().values()
 
     def collect(self) -> Iterator[Any]:
-        """Return what there is to tell now. Prometheus calls this for each scrape."""
+        """Return the current metrics. Prometheus calls this for each scrape."""
         families = self._families()
         with self._lock:
             pools = list(self._pools.items())
@@ -148,7 +148,7 @@ _exposing = threading.Lock()
 
 
 def expose(pool: Watched, *, registry: object = None, histograms: bool = False) -> PoolCollector:
-    """Tell of `pool` in `registry`, by default the one that `prometheus_client` serves; return its collector.
+    """Export `pool` in `registry`, by default the one that `prometheus_client` serves; return its collector.
 
     All pools that are exposed in one registry share one collector, as the names of their metrics must be
     known there once. The first call says whether there are histograms. Raises `MissingExtra`, and
@@ -227,7 +227,7 @@ def _samples(pool: Watched) -> Iterator[tuple[str, tuple[str, ...], float]]:
 
 @dataclass(slots=True)
 class _Histogram:
-    """How often which length of time has come up. Written under the lock of its stopwatch."""
+    """A histogram of durations. Written under the lock of its stopwatch."""
 
     bounds: tuple[float, ...]
     counts: list[int] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""How far a pool is: a bar by tqdm or rich where there is a terminal or a notebook, else plain lines."""
+"""Progress of a pool: a bar by tqdm or rich in a terminal or a notebook, else plain lines."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RECENT = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What there is to show."""
+    """The figures that a display shows."""
 
     done: int
     total: int | None
@@ -45,7 +45,7 @@ class Moment:
 
     @property
     def left(self) -> float | None:
-        """Seconds until all is done, if it goes on like this."""
+        """Seconds until all is done at the current rate."""
         if self.total is None or self.rate <= 0:
             return None
         return max(0, self.total - self.done) / self.rate
@@ -81,7 +81,7 @@ class Tally:
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """Shows how far a pool is, from when it is made until it is closed.
+    """Shows the progress of a pool, from when it is made until it is closed.
 
     `counts` says of the pool's stats how many tasks are done, and how many there are, if that is known.
     """
@@ -122,7 +122,7 @@ class Progress(AbstractContextManager["Progress"]):
         )
 
     def close(self) -> None:
-        """Show how it has ended, and no more."""
+        """Show the final state, and stop."""
         self._ticker.stop()
 
     def __enter__(self) -> Self:
@@ -133,7 +133,7 @@ class Progress(AbstractContextManager["Progress"]):
 
 
 def watch(pool: Watched) -> Progress:
-    """Show how far a pool is with all that it has."""
+    """Show the progress of a pool with all its tasks."""
     before = pool.stats().ended
     return Progress(pool, lambda stats: (stats.ended - before, stats.dispatched - before))
 

@@ -1,4 +1,4 @@
-"""Where one task stands, as a value."""
+"""The status of one task, as a value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["TaskStatus"]
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """Where one task stood at one moment. It holds neither data nor errors, only what can be told of them.
+    """The status of one task at one moment. It holds neither data nor errors, only texts of them.
 
     Times are in UTC.
     """

@@ -1,4 +1,4 @@
-"""A thread that renews a display, and is gone when the display is closed."""
+"""A thread that refreshes a display until that is closed."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def trace(
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
 ) -> Tracing:
-    """Make spans of the tasks of `pool` from now on, and metrics; return what ends that with `stop()`.
+    """Make spans and metrics of the tasks of `pool` from now on, until `stop()` of the returned object.
 
     Each task is a span `task NAME`, a child of the span in which it was dispatched; each attempt is a child
     of that, on the thread of its worker, where `run` finds it as the current one: what `run` calls is traced
@@ -294,7 +294,7 @@ class Tracing:
         self._end_all()
 
     def _end_all(self) -> None:
-        """End what is open: spans of tasks that nobody will run, and of some that the pool has refused."""
+        """End the open spans: those of tasks that will not run, and of some that the pool has refused."""
         while self._tasks:
             try:
                 _, entry = self._tasks.popitem()

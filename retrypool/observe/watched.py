@@ -1,4 +1,4 @@
-"""What those who look at a pool need of it."""
+"""The methods of a pool that observers use."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Watched(Protocol):
         ...
 
     def workers(self) -> list[WorkerInfo]:
-        """Return what there is to tell of each worker now."""
+        """Return the current state of each worker."""
         ...
 
     def add_listener(self, listener: Listening) -> None:
-        """Tell `listener` of what happens from now on."""
+        """Give events to `listener` from now on."""
         ...
 
     def remove_listener(self, listener: Listening) -> None:
-        """Tell `listener` nothing more."""
+        """Give no more events to `listener`."""
         ...

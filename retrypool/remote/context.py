@@ -1,4 +1,4 @@
-"""What `ctx` is in a far process."""
+"""The context of an attempt in a far process."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _CLOCK = SystemClock()
 
 
 class RemoteContext(Context):
-    """A context far from the pool: what the order says, on the clock of this machine.
+    """A context far from the pool: the values of the order, on the clock of this machine.
 
-    It is over when the head says so, or by itself when its time is: the line may be dead.
+    The attempt is over when the head says so, or when its time has run out, in case the connection is dead.
     """
 
     __slots__ = ("_order", "_restart", "_sent")
@@ -109,4 +109,4 @@ class RemoteContext(Context):
             self._cancel(AttemptTimeout(seconds))
 
     def _let_go(self) -> None:
-        """Nothing of the pool is held here."""
+        """Do nothing: this context holds nothing of the pool."""

@@ -159,7 +159,7 @@ class DaskPlace:
         return await getattr(self._actor, method)(*args, **kwargs)
 
     def lost(self, *, started: bool = True) -> str | None:  # noqa: ARG002 - the actor has been made
-        """Look at what the scheduler says: the line to a process that was stopped just stays silent."""
+        """Ask the scheduler: the connection to a stopped process only stays silent."""
         status = self._future.status
         if status not in ("finished", "pending"):
             return f"the scheduler says that the actor is {status}"
@@ -168,7 +168,7 @@ class DaskPlace:
         return view.verdict(self._address, self._since)
 
     def leave(self, *, lost: bool) -> None:  # noqa: ARG002
-        """Let the scheduler forget the actor. What its thread still runs, it ends."""
+        """Have the scheduler forget the actor. Its thread finishes what it runs."""
         self._actor = None
         self._future.release()
 
@@ -209,7 +209,7 @@ class _View:
         self._seen, self._at = fresh, asked
 
     def verdict(self, address: str, since: float) -> str | None:
-        """Say why a process is lost in which there is an actor since then."""
+        """Say why the process is lost in which an actor was made at that time."""
         if self._at <= since:
             return None
         known = self._seen.get(address)

@@ -1,4 +1,4 @@
-"""What an engine of remote workers is, and what a worker is made of.
+"""The contract of an engine for remote workers, and the recipe of a worker.
 
 An engine makes processes in a cluster, each with a `Host`, and carries calls to it. It does not block: all
 that may take long is a future. What a future of it raises is about the engine; what the user's code raises
@@ -33,7 +33,7 @@ MOVE_AFTER = 3
 
 
 class Place(Protocol):
-    """A `Host` that an engine has made, and the room of one hand in it."""
+    """A `Host` that an engine has made, with a place for one hand."""
 
     def ask(self, method: str, *args: object, **kwargs: object) -> Future[Any]:
         """Call a method of the `Host`. Does not block. What the future raises, the engine has raised."""
@@ -47,7 +47,7 @@ class Place(Protocol):
         ...
 
     def leave(self, *, lost: bool) -> None:
-        """Give the room back; a process that nobody needs is ended. Does not block.
+        """Free the place; a process that is not needed any more is ended. Does not block.
 
         `lost` says that no other hand should be made in that process.
         """
@@ -81,8 +81,8 @@ class Limits:
 class Siblings:
     """The workers that were asked for together: whether any of them has ever been made.
 
-    If none has, while several could not be for what the far side says, it is no worker's illness but a bug,
-    or a wrong version everywhere. Then tasks fail as their policy says, rather than wait for ever.
+    If none has, and several failed with an error of the far side, the cause is not one worker but a bug, or a
+    wrong version everywhere. Then tasks fail as their policy says, rather than wait for ever.
     """
 
     def __init__(self, number: int) -> None:
@@ -91,11 +91,11 @@ class Siblings:
         self._ever = False
 
     def made(self) -> None:
-        """Take note of a success."""
+        """Record that one was made."""
         self._ever = True
 
     def failed(self, recipe: object) -> None:
-        """Take note of one that could not be made."""
+        """Record that one could not be made."""
         if not self._ever:
             self._failed.add(id(recipe))
 
@@ -137,7 +137,7 @@ class Recipe(Generic[A, T, R]):
         return pause <= left
 
     def made(self) -> None:
-        """Take note that it was made."""
+        """Record that it was made."""
         self._siblings.made()
         self._failures, self._not_before = 0, 0.0
 
@@ -147,7 +147,7 @@ class Recipe(Generic[A, T, R]):
         return self._failures % MOVE_AFTER == 0
 
     def not_made(self, *, bug: bool) -> bool:
-        """Take note that it was not; return whether none can be, it seems. `bug`: not for want of room."""
+        """Record that it was not made; return whether none can be, it seems. `bug`: not for lack of room."""
         self._failures += 1
         if bug:
             self._siblings.failed(self)

@@ -263,7 +263,7 @@ class _Hand:
         return Result(dump(None))
 
     def call(self, packed: bytes) -> Answer:
-        """Run one attempt. Whatever strikes on the way, no interrupt is left behind."""
+        """Run one attempt. No interrupt is left pending, wherever it strikes."""
         try:
             order: Order = load(packed)
         except BaseException as error:  # noqa: BLE001 - the answer tells it

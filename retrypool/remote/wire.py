@@ -1,7 +1,7 @@
-"""What goes over the line, and how it is packed.
+"""The messages between head and far side, and how they are packed.
 
-Engines carry bytes and plain values only. So what does not pickle, or can't be unpickled, is noticed here,
-and not in the middle of an engine; and whatever an engine raises is about the engine.
+Engines carry bytes and plain values only. So a value that can't be pickled or unpickled fails here, and not
+in the middle of an engine; and whatever an engine raises is about the engine.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ _VERDICTS: tuple[type[Exception], ...] = (Throttled, Unrecoverable, WorkerFault)
 
 
 def failed(error: BaseException, said: Said = NOTHING_SAID) -> Failed:
-    """Write down an error so that it can be sent, whatever it is."""
+    """Return any error in a form that can be sent."""
     try:
         packed: bytes | None = dump(error)
         load(packed or b"")  # many errors pickle and can't be unpickled: their arguments are not `args`

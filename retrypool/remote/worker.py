@@ -221,7 +221,7 @@ class RemoteWorker(Generic[T, R]):
     def _see_out(self, place: Place, call: int, answer: Future[Any], *, interrupt: bool) -> None:
         """Give up a call whose attempt is over, and wait until it has come back or can't any more.
 
-        The far side is told again until it has found the call: the word may have come before it.
+        The far side is told again until it has found the call: the message may have arrived before the call.
         """
         told: Future[Any] | None = None
         called = threading.Lock()
@@ -278,7 +278,7 @@ class RemoteWorker(Generic[T, R]):
     # -- lost and left -----------------------------------------------------------------------------
 
     def _lose(self, why: str) -> WorkerLost:
-        """Let go of a far side that is gone; return the error that says so."""
+        """Drop a far side that is gone; return the error for it."""
         host = self._host
         self._leave(lost=True)
         return WorkerLost(self._recipe.name, host, why)
@@ -324,7 +324,7 @@ class _Over(Exception):
 
 
 def _said(error: BaseException) -> str:
-    """Return what an error says, without the pages that some engines add."""
+    """Return the message of an error, without the pages that some engines add."""
     text = str(error) if isinstance(error, _Gone) else f"{type(error).__name__}: {error}"
     first, *others = text.strip().splitlines()
     return first[:300] if len(first) > 300 or not others else f"{first} [...]"

@@ -1,13 +1,13 @@
 """What a source of work is: fetch, acknowledge, release, renew, dead-letter.
 
 A `Source` is a named queue of a broker, as anybody sees it: things are sent to it, and its dead letters
-looked at. A `Session` is one head's hold on it for as long as that head consumes; its methods are called by
-two threads, the one that fetches and the one that keeps what is held (the keeper), as each says.
+looked at. A `Session` is one head's connection to it while that head consumes. Its methods are called by
+two threads, the one that fetches and the keeper, which settles and renews; each method says by which.
 
 What every broker must do:
 
 - A message is held by one head at a time. It stays at the broker until it is acknowledged.
-- What a head holds comes back when the head dies, and is counted: `Message.deliveries`.
+- What a head holds is delivered again when the head dies, and counted: `Message.deliveries`.
 - A settlement by a head that no longer holds the message has no effect; the head is told.
 """
 
@@ -72,7 +72,7 @@ class Message:
 
 
 class Verdict(StrEnum):
-    """What becomes of a message that is held."""
+    """What is to be done with a message that is held."""
 
     ACK = "ack"  # it is done
     RELEASE = "release"  # let any head have it; this delivery does not count
@@ -82,7 +82,7 @@ class Verdict(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Settlement:
-    """A message and its verdict; `letter` is what is kept of a dead one."""
+    """A message and its verdict; `letter` is what is stored with a dead one."""
 
     message: Message
     verdict: Verdict
@@ -90,7 +90,7 @@ class Settlement:
 
 
 class Holder(Protocol):
-    """Who holds messages of a session, and is told what becomes of them."""
+    """What holds the messages of a session, and is told how they were settled."""
 
     def holds(self, uid: str) -> bool:
         """Return whether a message is held. Any thread."""
@@ -114,7 +114,7 @@ class Holder(Protocol):
 
 
 class Session(ABC):
-    """One head's hold on a source. Any method may raise `Disconnected`, and is then called again."""
+    """One head's connection to a source. Any method may raise `Disconnected`, and is then called again."""
 
     beat: float  # seconds between two calls of `renew`
 
@@ -136,14 +136,14 @@ class Session(ABC):
 
     @abstractmethod
     def settle(self, due: Sequence[Settlement]) -> None:
-        """Bring settlements to the broker, and tell the holder of each that is through. The keeper.
+        """Send settlements to the broker, and tell the holder of each that is confirmed. The keeper.
 
         What the holder is not told of comes again with the next call.
         """
 
     @abstractmethod
     def renew(self, held: Collection[Message]) -> None:
-        """Say that `held` are still worked on, and tell the holder of those that are lost. The keeper."""
+        """Renew the leases of `held`, and tell the holder of those that are lost. The keeper."""
 
     @abstractmethod
     def reconnect(self) -> None:
@@ -151,7 +151,7 @@ class Session(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of all. Never raises. The fetching thread, when the keeper has ended."""
+        """Release everything. Never raises. The fetching thread, when the keeper has ended."""
 
 
 @dataclass(slots=True)
@@ -222,7 +222,7 @@ class Source(ABC):
 
     @abstractmethod
     def _deliver(self, outgoing: Sequence[Outgoing]) -> list[str]:
-        """Bring messages to the broker."""
+        """Send messages to the broker."""
 
     @abstractmethod
     def open(self, holder: Holder, window: int) -> Session:
@@ -241,7 +241,7 @@ class Source(ABC):
         """Send a dead letter's message again, take the letter out, and return the message's new id."""
 
     def close(self) -> None:  # noqa: B027 - there need not be a connection
-        """Let go of the connection that was made for sending. It may be used again."""
+        """Close the connection that was made for sending. The next send opens another."""
 
     def __enter__(self) -> Self:
         return self
@@ -282,7 +282,7 @@ def head_name() -> str:
 
 
 def without_password(url: str) -> str:
-    """Return a URL as it may be shown."""
+    """Return a URL without its password, for messages."""
     return re.sub(r"//[^/@]*@", "//...@", url)
 
 

@@ -1,4 +1,4 @@
-"""`Pool.consume`: messages become tasks, and what comes of the tasks is told to the broker.
+"""`Pool.consume`: messages become tasks, and the outcome of a task settles its message at the broker.
 
 Two threads. The caller's, here, fetches messages and dispatches them, `window` at the most at a time. The
 keeper's (`keeping.py`) settles them and renews the rest.
@@ -65,7 +65,7 @@ class Consumption:
         self._keeper = Keeper(pool, source, window)
 
     def run(self, idle: float | None, cancel: CancelToken, grace: float) -> Consumed:
-        """Work until there is a reason to stop, and clear up."""
+        """Work until the pool closes, `cancel` is set or nothing came for `idle` seconds; then clean up."""
         keeper = self._keeper
         keeper.start()
         take_back = cancel.on_cancel(lambda _token: keeper.ring())
@@ -164,7 +164,7 @@ class Consumption:
             return
 
     def _come_to_an_end(self, grace: float | None) -> None:
-        """Wait until nothing is held. With a `grace`, let go of what waits, and later of what runs."""
+        """Wait until nothing is held. With a `grace`, cancel waiting tasks now, and running ones after it."""
         keeper = self._keeper
         until = None if grace is None else time.monotonic() + grace
         settled_by = None
@@ -199,7 +199,7 @@ class Consumption:
                 self._pool.cancel_task(entry.task)
 
     def _abandon(self) -> None:
-        """Give back all that is held, after an error or a Ctrl-C."""
+        """Release all messages that are held, after an error or a Ctrl-C."""
         keeper = self._keeper
         self._let_waiting_go()
         self._let_running_go()

@@ -1,4 +1,4 @@
-"""How data and options travel: as JSON, checked before they are sent."""
+"""How data and options are sent: as JSON, checked beforehand."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def dumps(what: str, value: object) -> bytes:
 
 
 def encode(data: object, options: Mapping[str, Any]) -> Outgoing:
-    """Check what is to be sent."""
+    """Return data and options in the form in which they are sent. Raises `InvalidType` or `InvalidValue`."""
     body = dumps("data", data)
     if not options:
         return Outgoing(body, b"", 0.0)

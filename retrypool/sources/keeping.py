@@ -71,7 +71,7 @@ class Keeper:
     # -- the fetching thread ---------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to keep."""
+        """Start the keeper's thread."""
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
@@ -149,7 +149,7 @@ class Keeper:
     def end(
         self, entry: Entry, verdict: Verdict | None = None, note: Mapping[str, object] | None = None
     ) -> None:
-        """Have a message settled: by `verdict`, or by what became of its task, which has ended."""
+        """Have a message settled: by `verdict`, or by the outcome of its task, which has ended."""
         if verdict is not None:
             if entry.settlement is not None:
                 return
@@ -205,7 +205,7 @@ class Keeper:
             self.session.wait(LINGER)
 
     def _judge(self, entry: Entry) -> None:
-        """Read the verdict off a task that has ended."""
+        """Derive the verdict from a task that has ended."""
         uid = entry.message.uid
         if self._held.get(uid) is not entry:
             return  # lost meanwhile

@@ -1,4 +1,4 @@
-"""What is kept of a message that is dead."""
+"""Dead letters: what is stored of a dead message."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ATTEMPTS = 50
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that will not be delivered again, with what is known of its end."""
+    """A message that will not be delivered again, with the reason and the errors."""
 
     id: str  # among the dead letters
     uid: str  # what the message was
@@ -37,7 +37,7 @@ class DeadLetter:
 def letter(
     reason: str, error: BaseException | str | None, history: Iterable[Attempt] = ()
 ) -> Mapping[str, object]:
-    """Return what is kept of a dead message besides what it was."""
+    """Return what is stored with a dead message: the reason, the error and the history."""
     text = told(error) if isinstance(error, BaseException) else error
     kept: dict[str, object] = {
         "reason": reason,

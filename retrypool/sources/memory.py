@@ -1,4 +1,4 @@
-"""A source within the process: what the others are measured by, and for tests of what consumes."""
+"""A source within the process: the reference for the other sources, and for tests of consumers."""
 
 from __future__ import annotations
 

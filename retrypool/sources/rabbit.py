@@ -4,10 +4,10 @@ What belongs to a queue named `pages`, all of it durable:
 
 - `pages`: the quorum queue, with a limit of deliveries and a dead-letter exchange.
 - `pages.dead`: that exchange, and the queue of dead letters that is bound to it.
-- `pages.delay.1`, `.2`, `.4`, ... seconds: queues where messages wait that are not due, made when first
-  needed. A message says when it is due and waits in the longest one that is not too long; when it comes
-  out, the head that gets it sends it to the next one. What is less than a second is waited out in the pool.
-  So there are few queues, and no message waits behind another that is due later.
+- `pages.delay.1`, `.2`, `.4`, ... seconds: queues of delayed messages, made when first needed. A message
+  carries its due time and waits in the longest queue that does not exceed it. When it expires there, the
+  head that gets it sends it to the next queue; less than a second is waited out in the pool. So there are
+  few queues, and no message waits behind another that is due later.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class RabbitQueue(Source):
 
     @contextmanager
     def speaking(self) -> Iterator[None]:
-        """Raise what RabbitMQ says, or does not say, as `Disconnected` or `SourceError`."""
+        """Translate errors of pika into `Disconnected` or `SourceError`."""
         errors = self.library.exceptions
         try:
             yield
@@ -139,7 +139,7 @@ class RabbitQueue(Source):
         )
 
     def publish(self, channel: Any, body: bytes, properties: Any, due: float) -> None:
-        """Bring a message to where it waits until it is due. `channel` confirms."""
+        """Publish a message to the queue where it waits until it is due. `channel` confirms."""
         try:
             channel.basic_publish("", self._place(channel, due), body, properties, mandatory=True)
         except self.library.exceptions.UnroutableError:

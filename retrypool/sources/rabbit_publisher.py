@@ -1,4 +1,4 @@
-"""Bringing messages to RabbitMQ: the broker confirms them while more are on their way, or time runs out."""
+"""Publishing to RabbitMQ: messages are sent without waiting for each confirmation, up to a time limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _UNDERWAY = 1000
 
 
 class Publisher:
-    """A connection for publishing. It is listened to only while something is published, by that thread."""
+    """A connection for publishing. Only the publishing thread reads from it, while it publishes."""
 
     def __init__(self, library: Any, parameters: Any) -> None:
         self._messages: Sequence[tuple[str, bytes, Any]] = ()
@@ -34,7 +34,7 @@ class Publisher:
     def publish(self, messages: Sequence[tuple[str, bytes, Any]], timeout: float) -> set[int]:
         """Publish each (queue, body, properties); return which are confirmed, by position.
 
-        Some are missing if the connection breaks, if the broker takes one back, or if `timeout` seconds pass.
+        Some are missing if the connection breaks, if the broker returns one, or if `timeout` seconds pass.
         Then it is to be closed. Raises what pika raises if none is confirmed.
         """
         self._messages, self._next = messages, 0

@@ -1,7 +1,7 @@
-"""One head's hold on a queue of RabbitMQ.
+"""One head's session with a queue of RabbitMQ.
 
-The connection belongs to the keeper: it alone speaks on it. Messages come in while the keeper waits, and
-are put where the fetching thread finds them.
+The connection belongs to the keeper: no other thread uses it. Messages arrive while the keeper waits, and
+are queued for the fetching thread.
 
 The broker gives all that a head holds to others as soon as the connection is lost. The head goes on with
 what it has, and those are *in doubt* until the broker sends them again, to this head (then they are held as
@@ -52,7 +52,7 @@ class RabbitServer(Protocol):
 
 
 class RabbitSession(Session):
-    """A connection, and what came over it."""
+    """A connection, and the messages that arrived on it."""
 
     # All of these are the keeper's, but for _inbox and _bell: there it appends and rings, and the fetching
     # thread takes.
@@ -74,7 +74,7 @@ class RabbitSession(Session):
         self.reconnect()
 
     def reconnect(self) -> None:
-        """Connect, and have messages sent."""
+        """Connect, and subscribe to the queue."""
         self.close()
         self._tags.clear()
         self._too_early.clear()

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class RedisStream(Source):
-    """A queue on a Redis stream with a consumer group: what one process keeps, and many share.
+    """A queue on a Redis stream with a consumer group, shared by the heads that consume it.
 
     - `url`: as redis-py takes it, such as `redis://user:password@host:6379/0`.
     - `group`: the consumer group. Heads of one group share the messages.
@@ -90,7 +90,7 @@ class RedisStream(Source):
 
     @contextmanager
     def speaking(self) -> Iterator[None]:
-        """Raise what Redis says, or does not say, as `Disconnected` or `SourceError`."""
+        """Translate errors of redis-py into `Disconnected` or `SourceError`."""
         errors = self.library.exceptions
         try:
             yield
@@ -108,7 +108,7 @@ class RedisStream(Source):
 
     @contextmanager
     def unless_changed(self) -> Iterator[None]:
-        """Let it be if a watched key has changed. If Redis may have done it all the same: `Disconnected`."""
+        """Ignore that a watched key has changed. Raises `Disconnected` if Redis may have executed it."""
         try:
             yield
         except self.library.exceptions.WatchError as error:
@@ -117,11 +117,11 @@ class RedisStream(Source):
 
     @property
     def full(self) -> tuple[type[Exception], ...]:
-        """What redis-py may raise when Redis is full, among others."""
+        """The error types that redis-py raises when Redis is full, among other cases."""
         return (self.library.exceptions.ResponseError, self.library.exceptions.ExecAbortError)
 
     def is_full(self, error: BaseException) -> bool:
-        """Return whether that is what Redis says."""
+        """Return whether an error says that Redis is full."""
         out_of_memory = isinstance(error, self.library.exceptions.OutOfMemoryError)
         return out_of_memory or "OOM" in str(error) or "maxmemory" in str(error)
 

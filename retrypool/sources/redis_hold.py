@@ -1,9 +1,9 @@
-"""Which entries of a Redis stream a head may speak for.
+"""Which entries of a Redis stream a head may settle or renew.
 
-Redis lets anybody acknowledge or claim any entry of a group. So whoever takes entries from a head deletes
-that head's key in the same transaction; and what a head says of its entries, it says in a transaction that
-fails if its key has changed (WATCH). When the key is gone, it asks which entries it still has. So neither can
-act on what is the other's, however late it comes.
+Redis lets any client acknowledge or claim any entry of a group. So a head that takes entries from another
+deletes that head's key in the same transaction, and a head settles or renews its own entries in one
+that fails if its key has changed (WATCH). When the key is gone, it asks which entries it still has. So
+neither can act on an entry of the other, however late it comes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class RedisServer(Protocol):
 
 
 class Hold:
-    """What one head has, and the key that says that nothing was taken from it. The keeper's."""
+    """What one head has, and the key that exists while nothing was taken from it. The keeper's."""
 
     def __init__(self, server: RedisServer, holder: Holder, client: Any, me: str) -> None:
         self._server, self._holder, self._client, self._me = server, holder, client, me
@@ -54,9 +54,9 @@ class Hold:
         self.in_doubt = False  # whether a transaction may have been carried out that nobody told us of
 
     def transact(self, sort: Callable[[bool], None], write: Callable[[Any], None]) -> list[Any]:
-        """Carry out what is said of entries of this head, unless one of them is taken from it meanwhile.
+        """Write about entries of this head, unless one of them is taken from it meanwhile.
 
-        `sort(full)` decides about what, when `taken` is up to date; `write(pipe)` says it.
+        `sort(full)` selects the entries once `taken` is up to date; `write(pipe)` adds the commands.
         """
         try:
             with self._server.speaking():
@@ -104,7 +104,7 @@ class Hold:
         self.taken |= {message.uid for message in held if message.uid not in mine}
 
     def take(self) -> None:
-        """Make the key that is there as long as nothing is taken from this head. It tells its lease."""
+        """Make the key that exists while nothing is taken from this head. Its value is the lease."""
         lease = int(self._server.lease * 1000)
         self._client.set(self.key, lease, px=max(DAY, 10 * lease))
 

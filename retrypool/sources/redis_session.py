@@ -1,4 +1,4 @@
-"""One head's hold on a Redis stream.
+"""One head's session with a Redis stream.
 
 The keys of a queue named `pages`:
 
@@ -8,7 +8,7 @@ The keys of a queue named `pages`:
 - `{pages}:delayed`: a sorted set of messages that are not due, by their moment on Redis's clock.
 - `{pages}:dead`: a stream of dead letters.
 - `{pages}:hold:GROUP:HEAD`: exists as long as nothing was taken from that head; see `redis_hold`.
-- `{pages}:mover`: whoever moves due messages into the stream, so that only one does.
+- `{pages}:mover`: a lock, so that only one head moves due messages into the stream.
 
 No scripts: all of this is WATCH, MULTI and EXEC.
 """
@@ -63,7 +63,7 @@ class RedisSession(Session):
             raise
 
     def _clean_up(self) -> None:
-        """Delete the consumers that heads have left that were killed with nothing in hand."""
+        """Delete the consumers of heads that were killed while they held nothing."""
         for consumer in self._writer.xinfo_consumers(self._stream, self._group):
             name = consumer["name"].decode()
             if not consumer["pending"] and consumer["idle"] > max(3_600_000, 10 * self._lease):
@@ -101,7 +101,7 @@ class RedisSession(Session):
         return [self._message(id, found, 1) for _, entries in answer or () for id, found in entries]
 
     def _look_about(self, limit: int) -> list[Message]:
-        """Return messages that others have left, or that did not arrive."""
+        """Return messages of dead heads, and those lost in an answer that did not arrive."""
         try:
             if self._orphans:
                 if found := self._adopt(limit):
@@ -122,7 +122,7 @@ class RedisSession(Session):
         return Message(id.decode(), data, options, deliveries, raw or b"", problem, fields.get(b"o", b""))
 
     def _sweep(self, limit: int) -> list[Message]:
-        """Move what is due into the stream, and take what dead heads have left."""
+        """Move due messages into the stream, and take over the entries of dead heads."""
         self._sweep_at = time.monotonic() + min(1.0, self._lease / 4000)
         self._alone = len(self._reader.xinfo_groups(self._stream)) <= 1
         self._move_due()
@@ -180,7 +180,7 @@ class RedisSession(Session):
                     return self._messages(pipe.execute()[0], taken)
 
     def _move_due(self) -> None:
-        """Move due messages into the stream, unless another head is about it."""
+        """Move due messages into the stream, unless another head is doing so."""
         first = self._reader.zrange(self._delayed, 0, 0, withscores=True)
         if not first:
             return
@@ -301,13 +301,13 @@ class RedisSession(Session):
                 self._holder.lost(message)
 
     def reconnect(self) -> None:
-        """redis-py connects by itself. What is to be seen to is whether it is still the same Redis."""
+        """Check that it is still the same Redis. redis-py connects by itself."""
         with self._server.speaking():
             self._server.check(self._writer)
             self._server.create_group(self._writer)
 
     def close(self) -> None:
-        """Leave the group, and hang up."""
+        """Leave the group, and close the connections."""
         try:
             with self._server.speaking():
                 self._writer.delete(self._hold.key)

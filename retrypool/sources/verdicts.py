@@ -22,7 +22,7 @@ __all__ = ["options_of", "verdict_on"]
 
 
 class Head(Protocol):
-    """What it needs of a pool: nothing that a user could not call."""
+    """The methods of a pool that a consumption uses. All of them are public."""
 
     @property
     def closed(self) -> bool: ...
@@ -35,7 +35,7 @@ class Head(Protocol):
 
 
 def options_of(message: Message, *, keys: bool) -> dict[str, Any]:
-    """Return what `dispatch` is given of a message's options. Only a pool with a storage takes a key."""
+    """Return the options of a message for `dispatch`. Only a pool with a storage takes a key."""
     options = dict(message.options)
     left = time_left(options)
     options.pop("sent", None)
@@ -56,7 +56,7 @@ def _reason(task: Task[Any, Any]) -> str | None:
 
 
 def verdict_on(task: Task[Any, Any], message: Message, pool: Head) -> Settlement:
-    """Return what is to become of the message of a task that has ended. Takes a dead task out of the pool."""
+    """Return the settlement of the message of a task that has ended. Takes a dead task out of the pool."""
     if task.state is TaskState.SUCCEEDED:
         return Settlement(message, Verdict.ACK)
     if task.state is TaskState.DEAD:

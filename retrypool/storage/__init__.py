@@ -1,1 +1,1 @@
-"""What remembers the tasks of a pool when its process is gone."""
+"""Storages: they keep the tasks of a pool beyond the end of its process."""

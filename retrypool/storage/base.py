@@ -1,9 +1,9 @@
-"""What a pool asks of a storage: the contract of a back end.
+"""The contract of a storage back end.
 
 A pool tells its storage of every change as a record. There are two ways:
 
 - `write` returns when the records are durable, all of them, or raises `StorageError` and has stored none.
-  This is for what somebody waits for: `dispatch` does not return before.
+  This is for what a caller waits for: `dispatch` does not return before.
 - `enter` returns at once and never raises. The records become durable in groups, in the order in which
   they were entered, at the latest with the next `write` or `flush`. This is for the ends of attempts and
   tasks: one that is lost with its process means that an attempt is made again.
@@ -97,7 +97,7 @@ class Storage(ABC):
 
     @abstractmethod
     def tasks(self) -> Iterator[StoredTask]:
-        """Iterate over the tasks that have not ended, by id. Who ran when their process died has a loss."""
+        """Iterate over the tasks that have not ended, by id. Those that ran at the crash have a loss."""
 
     @abstractmethod
     def dead(self) -> Iterator[StoredDead]:
@@ -123,11 +123,11 @@ class Storage(ABC):
 
     @abstractmethod
     def begin(self, slot: int, task_id: int) -> None:
-        """Note that a worker runs a task, for the case that the process dies now. Costs next to nothing."""
+        """Record that a worker runs a task, in case the process dies. Must cost next to nothing."""
 
     @abstractmethod
     def finish(self, slot: int) -> None:
-        """Note that a worker does not run a task any more."""
+        """Record that a worker does not run a task any more."""
 
     @abstractmethod
     def flush(self) -> None:

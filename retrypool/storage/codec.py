@@ -1,4 +1,4 @@
-"""How data, results and errors become text, and come back the same."""
+"""How data, results and errors are converted to text and back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Codec(Protocol):
     name: CodecName
 
     def encode(self, what: str, value: object) -> str:
-        """Return `value` as text. Raises `NotStorable`, which names the part of it that is to blame."""
+        """Return `value` as text. Raises `NotStorable`, which names the part that can't be stored."""
         ...
 
     def decode(self, text: str) -> Any:
@@ -37,7 +37,7 @@ class Codec(Protocol):
         ...
 
     def encode_error(self, error: BaseException) -> str:
-        """Return an error as text: as much of it as there is to tell. Never raises."""
+        """Return an error as text, as completely as possible. Never raises."""
         ...
 
     def decode_error(self, text: str) -> BaseException:
@@ -46,9 +46,9 @@ class Codec(Protocol):
 
 
 class JsonCodec:
-    """JSON, and nothing that would come back as something else.
+    """JSON. Refuses values that JSON would change.
 
-    A tuple would be a list, the key 1 the key "1": they are refused rather than changed.
+    A tuple would be read back as a list, and the key 1 as the key "1".
     """
 
     name: CodecName = "json"
@@ -73,7 +73,7 @@ class JsonCodec:
         return _loads(text)
 
     def encode_error(self, error: BaseException) -> str:
-        """Return an error as text: its type, what it says, and its arguments if they are plain."""
+        """Return an error as text: its type, its message, and its arguments if they are plain."""
         facts = _facts(error)
         try:
             if _same(_loads(_dumps(list(error.args))), list(error.args)):
@@ -88,7 +88,7 @@ class JsonCodec:
 
 
 class PickleCodec:
-    """Whatever can be pickled. To read such text is to run what whoever wrote it wants to be run."""
+    """Whatever can be pickled. Reading such text can run any code that its writer put there."""
 
     name: CodecName = "pickle"
 
@@ -104,7 +104,7 @@ class PickleCodec:
         return pickle.loads(base64.b64decode(text))
 
     def encode_error(self, error: BaseException) -> str:
-        """Return an error as text: the pickle, if it can be read again, and what it says."""
+        """Return an error as text: the pickle, if it can be unpickled, and the message."""
         facts = _facts(error)
         try:
             dumped = pickle.dumps(error)

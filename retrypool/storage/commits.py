@@ -1,10 +1,10 @@
-"""How records get into the file: whoever waits commits for all that have arrived.
+"""How records get into the file: a thread that waits commits everything that has arrived.
 
-There is no thread that writes for the others, because handing it the work and waiting for the answer costs
-two switches of threads for each commit. Instead, whoever has written something and waits for it takes the
-lock, and commits all that has arrived until then, its own and that of others; those who had to wait for the
-lock find their own committed, mostly. What nobody waits for is committed by a thread that wakes up 2 ms
-after the first of it was entered.
+There is no writer thread for records that somebody waits for: handing over the work and waiting for the
+answer would cost two thread switches for each commit. Instead, a thread that waits for its records takes the
+lock and commits all that has arrived, its own and that of others; those who had to wait for the lock mostly
+find their own committed. Records that nobody waits for are committed by a thread that wakes up 2 ms after the
+first of them was entered.
 
 Order. Records of one kind are carried out in the order in which they came; the kinds in the order of
 `schema.KINDS`, which is that of a task's life. They are taken out of their queues in the opposite order of
@@ -70,7 +70,7 @@ _Batch = dict[type[Record], list[Any]]
 
 
 class _Ticket:
-    """Records that somebody waits for, and what came of them."""
+    """Records that a thread waits for, and whether they were committed."""
 
     __slots__ = ("done", "error", "records")
 
@@ -217,7 +217,7 @@ class Commits:
                 self._bell.release()
 
     def _grant_wishes(self) -> None:
-        """Do what another process has asked for, which looks at the journal."""
+        """Carry out the requests of another process that inspects the journal."""
         self._looked = time.monotonic()
         try:
             wishes = self.read("SELECT seq, task FROM wish WHERE wish = 'requeue' ORDER BY seq")
@@ -266,7 +266,7 @@ class Commits:
             raise interrupt
 
     def _commit_apart(self, tickets: list[_Ticket]) -> None:
-        """Find out which of them can be committed, so that one that is at fault fails alone."""
+        """Commit tickets one by one, so that a faulty one fails alone."""
         for ticket in tickets:
             try:
                 self._commit([ticket.records], {})

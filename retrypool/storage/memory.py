@@ -87,7 +87,7 @@ class MemoryStorage(Storage):
             self._started.clear()
 
     def abandon(self) -> None:
-        """Lose the owner as if its process had died."""
+        """Forget the owner, as if its process had died."""
         with self._lock:
             self._owner = None
 
@@ -124,11 +124,11 @@ class MemoryStorage(Storage):
         self._apply((record,))
 
     def begin(self, slot: int, task_id: int) -> None:
-        """Note that a worker runs a task."""
+        """Record that a worker runs a task."""
         self._running[slot] = task_id
 
     def finish(self, slot: int) -> None:
-        """Note that a worker does not run a task any more."""
+        """Record that a worker does not run a task any more."""
         self._running.pop(slot, None)
 
     def flush(self) -> None:

@@ -73,7 +73,7 @@ class Ownership:
         return mmap.mmap(file.fileno(), _SIZE), lost
 
     def release(self) -> None:
-        """Give the journal free, in good order: nothing was lost."""
+        """Release the journal after an orderly end: nothing was lost."""
         with _owned_lock:
             if _owned.get(self._path) is self:
                 del _owned[self._path]
@@ -87,7 +87,7 @@ class Ownership:
             self._file.close()
 
     def leave_to_parent(self) -> None:
-        """Let go of it in a forked child, whose copy would keep the lock when the parent has died."""
+        """Close it in a forked child, whose copy would keep the lock when the parent has died."""
         if not self._file.closed:
             self.cells.release()
             self._map.close()  # it has a handle of its own
@@ -106,7 +106,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def read_owner(journal: Path) -> dict[str, Any] | None:
-    """Return what is told of the owner of a journal; None if it has none now."""
+    """Return the description of the owner of a journal; None if it has none now."""
     path = str(journal.resolve()) + "-owner"
     with _owned_lock:
         if path in _owned:

@@ -1,4 +1,4 @@
-"""What happens to tasks, and what is found of them, as values.
+"""The records that are written to a storage, and what is read back, as values.
 
 Times are seconds since the epoch. Data, results and errors are text, made by the storage's codec.
 """
@@ -138,7 +138,7 @@ class ScheduleOver(NamedTuple):
 
 
 class WorkerState(NamedTuple):
-    """A worker is there; with `group` None it is there no more. For those who look at the journal."""
+    """A worker was added; with `group` None it was removed. For those who inspect the journal."""
 
     id: int
     name: str

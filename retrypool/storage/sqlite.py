@@ -34,8 +34,8 @@ KeepEnded = int | timedelta | tuple[int, timedelta] | None
 class SQLiteStorage(Storage):
     """A journal of a pool's tasks in the file `path`, which is made if need be: `Pool(..., storage=...)`.
 
-    - `durability`: what a task outlives that `dispatch` has returned. `"process"`: the end of the process,
-      whatever brings it about. `"power"`: a power cut, too; each commit waits for the disk then.
+    - `durability`: what a task survives once `dispatch` has returned. `"process"`: the end of the process,
+      for whatever reason. `"power"`: a power cut, too; then each commit waits for the disk.
     - `record_starts`, `codec`, `max_losses`, `policies`: see `Storage`.
     - `keep_ended`: how many ended tasks that have a key are kept with their results, or for how long: a
       number, a `timedelta`, or both as a pair; default: all. A task whose end was dropped is run again if
@@ -201,13 +201,13 @@ class SQLiteStorage(Storage):
             commits.enter(record)
 
     def begin(self, slot: int, task_id: int) -> None:
-        """Note that a worker runs a task."""
+        """Record that a worker runs a task."""
         owner = self._owner
         if owner is not None:
             owner.cells[slot % CELLS] = task_id
 
     def finish(self, slot: int) -> None:
-        """Note that a worker does not run a task any more."""
+        """Record that a worker does not run a task any more."""
         owner = self._owner
         if owner is not None:
             owner.cells[slot % CELLS] = 0
@@ -258,7 +258,7 @@ class SQLiteStorage(Storage):
 
 
 def _count_losses(db: sqlite3.Connection, lost: set[int]) -> None:
-    """Let the tasks that ran when the last owner's process ended have one loss more each."""
+    """Add a loss to each task that ran when the last owner's process ended."""
     ids = ",".join(map(str, sorted(lost))) or "NULL"
     db.execute(f"UPDATE task SET losses = losses + 1 WHERE started > entries OR id IN ({ids})")
     db.execute("UPDATE task SET started = 0 WHERE started > 0")

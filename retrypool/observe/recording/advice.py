@@ -24,7 +24,7 @@ class Finding(NamedTuple):
 
 
 def advice(facts: Facts) -> list[str]:
-    """Return what there is to say, what cost the most first."""
+    """Return the advice, the most costly problem first."""
     if not facts.recording.length:
         return []
     kinds = (
@@ -293,7 +293,7 @@ def _missing_workers(facts: Facts) -> Iterator[Finding]:
 
 
 def _hanging_attempts(facts: Facts) -> Iterator[Finding]:
-    """What runs still, and has for long."""
+    """Attempts that have run for long, and still do."""
     recording = facts.recording
     usual = recording.total.useful.quantile(0.95)
     long = [(recording.end - one.start, one) for one in recording.running]

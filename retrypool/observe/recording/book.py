@@ -192,14 +192,14 @@ class Book:
             heapq.heappush(self._slowest, entry)
 
     def _unknown_worker(self, worker_id: int, at: float) -> WorkerSeen:
-        """Return what is to be counted for a worker that nobody has told of, or one too many."""
+        """Return the entry that counts for workers that were never announced, or are beyond the limit."""
         if len(self.workers) < WORKERS:
             self.add_worker(worker_id, f"worker-{worker_id}", "", 1, at)
             return self.workers[worker_id]
         return self.workers.setdefault(OTHERS, WorkerSeen(OTHERS, "others", "", 1, added=at))
 
     def _shared(self, bar: Bar) -> Bar:
-        """Return the bar with the text of an error that others have already."""
+        """Return the bar with its error text replaced by an equal one that is stored already."""
         if len(self._texts) >= 1000:
             self._texts.clear()
         return bar._replace(error=self._texts.setdefault(bar.error, bar.error))

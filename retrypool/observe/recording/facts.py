@@ -1,4 +1,4 @@
-"""What a run could have been, and what kept it from that: figures that a report is made of."""
+"""Figures of a run that a report is made of: the best possible run, and what prevented it."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def _presence(recording: Recording, worker: WorkerSeen) -> float:
 def _speeds(recording: Recording) -> dict[int, float]:
     """Return the useful calls per second of the workers that made any.
 
-    Who made few may have had long ones or short ones by chance: one call of the usual length is added.
+    A worker that made few may have had long or short ones by chance: one call of the usual length is added.
     """
     usual = recording.total.useful.quantile(0.5)
     return {

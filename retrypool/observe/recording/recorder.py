@@ -180,7 +180,7 @@ class Recorder:
     # -- telling ---------------------------------------------------------------------------------
 
     def report(self) -> Report:
-        """Return what there is to say of the run: `print` it, or read its fields.
+        """Return the report of the run: `print` it, or read its fields.
 
         While it records, that costs a look at each task that waits, with the pool's lock held.
         """
@@ -251,7 +251,7 @@ class Recorder:
     # -- listening -------------------------------------------------------------------------------
 
     def on_event(self, event: Event) -> None:
-        """Take note of an event."""
+        """Record an event."""
         book = self._book
         if book is None:
             return

@@ -183,7 +183,7 @@ def report_of(recording: Recording) -> Report:
 
 
 def note_of(recording: Recording) -> str:
-    """Return what a recording does not know one by one; "" if nothing."""
+    """Return a note on the attempts that a recording has not kept one by one; "" if there are none."""
     parts = []
     if recording.grain:
         parts.append(

@@ -1,4 +1,4 @@
-"""Short texts of what users' objects are, for people; whatever those objects do."""
+"""Short texts that describe users' objects. They never raise, whatever those objects do."""
 
 from __future__ import annotations
 
