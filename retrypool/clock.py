@@ -10,7 +10,11 @@ __all__ = ["Clock", "SystemClock"]
 
 
 class Clock(Protocol):
-    """Where a pool gets its time from, and how its threads wait for a time to come."""
+    """Where a pool gets its time from, and how its threads wait for a time to come.
+
+    `monotonic` and `time` are also called with the pool's lock held: they answer at once, raise nothing, and
+    wait for no other thread.
+    """
 
     def monotonic(self) -> float:
         """Return seconds since some fixed moment. Never goes back; all durations are measured by it."""

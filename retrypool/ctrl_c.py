@@ -10,6 +10,10 @@ back. In the middle of a change it would leave half of it, and the program may c
 same pool. So whatever changes something is `shielded`: meanwhile the handler of the signal only notes it, and
 it is raised at the end. The shield is lowered where the user's code is called (`call_guarded`, `lowered`) and
 where the thread waits, so that a Ctrl-C ends those at once.
+
+It is SIGINT alone that is put off. To look up all handlers that the program may have set would cost more than
+most calls; to block the signals would only send them to other threads, and Python calls the handlers in the
+main thread all the same.
 """
 
 from __future__ import annotations

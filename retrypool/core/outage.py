@@ -63,13 +63,14 @@ class Row:
         self.tasks: dict[int, tuple[ref[AnyTask], int]] = {}
         self._network = 0  # how many of these failures speak of the network
         self._failures = 0  # and how many there are
-        self._kinds: set[type] = set()  # the types of their errors
+        # The types of their errors, by identity: what hashes a type may be the user's, a metaclass.
+        self._kinds: dict[int, type] = {}
         self._failing: set[Group] = set()  # and the groups that failed them
         self.mark = 0  # the successes of all groups when they were last looked up
         self._good = 0.0  # tasks that succeeded, as far back as memory goes
         self._bad = 0.0  # tasks that stood in a row
         self.has_worked = False  # something has succeeded
-        self._doubted: set[type] = set()  # errors of an outage that was none
+        self._doubted: dict[int, type] = {}  # errors of an outage that was none
         self._false_alarms = 0  # outages in a row that were over at once: each makes the next less likely
 
     def enter(
@@ -84,12 +85,12 @@ class Row:
             self._close()
         self.mark = successes
         known = task.id in self.tasks or len(self.tasks) < LONGEST_ROW
-        if self.has_worked and kind not in self._doubted and known:
+        if self.has_worked and id(kind) not in self._doubted and known:
             _, count = self.tasks.get(task.id, (None, 0))
             self.tasks[task.id] = (ref(task), count + 1)
             self._failures += 1
             self._network += network
-            self._kinds.add(kind)
+            self._kinds[id(kind)] = kind
             self._failing.add(group)
 
     def _close(self) -> None:
@@ -123,7 +124,7 @@ class Row:
 
     def doubts(self, error: BaseException) -> bool:
         """Return whether such an error can be no sign of an outage now."""
-        return type(error) in self._doubted or not self._policy.limit_of_outage
+        return id(type(error)) in self._doubted or not self._policy.limit_of_outage
 
     def begin(self, now: float, usual: float) -> Outage:
         """Return the outage that begins. `usual` is how many seconds a task takes."""

@@ -165,3 +165,32 @@ def test_worker_whose_attributes_raise_is_logged_and_the_pool_closes(stage: Any)
     pool = stage.pool([Bites(), lambda data: data])
     assert pool.dispatch("x").result(stage.within) == "x"
     pool.close(timeout=stage.within)
+
+
+def test_type_of_an_error_may_have_a_metaclass_of_the_users(stage: Any) -> None:
+    """It is asked for nothing, neither under the lock nor outside it: not for its hash either."""
+    asked: list[str] = []
+
+    class Meta(type):
+        def __hash__(cls) -> int:
+            asked.append("hash")
+            raise ValueError("no hash")
+
+        def __eq__(cls, other: object) -> bool:
+            asked.append("eq")
+            raise ValueError("no equality")
+
+    class Odd(OSError, metaclass=Meta):
+        pass
+
+    def run(data: int) -> int:
+        if data:
+            raise Odd(data)
+        return data
+
+    pool = stage.pool([run] * 2, retry=RetryPolicy(attempts=2, delay=0))
+    pool.dispatch(0).result(stage.within)
+    tasks = pool.dispatch_many([1] * 3)
+    kinds = [type(task.exception(stage.within)) for task in tasks]
+    assert all(kind is Odd for kind in kinds)
+    assert asked == []
