@@ -20,16 +20,16 @@ from retrypool.core.hedging import Hedging
 from retrypool.core.queue import InjectorQueue
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.schedules import TickDue
-from retrypool.errors import InvalidValue, PoolClosed, RetryPoolError, WrongThread
+from retrypool.errors import WrongThread
 from retrypool.events import Event, TaskDead, TaskEvent, WorkerStuck
 from retrypool.model.context import Context, slot_here
 from retrypool.model.describe import annotate, is_annotated
 from retrypool.model.drain import Drain
-from retrypool.model.settings import TaskSettings
 from retrypool.model.slots import Slot
 from retrypool.model.task import Task
 from retrypool.policy.blame import Judge
 from retrypool.policy.rates import Rate
+from retrypool.threads.admission import Admission
 from retrypool.threads.bonds import Bonds
 from retrypool.threads.cancelling import Cancelling
 from retrypool.threads.costs import Costs
@@ -121,7 +121,6 @@ class Engine(Generic[T, R]):
         # What workers take from without asking. If the queue is bounded that is nothing: they claim
         # under the lock, so that what waits is counted exactly.
         self.unlocked = self.injector if max_queue is None else InjectorQueue()
-        self.workers_seen: set[int | str] = set()  # ids, and names of groups; added to under `lock`
         self.kept = kept  # has a lock of its own
         self.drains: dict[int, Drain[Any]] = {}  # those that end when this pool does, by their identity
         self.parked = scheduler.fleet.parked
@@ -141,6 +140,8 @@ class Engine(Generic[T, R]):
         self.announces = False  # whether it is guarded only because listeners hear of each task
         self.leaving = Parker(SystemClock())  # called by each worker that is about to leave
         self.journal = journal  # what is told of every task, if the pool has a storage
+        self.admission = Admission(self)
+        self.refusal, self.closing_refusal = self.admission.refusal, self.admission.closing_refusal
         self.watchdog = Watchdog(self)
         self.races = None if hedging is None else Races(self, hedging)
         self.hedges = None if hedging is None else Hedges(self, hedging)
@@ -294,14 +295,6 @@ class Engine(Generic[T, R]):
         with self.lock:
             self.review_guard()
 
-    def closing_refusal(self) -> RetryPoolError | None:
-        """Return why the pool takes nothing at all any more, if so."""
-        if self.forked:
-            return PoolClosed(self.name, "it was made in the parent process; make one after the fork")
-        if self.closed:
-            return PoolClosed(self.name)
-        return None
-
     def check_open(self, call: str) -> None:
         """Raise if `call`, which waits for tasks of this pool, can't be made now or by this thread."""
         self.steps.check(call)
@@ -309,31 +302,6 @@ class Engine(Generic[T, R]):
             raise WrongThread(call)
         if refusal := self.refusal():
             raise refusal
-
-    def refusal(self, settings: TaskSettings | None = None) -> RetryPoolError | None:
-        """Return why the pool does not take a task (with these settings) now, if so."""
-        if refusal := self.closing_refusal():
-            return refusal
-        if self.wait_for_workers or (settings is not None and settings.wait_for_worker):
-            return None
-        if settings is not None and settings.exclude:
-            # Whoever was there once may be named for ever: it may leave before the task is dispatched.
-            unknown = [each for each in settings.exclude if each not in self.workers_seen]
-            if unknown:
-                known = sorted((each for each in self.workers_seen if isinstance(each, str)), key=str)
-                return InvalidValue(
-                    "exclude", unknown[0], f"the id of a worker, or a group: {', '.join(known)}"
-                )
-        fleet = self.scheduler.fleet
-        if not fleet.live:
-            return None if fleet.returning else self.scheduler.shortage.error()
-        if settings is not None and settings.picky:
-            # Workers come and go under the lock; without it, this is a look at a copy.
-            slots = tuple(fleet)
-            slots = (*filter(fleet.present, slots), *fleet.returning)
-            if not any(map(settings.constraints.suits, slots)):
-                return self.scheduler.shortage.error(settings)
-        return None
 
     @shielded
     def end_drains(self) -> None:

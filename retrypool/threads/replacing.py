@@ -153,10 +153,11 @@ class Replacing(Generic[T, R]):
                 return True  # it was seen to, or has come back
             if slot.retired or engine.exiting:
                 return False
-            if room := len(crews.abandoned) < self._max_abandoned:
+            runner = None
+            if len(crews.abandoned) < self._max_abandoned:
                 crews.abandoned.add(old)
                 runner = self._stand_in(old, slot.group, old.next_spec)
-        if not room:
+        if runner is None:
             fields = worker_fields(engine.name, "worker_not_replaced", slot)
             log.error("%s is not replaced: max_abandoned threads are given up", slot.name, extra=fields)
             return False

@@ -70,7 +70,7 @@ class Workers(Generic[T, R]):
                 self._replacing.make(Slot(worker_id, name, group, spec.tags), spec)
                 for _ in range(spec.concurrency)
             )
-            engine.workers_seen.update((worker_id, group.name))
+            engine.admission.workers_seen.update((worker_id, group.name))
             self.crews.join(worker_id, crew)
             engine.review_guard()
         if engine.journal is not None:

@@ -38,6 +38,9 @@ class Works(TaskOwner, Protocol):
     threaded: bool
     guarded: bool
     announces: bool
+    closed: bool
+    forked: bool
+    wait_for_workers: bool
     parked: dict[Slot, None]
     unlocked: InjectorQueue
     waiters: set[Bell]
