@@ -7,13 +7,16 @@ nothing to do for a while. What becomes of the two attempts is told in `races`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from logging import INFO
 from math import inf
 from typing import Any
 
+from retrypool.callbacks import log_safely
 from retrypool.core.hedging import Hedging
 from retrypool.events import AttemptStarted
 from retrypool.model.chunk import Chunk
 from retrypool.model.context import Context, begin
+from retrypool.model.describe import worker_fields
 from retrypool.model.slots import Slot
 from retrypool.model.task import Task
 from retrypool.threads.races import Race
@@ -58,8 +61,19 @@ class Hedges:
                 if found is None:
                     fleet.parked[slot] = None
             self._set_alarm(now)
-        if found is not None and (expires := found[0].second._expires) < engine.watchdog.wakes_at:
-            engine.watchdog.expect(expires)
+        if found is not None:
+            race = found[0]
+            if race.second._expires < engine.watchdog.wakes_at:
+                engine.watchdog.expect(race.second._expires)
+            log_safely(
+                INFO,
+                "task %s has run for %.3g s on %s: %s begins it too",
+                race.task.id,
+                race.second._started - race.first._started,
+                race.first._slot.name,
+                slot.name,
+                extra=worker_fields(engine.name, "task_hedged", slot),
+            )
         return found
 
     def _race(self, slot: Slot, first: Context, now: float) -> tuple[Race, AttemptStarted | None] | None:

@@ -1,5 +1,6 @@
 """Second attempts of tasks that take much longer than others: who begins them, and what comes of the two."""
 
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -439,6 +440,13 @@ def test_explain_names_both_workers() -> None:
     text = pool.explain(task)
     assert "runs on a" in text
     assert "so b runs it too" in text
+
+
+def test_log_says_who_begins_what_takes_long(caplog: pytest.LogCaptureFixture) -> None:
+    pool = warmed_up("a", "b")
+    with caplog.at_level(logging.INFO, logger="retrypool"):
+        task, *_ = race(pool)
+    assert f"task {task.id} has run for 3 s on a: b begins it too" in caplog.text
 
 
 def test_listeners_hear_of_both_attempts_before_the_end_of_the_task() -> None:
