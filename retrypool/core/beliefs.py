@@ -136,9 +136,11 @@ class Beliefs:
         network: bool,
         decides: bool,
         fresh: bool,
+        started: float,
         accused: Collection[Group],
         live: Collection[Group],
         left: Callable[[], int],
+        has_success_begun_since: Callable[[float], bool],
     ) -> Findings:
         """Count a failure.
 
@@ -146,7 +148,8 @@ class Beliefs:
         group, which will tell more; `fresh` that not all have failed it before, in an earlier round: one that
         has failed everywhere is likely to fail again, outage or not, and stands in no row; `accused` are the
         groups that failed it before, in this round; `live` all that are given work; `left()` counts the tasks
-        that have not ended.
+        that have not ended; `has_success_begun_since(moment)` says whether an attempt has succeeded that
+        began since then.
         """
         found = Findings()
         if group not in self._of:  # its last worker has left
@@ -162,7 +165,15 @@ class Beliefs:
             self._failed_elsewhere(other, task, by=belief, found=found)
         if fresh:
             successes = sum([each.successes() for each in self._of])
-            self.row.enter(group, task, error, network=network, successes=successes)
+            self.row.enter(
+                group,
+                task,
+                error,
+                network=network,
+                started=started,
+                successes=successes,
+                has_success_begun_since=has_success_begun_since,
+            )
         if not own_fault and decides and not found.ill and group not in self.suspects:
             found.suspect = self._is_suspicious(group, belief, live)
             if found.suspect:

@@ -167,6 +167,7 @@ class Failures:
             network=network,
             decides=decides,
             fresh=fresh,
+            started=started,
             accused=self._in_order(accused),
             live=[
                 other
@@ -176,6 +177,7 @@ class Failures:
                 and not _is_idle_for_good(other)
             ],
             left=self._left,
+            has_success_begun_since=self._history.has_success_begun_since,
         )
         if decides:
             if scope is not Scope.GROUP:

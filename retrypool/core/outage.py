@@ -66,6 +66,7 @@ class Row:
         # The types of their errors, by identity: what hashes a type may be the user's, a metaclass.
         self._kinds: dict[int, type] = {}
         self._failing: set[Group] = set()  # and the groups that failed them
+        self._began = 0.0  # when the first of these attempts did
         self.mark = 0  # the successes of all groups when they were last looked up
         self._good = 0.0  # tasks that succeeded, as far back as memory goes
         self._bad = 0.0  # tasks that stood in a row
@@ -74,16 +75,31 @@ class Row:
         self._false_alarms = 0  # outages in a row that were over at once: each makes the next less likely
 
     def enter(
-        self, group: Group, task: AnyTask, error: BaseException, *, network: bool, successes: int
+        self,
+        group: Group,
+        task: AnyTask,
+        error: BaseException,
+        *,
+        network: bool,
+        started: float,
+        successes: int,
+        has_success_begun_since: Callable[[float], bool],
     ) -> None:
-        """Count a failure. `successes` is how many attempts have succeeded so far, on all groups."""
+        """Count a failure of an attempt that `started` then.
+
+        `successes` is how many attempts have succeeded so far, on all groups. What was under way when the row
+        began may succeed in an outage: only what began later ends a row of some length.
+        """
         kind = type(error)
         if successes > self.mark:
             self.has_worked = True
             self._doubted.clear()
             self._good += successes - self.mark
-            self._close()
+            if len(self.tasks) < SEVERAL or has_success_begun_since(self._began):
+                self._close()
         self.mark = successes
+        if not self.tasks:
+            self._began = started
         known = task.id in self.tasks or len(self.tasks) < LONGEST_ROW
         if self.has_worked and id(kind) not in self._doubted and known:
             _, count = self.tasks.get(task.id, (None, 0))

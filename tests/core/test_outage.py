@@ -193,6 +193,21 @@ def test_task_that_arrives_in_an_outage_is_tried_as_its_probe() -> None:
     assert not holds(pool)
 
 
+def test_success_of_what_was_under_way_does_not_hide_an_outage() -> None:
+    pool = fleet("a", "b", "c")
+    works(pool, 20)
+    pool.dispatch_many(range(10))
+    began_in_better_times = claimed(pool, 0)
+    pool.clock.advance(0.1)
+    for _ in range(3):
+        claimed(pool, 1).fail(DOWN)
+    began_in_better_times.finish("well")
+    for _ in range(3):
+        claimed(pool, 2).fail(DOWN)
+    claimed(pool, 0).fail(DOWN)
+    assert holds(pool)
+
+
 def test_explain_and_the_table_of_workers_say_so() -> None:
     pool = fleet("a", "b", "c")
     works(pool)
