@@ -8,7 +8,7 @@ from itertools import islice, repeat
 from typing import Any, TypeVar
 
 from retrypool.checks import Duration, count
-from retrypool.collect.map import _Inbox, _left, _until, begun, map_items
+from retrypool.collect.map import MOST_WINDOWS, _Inbox, _left, _until, begun, is_held_up, map_items
 from retrypool.collect.results import TaskResult
 from retrypool.model.chunk import PENDING, Chunk
 from retrypool.model.completion import Reporter
@@ -63,7 +63,8 @@ def map_chunks(
     source = _Source(engine, settings, items, min(size, width))
     most = max(1, width // size)
     if ordered:
-        return _in_order(source, most, until, errors=return_exceptions)
+        ahead = MOST_WINDOWS * most if window is None else most
+        return _in_order(source, most, ahead, until, errors=return_exceptions)
     return _as_they_come(source, most, until, errors=return_exceptions)
 
 
@@ -110,17 +111,28 @@ def _failed_of(task: AnyTask) -> list[AnyTask]:
 # up twice at the end: a Ctrl-C may strike on the way to the first time.
 
 
-def _in_order(source: _Source, most: int, until: float | None, *, errors: bool) -> Generator[Any, None, None]:
-    """Yield results in the order of the items."""
+def _in_order(
+    source: _Source, most: int, ahead: int, until: float | None, *, errors: bool
+) -> Generator[Any, None, None]:
+    """Yield results in the order of the items, with `most` chunks in hand; `ahead` while a result is late."""
     tasks: deque[AnyTask] = deque()
+    half = most // 2
+
+    def wait(task: AnyTask) -> None:
+        while not source.ended and len(tasks) < ahead and is_held_up(source.engine, task, tasks, half, until):
+            limit = min(ahead, len(tasks) + max(half, 1))
+            while not source.ended and len(tasks) < limit and not task.done():
+                source.dispatch_next(tasks.append)
+        task._wait(None if until is None else _left(until))
+
     try:
         while True:
             while not source.ended and len(tasks) < most and not (tasks and tasks[0].done()):
                 source.dispatch_next(tasks.append)
             if not tasks:
                 break
-            tasks[0]._wait(None if until is None else _left(until))
-            yield from _results_of(tasks[0], until, errors=errors)
+            wait(tasks[0])
+            yield from _results_of(tasks[0], wait, errors=errors)
             tasks.popleft()
         if source.trouble is not None:
             raise source.trouble
@@ -132,12 +144,12 @@ def _in_order(source: _Source, most: int, until: float | None, *, errors: bool) 
             tasks.clear()
 
 
-def _results_of(task: AnyTask, until: float | None, *, errors: bool) -> Iterator[Any]:
+def _results_of(task: AnyTask, wait: Callable[[AnyTask], object], *, errors: bool) -> Iterator[Any]:
     chunk: Chunk = task.data
-    return _all_of(chunk) if chunk.complete else _each_of(task, until, errors=errors)
+    return _all_of(chunk) if chunk.complete else _each_of(task, wait, errors=errors)
 
 
-def _each_of(task: AnyTask, until: float | None, *, errors: bool) -> Generator[Any, None, None]:
+def _each_of(task: AnyTask, wait: Callable[[AnyTask], object], *, errors: bool) -> Generator[Any, None, None]:
     chunk: Chunk = task.data
     for place in range(len(chunk.items)):
         if chunk.results[place] is not PENDING:
@@ -145,7 +157,7 @@ def _each_of(task: AnyTask, until: float | None, *, errors: bool) -> Generator[A
             continue
         failed = chunk.failed.get(place, task)
         if failed is not task:
-            failed._wait(None if until is None else _left(until))
+            wait(failed)
         yield _outcome(failed, errors=errors)
 
 

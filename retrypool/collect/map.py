@@ -32,7 +32,7 @@ _DEAD = TaskState.DEAD
 _CANCELLED = TaskState.CANCELLED
 _RETRYING = TaskState.RETRYING
 
-_MOST_WINDOWS = 16
+MOST_WINDOWS = 16
 """How many windows of items are in hand at the most, by default, while one of them is late."""
 
 _SOON = 0.02
@@ -60,7 +60,7 @@ def map_items(
     if key is not None and not callable(key):
         raise InvalidType("key", key, "a function of the item that returns its key")
     width = max(128, 32 * workers) if window is None else count("window", window, least=1)
-    most = _MOST_WINDOWS * width if window is None else width
+    most = MOST_WINDOWS * width if window is None else width
     items = begun(engine, iterable, ordered=ordered, return_exceptions=return_exceptions)
     if ordered:
         return in_order(engine, settings, items, width, most, until, return_exceptions, on_end, key)
@@ -134,8 +134,9 @@ def in_order(
             if not tasks:
                 break
             if tasks[0]._phase is not _SUCCEEDED:
-                if more and window <= len(tasks) < most and _is_held_up(engine, tasks, window // 2, until):
-                    limit = min(most, len(tasks) + window // 2)
+                half = window // 2
+                if more and window <= len(tasks) < most and is_held_up(engine, tasks[0], tasks, half, until):
+                    limit = min(most, len(tasks) + half)
                     continue
                 tasks[0]._wait(None if until is None else _left(until))
                 if errors and tasks[0]._phase is not _SUCCEEDED:
@@ -155,21 +156,24 @@ def in_order(
             tasks.clear()
 
 
-def _is_held_up(engine: Engine[T, R], tasks: deque[Task[T, R]], half: int, until: float | None) -> bool:
-    """Wait for the first task. Return whether it is late, and half of the newest window ended before it."""
+def is_held_up(
+    engine: Engine[Any, Any], first: Task[Any, Any], tasks: deque[Task[T, R]], half: int, until: float | None
+) -> bool:
+    """Wait for the first task. Return whether it is late, and all but about `half` others ended before it."""
     if slot_here() is not None:
         return False  # a worker, which may wait for its own pool only where that can be told
     left = inf if until is None else _left(until)
-    if tasks[0]._phase is not _RETRYING:
+    if first._phase is not _RETRYING:
         with suppress(TimeoutError):
-            tasks[0]._wait(min(left, _SOON))
+            first._wait(min(left, _SOON))
             return False
     bell = Bell()
-    tasks[0]._report_to(bell)
-    for place in range(-half - 4, -half + 4):  # several: one may be late itself
+    first._report_to(bell)
+    middle = len(tasks) - half
+    for place in range(max(1, middle - 4), min(len(tasks), middle + 4)):  # several: one may be late itself
         tasks[place]._report_to(bell)
     timeout = None if until is None else _left(until)
-    return acquire(bell.lock, timeout, engine.stand_by) and not tasks[0].done()
+    return acquire(bell.lock, timeout, engine.stand_by) and not first.done()
 
 
 def as_they_come(

@@ -96,8 +96,9 @@ def test_no_more_than_the_window_is_in_flight_or_waits_to_be_consumed(ordered: b
     pool.force_close()
 
 
-def test_item_that_waits_out_a_delay_does_not_starve_the_workers(stage: Any) -> None:
-    """Its delay is over when fifteen windows of others have been run. No more than sixteen are pulled."""
+@pytest.mark.parametrize("chunk", [1, 10])
+def test_item_that_waits_out_a_delay_does_not_starve_the_workers(stage: Any, chunk: int) -> None:
+    """Its delay is over when fourteen windows of others have been run. No more than sixteen are pulled."""
     clock = FakeClock()
     failed = threading.Event()
 
@@ -105,13 +106,13 @@ def test_item_that_waits_out_a_delay_does_not_starve_the_workers(stage: Any) -> 
         if item == 0 and not failed.is_set():
             failed.set()
             raise OSError
-        if item == 15 * 128:
+        if item == 14 * 128:
             clock.advance(60)
         return item
 
     pulled: list[int] = []
     pool = stage.pool([run] * 2, clock=clock, health=None, retry=RetryPolicy(delay=fixed(60)))
-    results = pool.map(pulled.append(n) or n for n in range(4000))
+    results = pool.map((pulled.append(n) or n for n in range(4000)), chunk=chunk)
     assert next(results) == 0
     assert len(pulled) <= 16 * 128
     assert list(results) == list(range(1, 4000))
