@@ -84,7 +84,7 @@ def checked_timeout(timeout: object) -> float:
         raise InvalidType("timeout", timeout, "a number of seconds, a timedelta or None")
     if timeout != timeout:  # noqa: PLR0124 - it is not a number
         raise InvalidValue("timeout", timeout, "a number of seconds")
-    return float(min(timeout, threading.TIMEOUT_MAX))
+    return float(max(-threading.TIMEOUT_MAX, min(timeout, threading.TIMEOUT_MAX)))
 
 
 def timestamp(what: str, value: object) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice, repeat
@@ -43,7 +44,7 @@ def map_chunks(
     Items are dispatched one by one where each must be a task of its own: where a listener or callback hears
     of each, or each has a time limit.
     """
-    size = count("chunk", chunk, least=1)
+    size = min(count("chunk", chunk, least=1), sys.maxsize)  # islice takes no more
     if size == 1 or key is not None or on_end is not None or not engine.intake.takes_chunks(settings):
         return map_items(
             engine,

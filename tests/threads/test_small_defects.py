@@ -218,3 +218,15 @@ def test_finalizer_that_uses_a_pool_when_the_interpreter_is_over_hangs_nobody(ru
     ).end()
     assert ended.returncode == 0, ended
     assert "finalized" in ended.out, ended
+
+
+def test_huge_chunk_takes_all_items_at_once() -> None:
+    with Pool([abs]) as pool:
+        assert list(pool.map([1, -2, 3], chunk=HUGE)) == [1, 2, 3]
+
+
+def test_time_to_wait_that_is_hugely_negative_is_over() -> None:
+    pool = ManualPool([abs])
+    with pytest.raises(TimeoutError):
+        pool.dispatch(1).result(-HUGE)
+    pool.force_close()
