@@ -319,6 +319,11 @@ class Beliefs:
             return group.ejected
         return len(belief.streak) >= self.policy.witnesses and group.successes() == belief.mark
 
+    def is_unproven(self, group: Group) -> bool:
+        """Return whether a group has never succeeded."""
+        belief = self._of.get(group)
+        return belief is not None and not belief.good and group.successes() == belief.mark
+
     def trusts(self, group: Group) -> bool:
         """Return whether a group has succeeded with what it did last, or has failed nothing so far."""
         belief = self._of.get(group)
