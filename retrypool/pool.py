@@ -321,6 +321,8 @@ class Pool(Generic[T, R]):
                 settings = settings.told(labels)
             if token is not None:
                 settings, arrive = settings.having({"cancel": token}), None
+            if arrive is not None and engine.announces:
+                return engine.intake.announce(data, settings, arrive)
             return engine.intake.dispatch(data, settings, arrive=arrive)
         task: Task[T, R] = new_task(self._next_id(), data, settings, engine, self._monotonic())
         if labels is not None:

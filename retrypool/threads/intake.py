@@ -13,6 +13,7 @@ from retrypool.ctrl_c import lowered
 from retrypool.events import TaskDispatched
 from retrypool.model.chunk import Chunk
 from retrypool.model.completion import Reporter
+from retrypool.model.context import slot_here
 from retrypool.model.preparing import new_task, prepare
 from retrypool.model.settings import TaskSettings
 from retrypool.model.slots import Slot
@@ -240,6 +241,12 @@ class Intake(Generic[T, R]):
             return tasks
         return dispatch_batches(engine, engine.journal, items, settings)
 
+    def announce(self, data: T, settings: TaskSettings, arrive: Callable[[Task[T, R]], None]) -> Task[T, R]:
+        """Accept a task of which listeners are told first."""
+        if slot_here() is None:
+            return self._announce(data, settings, None, arrive)
+        return self.dispatch(data, settings, arrive=arrive)  # an interrupt must not strike a listener
+
     def _announce(
         self,
         data: T,
@@ -247,17 +254,25 @@ class Intake(Generic[T, R]):
         reporter: Reporter | None,
         arrive: Callable[[Task[T, R]], None],
     ) -> Task[T, R]:
-        """Accept a task of which listeners are told first. The steps of Pool.dispatch."""
+        """Accept a task of which listeners are told first. The steps of Pool.dispatch, in the same order.
+
+        Without a shield, which would cost more than all of this. A Ctrl-C that strikes takes the task back,
+        and those who were told of it hear that it is cancelled.
+        """
         engine = self._engine
         now = engine.monotonic()
         task: Task[T, R] = new_task(engine.scheduler.backlog.next_seq(), data, settings, engine, now)
         task._completion = reporter
-        engine.observers.tell(TaskDispatched(now, task))
-        arrive(task)
-        if not engine.announces:  # handshake H2
-            self.look_again(task, told=True)
-        if engine.parked and not engine.waking.searching:
-            engine.waking.wake_one()
+        try:
+            engine.observers.tell(TaskDispatched(now, task))
+            arrive(task)
+            if not engine.announces:  # handshake H2
+                self.look_again(task, told=True)
+            if engine.parked and not engine.waking.searching:
+                engine.waking.wake_one()
+        except BaseException:
+            engine.cancelling.take_back(task)
+            raise
         return task
 
     def _dispatch(

@@ -1,5 +1,6 @@
 """A listener gets every event, in the order in which things happen."""
 
+import signal
 from typing import Any
 
 import pytest
@@ -264,3 +265,21 @@ def test_what_is_no_listener_is_refused_while_the_pool_runs(stage: Any) -> None:
     with pytest.raises(InvalidType, match="listener"):
         pool.add_listener(3)
     pool.close(timeout=stage.within)
+
+
+def test_task_whose_listener_is_struck_by_a_ctrl_c_is_told_of_as_cancelled(heard: Recorder) -> None:
+    """It was told of, so it has an end; and what is dispatched afterwards is run."""
+    strikes = [True]
+
+    def strike(event: Event) -> None:
+        if isinstance(event, TaskDispatched) and strikes:
+            strikes.pop()
+            signal.raise_signal(signal.SIGINT)
+
+    with Pool([str], listeners=[heard, strike]) as pool:
+        with pytest.raises(KeyboardInterrupt):
+            pool.dispatch(1)
+        assert pool.dispatch(2).result(timeout=30) == "2"
+        told = [event for event in heard.events if isinstance(event, TaskEvent) and event.task.data == 1]
+        assert kinds(told) == [TaskDispatched, TaskCancelled]
+        assert pool.queue_size == 0
