@@ -144,10 +144,15 @@ def strikes(patience: float, most: int) -> "list[int]":
     return [number for number in range(1, most) if number < 40 or number % step == 0]
 
 
-OPTIONS: list[dict[str, Any]] = [{}, {"max_queue": 3}, {"keep_results": True, "listeners": [id]}]
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"listeners": [id]},
+    {"max_queue": 3},
+    {"keep_results": True, "listeners": [id]},
+]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "bounded", "told"])
+@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "told", "bounded", "kept"])
 @pytest.mark.parametrize("name", CALLS)
 def test_pool_goes_on_after_a_strike(name: str, options: dict[str, Any], patience: float) -> None:
     for number in strikes(patience, 10_000):
@@ -192,7 +197,7 @@ MAPS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "bounded", "told"])
+@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "told", "bounded", "kept"])
 @pytest.mark.parametrize("name", MAPS)
 def test_map_that_is_struck_leaves_no_task_behind(
     name: str, options: dict[str, Any], patience: float
