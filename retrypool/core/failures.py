@@ -194,7 +194,7 @@ class Failures:
             record.elsewhere = record.keeps_place = True
         elif self._is_exhausted(task, record) and (
             (network and self._may_be_outage(record, error, len(reach)))
-            or (decides and self._has_met_ill_groups(record, reach))
+            or (decides and fresh and self._has_met_ill_groups(record, reach))
         ):
             _give_back(record, 1)
         elif found.suspect:

@@ -81,6 +81,14 @@ def test_task_that_fails_everywhere_dies_of_one_round_at_the_most() -> None:
     assert task.state is TaskState.DEAD
 
 
+def test_task_that_has_failed_everywhere_once_dies_when_its_attempts_are_used_up() -> None:
+    pool = fleet("a", "b", "c", retry=RetryPolicy(attempts=4, delay=0))
+    task = pool.dispatch("bad")
+    for _ in range(4):
+        claimed(pool).fail(OSError())
+    assert task.state is TaskState.DEAD
+
+
 def test_tasks_of_a_suspect_go_before_all_others_without_their_delay() -> None:
     pool = fleet("a", "b", retry=RetryPolicy(delay=between_rounds(fixed(60))))
     pool.dispatch_many("abcdefgh")
