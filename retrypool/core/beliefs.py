@@ -319,18 +319,12 @@ class Beliefs:
             return group.ejected
         return len(belief.streak) >= self.policy.witnesses and group.successes() == belief.mark
 
-    def is_unproven(self, group: Group) -> bool:
-        """Return whether a group has never succeeded."""
-        belief = self._of.get(group)
-        return belief is not None and not belief.good and group.successes() == belief.mark
-
     def trusts(self, group: Group) -> bool:
-        """Return whether a group has succeeded with what it did last, or has failed nothing so far."""
+        """Return whether a group succeeded with what it did last. Having failed nothing is not enough."""
         belief = self._of.get(group)
         if group.ejected or belief is None:
-            return not group.ejected
-        fails = belief.streak or (belief.bad and not belief.good)
-        return not fails or group.successes() != belief.mark
+            return not group.ejected and group.successes() > 0
+        return group.successes() != belief.mark or (belief.good > 0 and not belief.streak)
 
     def seems_well(self, group: Group) -> bool:
         """Return whether nothing that it has done last was its own fault."""

@@ -228,7 +228,7 @@ class Failures:
         """
         beliefs = self._quarantine.beliefs
         assert beliefs is not None
-        doubtful = sum([beliefs.doubts(group) or beliefs.is_unproven(group) for group in record.accused])
+        doubtful = sum([beliefs.doubts(group) for group in record.accused])
         return record.given_back < doubtful and any(beliefs.trusts(group) for group in reach - record.tried)
 
     def _carry_out(self, found: Any, group: Group, now: float) -> None:

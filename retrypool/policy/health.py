@@ -32,9 +32,9 @@ class HealthPolicy:
       `OSError`, or what `blame` calls `"outage"`), and for a second if not: then the tasks are to blame. With
       0 there are no outages.
 
-    A task does not die of attempts on groups that are ejected, fail one task after the other, or have never
-    succeeded, while a group that works has not tried it. One that `witnesses` healthy groups gave their own
-    fault for is at fault itself from then on.
+    A task does not die of attempts on groups that are ejected, or that fail one task after the other, while
+    a group that works has not tried it. One that `witnesses` healthy groups gave their own fault for is at
+    fault itself from then on.
     """
 
     faults_in_a_row: int = 5

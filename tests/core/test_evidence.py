@@ -64,29 +64,13 @@ def test_ill_groups_do_not_hide_each_other() -> None:
     assert [*states(pool).values()] == ["suspect", "suspect", "suspect", "active"]
 
 
-def test_task_does_not_die_of_groups_that_have_never_succeeded() -> None:
-    pool = fleet("a", "b", "c", "d")
-    task = pool.dispatch("first of all")
-    for worker in range(3):
-        claimed(pool, worker).fail(OSError())
-    claimed(pool, 3).finish("well")
-    assert task.result() == "well"
-
-
-def test_task_that_fails_everywhere_dies_of_one_round_at_the_most() -> None:
-    pool = fleet("a", "b", "c", "d")
+def test_task_has_its_attempts_and_no_more_while_nothing_has_succeeded() -> None:
+    pool = fleet("a", "b", "c", "d", "e", "f", retry=RetryPolicy(attempts=2, delay=0))
     task = pool.dispatch("bad")
-    for worker in range(4):
-        claimed(pool, worker).fail(OSError())
+    for _ in range(2):
+        claimed(pool).fail(ValueError())
     assert task.state is TaskState.DEAD
-
-
-def test_task_that_has_failed_everywhere_once_dies_when_its_attempts_are_used_up() -> None:
-    pool = fleet("a", "b", "c", retry=RetryPolicy(attempts=4, delay=0))
-    task = pool.dispatch("bad")
-    for _ in range(4):
-        claimed(pool).fail(OSError())
-    assert task.state is TaskState.DEAD
+    assert len(task.history) == 2
 
 
 def test_tasks_of_a_suspect_go_before_all_others_without_their_delay() -> None:
@@ -205,8 +189,6 @@ def test_unrecoverable_elsewhere_is_no_success() -> None:
 def test_task_that_failed_on_three_healthy_groups_is_the_culprit() -> None:
     """Up to there it was not charged; from the fourth on it is, and the groups are not."""
     pool = fleet("a", "b", "c", "d", "e", "f", retry=RetryPolicy(attempts=2, delay=0))
-    for worker in range(6):
-        works(pool, worker, 1)
     task = pool.dispatch("poison")
     for worker in range(5):
         assert not task.done()
