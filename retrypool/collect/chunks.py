@@ -109,7 +109,7 @@ def _failed_of(task: AnyTask) -> list[AnyTask]:
 
 
 # No local name below holds a result, or a task whose error is raised: a traceback would keep it. All is given
-# up twice at the end: a Ctrl-C may strike on the way to the first time.
+# up twice at the end: a Ctrl-C may strike on the way to the first time. See map.py for how loops end.
 
 
 def _in_order(
@@ -128,7 +128,9 @@ def _in_order(
 
     try:
         while True:
-            while not source.ended and len(tasks) < most and not (tasks and tasks[0].done()):
+            while True:
+                if source.ended or len(tasks) >= most or (tasks and tasks[0].done()):
+                    break
                 source.dispatch_next(tasks.append)
             if not tasks:
                 break
@@ -195,7 +197,9 @@ def _as_they_come(
     chunks = 0
     try:
         while True:
-            while not source.ended and chunks < most and not inbox.tasks:
+            while True:
+                if source.ended or chunks >= most or inbox.tasks:
+                    break
                 source.dispatch_next(pending.add)
                 chunks += 1
             if not pending:

@@ -89,6 +89,9 @@ def begun(
 # ends the generator, a `close` by the garbage collector too, comes by `finally`, where all is given up twice:
 # a Ctrl-C may strike on the way to the first time. No local name holds a result, or a task whose error is
 # raised: a traceback would keep it.
+#
+# No loop in a `try` ends with a condition: CPython from 3.12 on makes two jumps of the one back to its head
+# then, and the second is in no `try`. A Ctrl-C that strikes there would pass by `finally`.
 
 
 def in_order(
@@ -126,6 +129,7 @@ def in_order(
                             or phase is _CANCELLED
                         ):
                             break
+                        del item
                     else:
                         more = False
                 except Exception as error:  # noqa: BLE001 - raised below
@@ -201,6 +205,7 @@ def as_they_come(
                         dispatch(item)
                         if ended or len(pending) >= window:
                             break
+                        del item
                     else:
                         more = False
                 except Exception as error:  # noqa: BLE001 - raised below

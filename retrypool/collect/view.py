@@ -87,7 +87,9 @@ def _results(
     rest: Iterator[Future[R]],
 ) -> Generator[R, None, None]:
     try:
-        while tasks:
+        while True:  # not `while tasks`: see map.py for how loops end
+            if not tasks:
+                break
             # The first stays among the tasks while it is waited for, to be cancelled with the others.
             tasks[0].exception(None if until is None else max(0.0, until - time.monotonic()))
             tasks.extend(islice(rest, 1))

@@ -59,10 +59,7 @@ class Strike:
             last = self._last.get(id(frame), "")
             self._last[id(frame)] = name
             after_a_call = last.startswith("CALL") and name != "PUSH_EXC_INFO"  # that is one that raised
-            # CPython 3.12 turns a conditional jump back into two, and leaves the second outside of every
-            # `try`: what strikes there passes by any `finally`, and nothing written in Python can help it.
-            lost = name == "JUMP_BACKWARD" and last.startswith("POP_JUMP") and sys.version_info >= (3, 12)
-            if after_a_call or (name in ("RESUME", "JUMP_BACKWARD") and not lost):
+            if after_a_call or name in ("RESUME", "JUMP_BACKWARD"):
                 self.left -= 1
                 if self.left == 0:
                     self.struck_at = f"{frame.f_code.co_qualname}:{frame.f_lineno} {last} {name}"

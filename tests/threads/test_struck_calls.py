@@ -1,11 +1,16 @@
 """What a call leaves behind that a Ctrl-C has struck. Striking at each bytecode is for the lab."""
 
+import dis
 from contextlib import suppress
+from itertools import pairwise
+from types import FunctionType
 from typing import Any
 
 import pytest
 
 from retrypool import CancelToken
+from retrypool.collect import chunks, view
+from retrypool.collect.map import as_they_come, in_order
 from retrypool.testing import ManualPool
 
 MAPS: list[dict[str, Any]] = [{}, {"ordered": False}, {"priority": 2}, {"deadline": 60}]
@@ -63,3 +68,28 @@ def test_task_of_a_token_that_is_cancelled_already_never_comes_in() -> None:
     assert task.cancelled()
     assert held(pool) == (0, 0, 0)
     pool.close()
+
+
+@pytest.mark.skipif(
+    not hasattr(dis, "_parse_exception_table"), reason="this Python does not tell what a `try` covers"
+)
+@pytest.mark.parametrize(
+    "function",
+    [in_order, as_they_come, chunks._in_order, chunks._as_they_come, view._results],
+    ids=lambda function: f"{function.__module__.rpartition('.')[2]}.{function.__name__}",
+)
+def test_no_jump_of_a_loop_passes_by_the_handler_around_it(function: FunctionType) -> None:
+    """CPython looks for signals at jumps back, and from 3.12 on makes two of one that is conditional."""
+    covered = dis._parse_exception_table(function.__code__)  # type: ignore[attr-defined]
+
+    def handlers(offset: int) -> list[int]:
+        return [entry.target for entry in covered if entry.start <= offset < entry.end]
+
+    code = list(dis.get_instructions(function))
+    bare = [
+        second
+        for first, second in pairwise(code)
+        if (first.opname[:8], second.opname) == ("POP_JUMP", "JUMP_BACKWARD")
+        and handlers(first.offset) != handlers(second.offset)
+    ]
+    assert not bare
