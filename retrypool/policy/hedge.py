@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from retrypool.errors import InvalidType, InvalidValue
@@ -39,7 +40,8 @@ class Hedge:
             kinds = int if what == "sample" else (int, float)
             if isinstance(value, bool) or not isinstance(value, kinds):
                 raise InvalidType(what, value, "a whole number" if what == "sample" else "a number")
-        if not 1 <= self.after < float("inf"):
+        # Compared as it is: a whole number may be too large for a float.
+        if not 1 <= self.after <= sys.float_info.max:
             raise InvalidValue("after", self.after, "a finite number of times, 1 at the least")
         for what in ("quantile", "share"):
             if not 0 < getattr(self, what) <= 1:
