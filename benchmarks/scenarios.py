@@ -12,10 +12,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .harness import Contest, Row, at_most, scaled
+from .harness import Contest, Row, at_most, scaled, within
 
 TASKS = 2000
 
@@ -35,6 +35,7 @@ class Scenario:
     behave: Behave
     attempts: int = 3
     hedge: bool = False
+    delay: float | None = None  # the default, if None
     notes: dict[str, str] = field(default_factory=dict)
 
 
@@ -60,13 +61,19 @@ class Worker:
 def with_retrypool(scenario: Scenario) -> tuple[list[Worker], int, float]:
     from retrypool import Pool, RetryPolicy
 
+    delay = {} if scenario.delay is None else {"delay": scenario.delay}
+    retry = RetryPolicy(attempts=scenario.attempts, **delay)
     began = time.perf_counter()
     workers = [Worker(scenario, n, began) for n in range(scenario.workers)]
-    with Pool(workers, retry=RetryPolicy(attempts=scenario.attempts), hedge=scenario.hedge) as pool:
+    with Pool(workers, retry=retry, hedge=scenario.hedge) as pool:
         pool.dispatch_many(range(scenario.tasks))
         pool.wait()
         ended = time.perf_counter()
     return workers, len(pool.dead_tasks()), ended
+
+
+def without_hedge(scenario: Scenario) -> tuple[list[Worker], int, float]:
+    return with_retrypool(replace(scenario, hedge=False))
 
 
 def with_tenacity(scenario: Scenario) -> tuple[list[Worker], int, float]:
@@ -113,6 +120,7 @@ def scenarios(scale: float) -> list[Scenario]:
     """Return all of them; with a smaller scale there are fewer tasks, and less time of trouble."""
     n = scaled(TASKS, scale, least=20)
     unit = n / TASKS  # seconds, where it is 1 at full scale
+    long, slow = 0.4 * min(scale, 1.0), 2 * unit
 
     def refuses(bad: int) -> Behave:
         def behave(number: int, _item: int, _since: float, _chance: random.Random) -> None:
@@ -155,8 +163,16 @@ def scenarios(scale: float) -> list[Scenario]:
             raise ValueError("wrong item")
         good()
 
+    def blip(_number: int, _item: int, since: float, _chance: random.Random) -> None:
+        if 0.03 < since < 2.03:
+            raise ConnectionError("down")
+        good()
+
+    def bug(_number: int, _item: int, _since: float, _chance: random.Random) -> None:
+        raise TypeError("a bug in run")
+
     def straggles(number: int, _item: int, _since: float, _chance: random.Random) -> None:
-        time.sleep(0.004 * n if number == 0 else 0.01)
+        time.sleep(slow if number == 0 else 0.01)
 
     return [
         Scenario("one of 6 refuses every call", 6, n, n * 0.002, 1.1, refuses(1)),
@@ -170,23 +186,74 @@ def scenarios(scale: float) -> list[Scenario]:
         Scenario("30% fail at random", 5, n, n * 0.001 / 0.7, 1.3, chance(0.3, None, 0.005), attempts=20),
         Scenario("5% of the tasks fail everywhere", 5, n, n * 0.0012, 1.25, poison, attempts=5),
         Scenario("the last items fail everywhere", 5, n, n * 0.00195, 2.5, bad_tail),
-        Scenario("one of 6 is a straggler, hedge=True", 6, n, n * 0.002, 1.3, straggles, hedge=True),
+        Scenario(
+            "60 long tasks, 25% fail at random", 5, 60, 80 * long / 5, 1.4, chance(0.25, None, long), 12
+        ),
+        Scenario(
+            "one worker alone, 30% fail at random",
+            1,
+            n // 4,
+            n / 4 * 0.005 / 0.7,
+            1.3,
+            chance(0.3, None, 0.005),
+            20,
+            delay=0,
+        ),
+        # Nothing is as quick as no call at all: beside four seconds, which it may take.
+        Scenario("everything fails from the first call on", 5, n // 10, 4.0, 1.0, bug),
+        Scenario("a blip of 2 s after the first successes", 5, 100, 2.2, 1.7, blip),
+        Scenario("one of 6 takes 2 s, hedge=True", 6, n // 4, slow / 2, 1.3, straggles, hedge=True),
     ]
+
+
+def hiccup(*, health: bool) -> Callable[[int], float]:
+    """Return what measures four identical workers without a delay, where each task fails four times."""
+    from retrypool import HealthPolicy, Pool, RetryPolicy
+
+    def measure(tasks: int) -> float:
+        tries = [0] * tasks
+
+        class Same:
+            def run(self, _ctx: Any, item: int) -> None:
+                tries[item] += 1  # one attempt at a time is at an item
+                if tries[item] <= 4:
+                    raise ConnectionError("hiccup")
+
+        policy = HealthPolicy() if health else None
+        start = time.perf_counter()
+        with Pool([Same() for _ in range(4)], retry=RetryPolicy(attempts=9, delay=0), health=policy) as pool:
+            pool.dispatch_many(range(tasks))
+        return (time.perf_counter() - start) / tasks * 1e6
+
+    return measure
 
 
 def contests(scale: float) -> list[Contest]:
     """One contest for each scenario."""
-    made = []
+    tasks = scaled(TASKS, scale, least=20)
+    made = [
+        Contest(
+            "a shared hiccup: every task fails four times",
+            "µs/task",
+            [
+                Row("retrypool", hiccup(health=True), tasks),
+                Row("retrypool, health=None", hiccup(health=False), tasks),
+            ],
+            (within(2.0, "retrypool, health=None"),),
+        )
+    ]
     for scenario in scenarios(scale):
-        rows = [
-            Row("retrypool", measured("retrypool", with_retrypool, scenario), scenario.tasks),
-            Row(
-                "ThreadPoolExecutor + tenacity",
-                measured("tenacity", with_tenacity, scenario),
-                scenario.tasks,
-                "tenacity",
-            ),
-        ]
+        peer = Row(
+            "ThreadPoolExecutor + tenacity",
+            measured("tenacity", with_tenacity, scenario),
+            scenario.tasks,
+            "tenacity",
+        )
+        if scenario.hedge:  # whoever takes a worker at random would wait for the slow one all the time
+            peer = Row(
+                "retrypool, hedge=None", measured("hedge=None", without_hedge, scenario), scenario.tasks
+            )
+        rows = [Row("retrypool", measured("retrypool", with_retrypool, scenario), scenario.tasks), peer]
         made.append(
             Contest(
                 scenario.name,
