@@ -137,6 +137,8 @@ class Beliefs:
         decides: bool,
         fresh: bool,
         started: float,
+        unseen: int,
+        began: float,
         accused: Collection[Group],
         live: Collection[Group],
         left: Callable[[], int],
@@ -146,10 +148,10 @@ class Beliefs:
 
         `own_fault` says that the worker took the blame itself; `decides` that the task may go on to another
         group, which will tell more; `fresh` that not all have failed it before, in an earlier round: one that
-        has failed everywhere is likely to fail again, outage or not, and stands in no row; `accused` are the
-        groups that failed it before, in this round; `live` all that are given work; `left()` counts the tasks
-        that have not ended; `has_success_begun_since(moment)` says whether an attempt has succeeded that
-        began since then.
+        has failed everywhere is likely to fail again, outage or not, and stands in no row; `unseen` and
+        `began` are of the row at its worker, see `Row.enter`; `accused` are the groups that failed the task
+        before, in this round; `live` all that are given work; `left()` counts the tasks that have not ended;
+        `has_success_begun_since(moment)` says whether an attempt has succeeded that began since then.
         """
         found = Findings()
         if group not in self._of:  # its last worker has left
@@ -171,6 +173,8 @@ class Beliefs:
                 error,
                 network=network,
                 started=started,
+                unseen=unseen,
+                began=began,
                 successes=successes,
                 has_success_begun_since=has_success_begun_since,
             )
@@ -342,7 +346,7 @@ class Beliefs:
         tasks = set(self.row.tasks)
         for belief in self._of.values():
             tasks |= belief.streak.keys()
-        return self.row.has_worked and len(tasks) >= SEVERAL
+        return self.row.has_worked and len(tasks) + self.row.unseen >= SEVERAL
 
     def begin_outage(self) -> dict[AnyTask, int]:
         """Drop the failures as evidence against groups: they are part of an outage.

@@ -159,6 +159,9 @@ class Failures:
                 record.accused = NO_GROUPS
             return
         network = scope is Scope.OUTAGE or speaks_of_network(error)
+        unseen = 0
+        if fresh:
+            unseen, slot.seen = slot.passed - max(slot.seen, slot.row_start), slot.passed
         found = beliefs.failed(
             group,
             task,
@@ -168,6 +171,8 @@ class Failures:
             decides=decides,
             fresh=fresh,
             started=started,
+            unseen=unseen,
+            began=slot.row_began,
             accused=self._in_order(accused),
             live=[
                 other

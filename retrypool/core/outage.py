@@ -61,6 +61,7 @@ class Row:
         self._policy = policy
         # Tasks that failed since the last success anywhere, by id, and how often each did.
         self.tasks: dict[int, tuple[ref[AnyTask], int]] = {}
+        self.unseen = 0  # and how many more, which their workers counted by themselves
         self._network = 0  # how many of these failures speak of the network
         self._failures = 0  # and how many there are
         # The types of their errors, by identity: what hashes a type may be the user's, a metaclass.
@@ -82,20 +83,23 @@ class Row:
         *,
         network: bool,
         started: float,
+        unseen: int,
+        began: float,
         successes: int,
         has_success_begun_since: Callable[[float], bool],
     ) -> None:
         """Count a failure of an attempt that `started` then.
 
         `successes` is how many attempts have succeeded so far, on all groups. What was under way when the row
-        began may succeed in an outage: only what began later ends a row of some length.
+        began may succeed in an outage: only what began later ends a row of some length. `unseen` other tasks
+        failed before at the same worker, the first of them in an attempt that `began` then.
         """
         kind = type(error)
         if successes > self.mark:
             self.has_worked = True
             self._doubted.clear()
             self._good += successes - self.mark
-            if len(self.tasks) < SEVERAL or has_success_begun_since(self._began):
+            if self.length < SEVERAL or has_success_begun_since(self._began):
                 self._close()
         self.mark = successes
         if not self.tasks:
@@ -108,9 +112,17 @@ class Row:
             self._network += network
             self._kinds[id(kind)] = kind
             self._failing.add(group)
+            if unseen and not has_success_begun_since(began):  # it is the same row
+                self.unseen += unseen
+                self._began = min(self._began, began)
+
+    @property
+    def length(self) -> int:
+        """How many tasks have failed in a row."""
+        return len(self.tasks) + self.unseen
 
     def _close(self) -> None:
-        self._bad += len(self.tasks)
+        self._bad += self.length
         if (total := self._good + self._bad) > MEMORY:
             self._good *= MEMORY / total
             self._bad *= MEMORY / total
@@ -120,13 +132,13 @@ class Row:
         self.tasks.clear()
         self._kinds.clear()
         self._failing.clear()
-        self._network = self._failures = 0
+        self._network = self._failures = self.unseen = 0
 
     def is_outage(
         self, live: Collection[Group], suspects: Collection[Group], left: Callable[[], int]
     ) -> bool:
         """Return whether the row is too long for chance, and goes around all groups."""
-        length = len(self.tasks)
+        length = self.length
         if length < SEVERAL or not self._policy.limit_of_outage:
             return False
         share = (self._bad + 1) / (self._good + self._bad + 4)

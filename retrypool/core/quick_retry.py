@@ -17,7 +17,7 @@ __all__ = ["QuickRetry"]
 AnyTask = Task[Any, Any]
 
 FEW = 3
-"""Failures in a row that are never looked at, where there is one group alone."""
+"""Tasks failed in a row that are never looked at, where there is one group alone."""
 
 _QUEUED = TaskState.QUEUED  # bound once: looking a member up in its enum costs more than what is done with it
 
@@ -33,8 +33,8 @@ class QuickRetry:
     def take(self, slot: Slot, task: AnyTask, attempt: Attempt) -> bool:
         """Record a failure that is no evidence, and put the task back without the lock; if it may be so.
 
-        That is where there is one group alone, so that each failure begins a new round, and where no more has
-        failed in a row than is usual. The caller owns the task, and puts it back (handshake H12): the append
+        That is where there is one group alone, so that each failure begins a new round, and where no look at
+        the row of failures is due. The caller owns the task, and puts it back (handshake H12): the append
         comes last, and from then on whoever takes the task sees the rest.
         """
         record, settings, group, fleet = task._record, task._settings, slot.group, self._fleet
@@ -51,28 +51,28 @@ class QuickRetry:
             or group.until is not None
             or fleet.quarantine.outage is not None
             or settings.span is None
-            or _is_unusual(slot)
+            or record.cancelled
+            or not settings.retry.decide_at_once(record.charged + 1, record.uncharged)
+            or (record.round == 1 and fleet.health is not None and _is_worth_a_look(slot, attempt.started))
         ):
             return False
-        if settings.retry.decide_at_once(record.charged + 1, record.uncharged) and not record.cancelled:
-            record.history.append(attempt)
-            record.entries += 1
-            record.charged += 1
-            record.round += 1
-            record.seq = self._backlog.next_seq()
-            record.deciding = False  # H7: written, then `cancelled` is read
-            if record.cancelled:
-                record.deciding = True
-                _take_out_again(record)
-                return False
-            record.running_time += attempt.ended - attempt.started
-            record.tried_waived = record.urgent = record.keeps_place = record.elsewhere = False
-            record.avoid = None
-            task._slot = None
-            task._phase = _QUEUED
-            line.append(task)
-            return True
-        return False
+        record.history.append(attempt)
+        record.entries += 1
+        record.charged += 1
+        record.round += 1
+        record.seq = self._backlog.next_seq()
+        record.deciding = False  # H7: written, then `cancelled` is read
+        if record.cancelled:
+            record.deciding = True
+            _take_out_again(record)
+            return False
+        record.running_time += attempt.ended - attempt.started
+        record.tried_waived = record.urgent = record.keeps_place = record.elsewhere = False
+        record.avoid = None
+        task._slot = None
+        task._phase = _QUEUED
+        line.append(task)
+        return True
 
 
 def _take_out_again(record: Record) -> None:
@@ -82,12 +82,20 @@ def _take_out_again(record: Record) -> None:
     record.round -= 1
 
 
-def _is_unusual(slot: Slot) -> bool:
-    """Count a failure at `slot`; return whether so many in a row are worth a look under the lock."""
+def _is_worth_a_look(slot: Slot, started: float) -> bool:
+    """Count a task that failed at `slot` for the first time, in an attempt that `started` then.
+
+    Return whether there are so many in a row that it is worth a look under the lock, which enters those that
+    were passed by before. The next look is made when the row is twice as long.
+    """
     if slot.succeeded != slot.row_mark:
-        slot.row_mark, slot.row = slot.succeeded, 0
-    slot.row += 1
-    if slot.row < FEW or not slot.succeeded:
-        return False
-    share = (slot.failed + 1) / (slot.failed + slot.succeeded + 4)
-    return share**slot.row < UNLIKELY
+        slot.row_mark, slot.row_start, slot.row_began = slot.succeeded, slot.passed, started
+        slot.look_at = FEW
+    row = slot.passed - slot.row_start + 1
+    if row >= slot.look_at and slot.succeeded:
+        share = (slot.failed + 1) / (slot.failed + slot.succeeded + 4)
+        if share**row < UNLIKELY:
+            slot.look_at = 2 * row
+            return True
+    slot.passed += 1
+    return False

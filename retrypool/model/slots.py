@@ -32,12 +32,12 @@ class Slot:
 
     # Who may write what:
     #   direct, go, attentive, paused, cordoned_for, unfit, retired, stuck, given_up, subqueues, timed_out,
-    #   lost             under the pool's lock
+    #   lost, seen       under the pool's lock
     #   idle             its own thread: set as it parks (H11, H14), cleared when it wakes and before
     #                    it looks for a task
     #   running          a box for the attempt that runs. Its own thread puts it in; whoever gets it
     #                    out decides how the attempt ends (handshake H5)
-    #   succeeded, failed, failures, retried, row, row_mark, where
+    #   succeeded, failed, failures, retried, passed, row_start, row_mark, row_began, look_at, where
     #                    its own thread alone; anybody may read them
     __slots__ = (
         "attentive",
@@ -51,14 +51,18 @@ class Slot:
         "id",
         "idle",
         "interrupt",
+        "look_at",
         "lost",
         "name",
+        "passed",
         "paused",
         "retired",
         "retried",
-        "row",
+        "row_began",
         "row_mark",
+        "row_start",
         "running",
+        "seen",
         "stuck",
         "subqueues",
         "succeeded",
@@ -103,8 +107,13 @@ class Slot:
         self.failures: Counter[str] = Counter()  # attempts by outcome, as its own thread ended them
         self.lost: Counter[str] = Counter()  # the same, for those that were taken over
         self.retried = 0
-        self.row = 0  # its failures since its last success, and its successes then; its own thread alone
-        self.row_mark = 0
+        self.passed = 0  # tasks whose first failure was here, and has not been looked at; see `QuickRetry`
+        self.seen = 0  # how many of these were counted later, where rows of failures are judged
+        # The row of these since its last success.
+        self.row_start = 0  # how many there were before
+        self.row_mark = 0  # its successes then
+        self.row_began = 0.0  # when the first of these attempts did
+        self.look_at = 0  # how long the row has to be for the next look
         self.timed_out = 0
         self.where: str | None = None  # the process that its worker lives in, if it is another one
 
