@@ -16,7 +16,7 @@ __all__ = ["ANNOUNCED", "Announced", "Bell", "Completion", "Reporter"]
 class Completion:
     """Those who wait for one task. Made on first use: a task that nobody waits for has none."""
 
-    __slots__ = ("_condition", "announced", "bells", "callbacks", "lock", "waiters")
+    __slots__ = ("announced", "bells", "callbacks", "lock", "waiters")
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -25,20 +25,6 @@ class Completion:
         self.bells: list[threading.Lock] = []  # each held, until it is rung by being released
         self.callbacks: list[Callable[[Any], object] | Reporter] = []
         self.waiters: list[Any] = []  # those of concurrent.futures.wait and as_completed
-        self._condition: threading.Condition | None = None
-
-    @property
-    def condition(self) -> threading.Condition:
-        """The condition that a `Future` has, for concurrent.futures. The pool itself rings bells.
-
-        A condition costs more, and `with condition` enters through a function of Python's own: an
-        interrupt that strikes in there, once the lock is taken, leaves it taken for good. `with lock`
-        has no such place.
-        """
-        with self.lock:
-            if self._condition is None:
-                self._condition = threading.Condition(self.lock)
-            return self._condition
 
     def wait(
         self, timeout: float | None, ended: Callable[[], bool], look_up: Callable[[], object] | None = None
@@ -97,8 +83,6 @@ class Completion:
         bells, self.bells = self.bells, []
         for bell in bells:
             bell.release()
-        if self._condition is not None:
-            self._condition.notify_all()
 
 
 class Reporter:
@@ -152,11 +136,11 @@ class Announced:
     announced = True
 
     @property
-    def condition(self) -> Announced:
+    def lock(self) -> Announced:
         """What concurrent.futures takes before it looks at the task."""
         return self
 
-    waiters = condition
+    waiters = lock
 
     def add(self, _callback: object, _ended: object) -> bool:
         """Say that the task has ended."""

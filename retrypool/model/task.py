@@ -39,7 +39,6 @@ _SUCCEEDED = TaskState.SUCCEEDED
 _DEAD = TaskState.DEAD
 _CANCELLED = TaskState.CANCELLED
 _RUNNING = TaskState.RUNNING
-_QUEUED = TaskState.QUEUED
 # A tuple: it is searched by identity first, where a set would call the slow hash of an enum member.
 _ENDED = (_SUCCEEDED, _DEAD, _CANCELLED)
 
@@ -304,15 +303,21 @@ class Task(Future[R], Generic[T, R]):
     # Handshake H6 (threads/handoff.py): whoever ends the task writes _phase, then reads _completion;
     # whoever waits writes _completion, then reads _phase.
 
-    @shielded
     def _meet(self) -> _Completion | Announced:
+        """Return what those who wait for this task share, which stays the same from now on."""
+        if self._completion is None and self.done():
+            with _install:
+                if self._completion is None:
+                    self._completion = ANNOUNCED
+        known = self._completion
+        return self._make_completion() if known is None or isinstance(known, Reporter) else known
+
+    @shielded
+    def _make_completion(self) -> _Completion | Announced:
         known = self._completion
         while known is None or isinstance(known, Reporter):
-            made: _Completion | Announced
-            if known is None:
-                made = ANNOUNCED if self.done() else _Completion()
-            else:
-                made = _Completion()
+            made = _Completion()
+            if known is not None:
                 made.callbacks.append(known)
             with _install:
                 if self._completion is known:
@@ -362,19 +367,17 @@ class Task(Future[R], Generic[T, R]):
     def _announce(self) -> None:
         """Tell those who wait that the task has ended, unless they know. Called outside locks."""
         completion = self._completion
-        if completion is None:
-            return
         if isinstance(completion, Reporter):
             # If `_meet` has just put a completion in its place, that tells it too.
             call_ours("reporter", completion.report, self)
-        else:
+        elif completion is not None:
             completion.announce(self)
 
-    # concurrent.futures reads these three under `_condition`.
+    # concurrent.futures reads these three under `_condition`. A lock does for that: a `Condition` costs more.
 
     @property
-    def _condition(self) -> threading.Condition | Announced:  # type: ignore[override]
-        return self._meet().condition
+    def _condition(self) -> threading.RLock | Announced:  # type: ignore[override]
+        return ANNOUNCED if self._completion is ANNOUNCED else self._meet().lock
 
     @property
     def _waiters(self) -> list[Any] | Announced:  # type: ignore[override]
@@ -382,18 +385,15 @@ class Task(Future[R], Generic[T, R]):
 
     def _get_snapshot(self) -> tuple[bool, bool, object, BaseException | None]:
         """Return whether it is done and cancelled, its result and its error. For asyncio, from 3.14 on."""
-        phase = self._phase
-        failed = phase is _DEAD
-        result = self._outcome if phase is _SUCCEEDED else None
-        return phase in _ENDED, phase is _CANCELLED, result, self._outcome if failed else None
+        phase, outcome = self._phase, self._outcome
+        result, error = outcome if phase is _SUCCEEDED else None, outcome if phase is _DEAD else None
+        return phase in _ENDED, phase is _CANCELLED, result, error
 
     @property
     def _state(self) -> str:  # type: ignore[override]
         # Who finds the task ended registers with nobody; who registers will be told. So it has not ended
         # here before those who are registered have been told, or they would be told twice.
         phase = self._phase
-        if phase is _QUEUED:
-            return "PENDING"
-        if phase in _ENDED and not self._meet().announced:
+        if phase in _ENDED and self._completion is not ANNOUNCED and not self._meet().announced:
             return _FUTURE_STATES[_RUNNING]
         return _FUTURE_STATES.get(phase, "PENDING")

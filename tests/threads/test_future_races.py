@@ -9,6 +9,7 @@ import pytest
 from retrypool import RetryPolicy, Task
 from retrypool.collect import map as map_module
 from retrypool.model import task as task_module
+from retrypool.model.completion import Reporter
 
 
 def hold_after_the_end(monkeypatch: pytest.MonkeyPatch, ended: Any) -> None:
@@ -176,6 +177,34 @@ def test_task_that_ends_while_as_completed_registers_is_yielded(
     stage.until(lambda: pool._engine.scheduler.fleet.parked)
     registering.open()
     assert yielded.result(stage.within) == [task]
+
+
+def test_condition_of_a_task_that_has_ended_is_that_of_all_who_ask(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever takes it releases the same one, also if another has said in the meantime that it waits."""
+    told: list[object] = []
+    real = task_module._install
+
+    class InstallSecond:
+        def __enter__(self) -> None:
+            monkeypatch.setattr(task_module, "_install", real)
+            task._report_to(Reporter(told.append))
+            real.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            real.release()
+
+    pool = stage.pool([lambda data: data])
+    task = pool.dispatch("x")
+    pool.wait(stage.within)
+    monkeypatch.setattr(task_module, "_install", InstallSecond())
+    with task._condition as taken:
+        assert taken
+        assert task._state == "FINISHED"
+        assert task in told
+        assert task._condition is task._condition
+    assert wait([task], stage.within) == ({task}, set())
 
 
 def test_task_that_is_told_of_twice_is_yielded_once(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
