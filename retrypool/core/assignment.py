@@ -16,6 +16,7 @@ from retrypool.core.outage import Outage
 from retrypool.core.queue import Backlog, InjectorQueue
 from retrypool.core.timers import Timers
 from retrypool.model.constraints import Constraints
+from retrypool.model.context import attempts_at
 from retrypool.model.slots import Group, Slot
 from retrypool.model.task import Record, Task
 from retrypool.states import TaskState
@@ -275,11 +276,16 @@ class Assignment:
         self.fleet.park(slot, now)
 
     def running_at(self, slot: Slot) -> list[Any]:
-        """Return the contexts of what runs at `slot`. This may be the last to hold one that ends."""
-        copy = slot.running[:]
-        if copy:
-            self.dropped.append(copy)
-        return copy
+        """Return the contexts of what runs at `slot`. This may be the last to hold one that ends.
+
+        To be asked in place of the box itself, where an attempt may stand without one.
+        """
+        held = slot.running[:]
+        if not held:
+            return held
+        attempts = attempts_at(slot)
+        self.dropped.extend((held, attempts))
+        return attempts
 
     def clear_tombstones(self) -> None:
         """Remove the tombstones, if they are more than a few."""

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, cast
 from retrypool.checks import Duration, seconds
 from retrypool.errors import AttemptTimeout, InvalidValue, NoContext
 from retrypool.model.cancel import CancelToken
+from retrypool.model.task import Task
 
 if TYPE_CHECKING:
     from retrypool.clock import Clock
     from retrypool.model.settings import TaskSettings
     from retrypool.model.slots import Slot
-    from retrypool.model.task import Task, TaskOwner
+    from retrypool.model.task import TaskOwner
     from retrypool.policy.rates import Rate
 
-__all__ = ["Context", "begin", "current_context"]
+__all__ = ["Context", "attempts_at", "begin", "current_context"]
 
 log = logging.getLogger("retrypool")
 
@@ -238,6 +239,24 @@ def begin(task: Task[Any, Any], slot: Slot, started: float, expires: float) -> C
     return ctx
 
 
+def attempts_at(slot: Slot) -> list[Context]:
+    """Return the contexts of what runs at `slot`. Called under the pool's lock.
+
+    The first attempt of a plain task stands in the box as that task until somebody wants its context, which
+    is put in its place: first in, then the task out, so that the box is never empty meanwhile (handshake H5).
+    """
+    running = slot.running
+    for task in running[-1:]:
+        if isinstance(task, Task):
+            ctx = begin(task, slot, task._started, _UNLIMITED)
+            running.insert(0, ctx)
+            try:
+                running.remove(task)
+            except ValueError:  # the attempt has just ended
+                running.remove(ctx)
+    return running[:]
+
+
 class _Past:
     """What a context still knows of its task when its attempt is over."""
 
@@ -271,9 +290,13 @@ def current_context() -> Context:
     slot = slot_here()
     if slot is not None:
         running = slot.running[-1:]
-        attempt: Context | None = running[0] if running else slot.stuck
+        attempt: Any = running[0] if running else slot.stuck
+        if isinstance(attempt, Task):
+            slot.asks = True
+            attempt = attempt._owner.attempt_at(slot)
         if attempt is not None:
-            return attempt
+            found: Context = attempt
+            return found
     raise NoContext
 
 

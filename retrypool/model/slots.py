@@ -37,9 +37,10 @@ class Slot:
     #                    it looks for a task
     #   running          a box for the attempt that runs. Its own thread puts it in; whoever gets it
     #                    out decides how the attempt ends (handshake H5)
-    #   succeeded, failed, failures, retried, passed, row_start, row_mark, row_began, look_at, where
+    #   asks, succeeded, failed, failures, retried, passed, row_start, row_mark, row_began, look_at, where
     #                    its own thread alone; anybody may read them
     __slots__ = (
+        "asks",
         "attentive",
         "cordoned_for",
         "direct",
@@ -98,7 +99,8 @@ class Slot:
         self.waits_for: Any = None  # the task that its thread waits for without end; under the pool's lock
         self.unfit = False  # its worker must be remade before it is given a task
         self.retired = False  # it takes nothing any more
-        self.running: list[Any] = []  # contexts, which know their slot
+        self.asks = False  # its code wants a context for each attempt
+        self.running: list[Any] = []  # contexts, and tasks that nobody has wanted one of; see `attempts_at`
         self.stuck: Any = None  # an attempt that is over, while its thread has not come back
         self.given_up = False  # it has been stuck for too long, and there is nothing to replace it with
         self.subqueues: list[Any] = []  # the queue's own: a heap of those that it may take from

@@ -159,7 +159,7 @@ def obstacle(slot: Slot, now: float) -> Obstacle | None:
     if group.shut(now):
         return Obstacle("ejected" if group.ejected else "cooling", group.until)
     if running := slot.running[-1:]:
-        expires = running[0]._expires
+        expires = getattr(running[0], "_expires", inf)  # a task that stands for its attempt has no limit
         return Obstacle("busy") if expires == inf else Obstacle("busy", expires, at_most=True)
     if group.refuses(slot, now):
         return Obstacle("waiting for the outcome of another's probe")

@@ -330,6 +330,12 @@ class Engine(Generic[T, R]):
         self.scheduler.report(Errand(now, errand))
 
     @shielded
+    def attempt_at(self, slot: Slot) -> Any:
+        """Return the context of what the calling thread, which is that of `slot`, is at."""
+        running = self.look(lambda: self.scheduler.running_at(slot))
+        return running[-1] if running else slot.stuck
+
+    @shielded
     def restart(self, slot: Slot) -> None:
         """Have the worker at `slot` started afresh before its next task."""
         with self.step:

@@ -9,7 +9,6 @@ import threading
 import time
 from typing import Any
 
-from retrypool.model.context import Context
 from retrypool.threads.crews import Tally
 from retrypool.threads.lifecycle import Lifecycle, busy, open_pools, seconds_left
 from retrypool.threads.parker import Bell
@@ -85,9 +84,9 @@ def _is_able(pool: Lifecycle[Any, Any], runner: Runner[Any, Any]) -> bool:
     return runner.ready and usable and not (slot.running or slot.stuck)
 
 
-def _progress(pool: Lifecycle[Any, Any]) -> tuple[set[Context], Tally]:
+def _progress(pool: Lifecycle[Any, Any]) -> tuple[set[object], Tally]:
     """Return the attempts that are under way, and how many have ended."""
-    under_way = {ctx for runner in pool.workers for ctx in runner.slot.running[:]}
+    under_way = {attempt for runner in pool.workers for attempt in runner.slot.running[:]}
     return under_way, pool.workers.tally()
 
 

@@ -10,8 +10,8 @@ What is assumed of Python
 These operations are atomic in CPython, with the GIL and with the per-object locks of a free-threaded build:
 
 - reading and writing an attribute (a slot of an object, or an entry of its `__dict__`);
-- `deque.append`, `deque.popleft`, `deque.copy`; `list.append`, `list.pop`, `list.remove` (by identity or
-  `==` of objects that define no `__eq__`), slicing a whole list;
+- `deque.append`, `deque.popleft`, `deque.copy`; `list.append`, `list.insert`, `list.pop`, `list.remove` (by
+  identity or `==` of objects that define no `__eq__`), slicing a whole list;
 - `dict[key] = value`, `dict.pop(key, default)`, `dict.popitem()` with keys that hash and compare by
   identity; `next(iter(dict))`, which returns a key or raises;
 - `set.add`, `set.discard` with such members; `next()` of an `itertools.count`.
@@ -57,8 +57,12 @@ H4  Begin and stop. The worker appends the context to `slot.running`, then reads
     Test: test_nothing_starts_after_pause_has_returned
 H5  End and take over. The worker pops the context from `slot.running`; whoever takes the attempt over
     removes it. One operation on one list decides; the other side gets an IndexError or ValueError.
+    The first attempt of a plain task stands in the box as that task until somebody wants its context
+    (`attempts_at`, lock held): the context is put in below the task, then the task removed, or the context
+    if the worker has popped the task meanwhile. The worker pops what is on top: one entry, in any case.
     Excluded: an attempt with two ends.
     Test: test_timeout_strikes_as_the_thread_reaches_for_its_success
+    Test: test_attempt_that_ends_while_it_is_given_its_context_ends_once
 H6  End and wait. Whoever ends a task writes `_phase`, then reads `_completion`. Whoever waits installs a
     completion, then reads `_phase`. Excluded: a waiter that is never told. A reporter may be told twice, by
     both, and takes no notice of the second time.

@@ -313,5 +313,5 @@ def busy(runner: Runner[Any, Any]) -> str:
     stuck = slot.stuck
     if stuck is not None:
         return f"{slot.name} (stuck in task {stuck.task_id}, which is over)"
-    running = slot.running[-1:]
+    running = runner.engine.look(lambda: runner.engine.scheduler.running_at(slot))
     return f"{slot.name} (task {running[0].task_id})" if running else f"{slot.name} (stopping)"

@@ -23,7 +23,8 @@ def info_of(crew: Sequence[Runner[Any, Any]], now: float, held: list[object]) ->
     failures: Counter[str] = Counter()
     for counts in [counts for slot in slots for counts in (slot.failures, slot.lost)]:
         failures.update(dict.copy(counts))  # atomic: the slot's own thread counts meanwhile
-    busy = [ctx for slot in slots for ctx in [*slot.running, slot.stuck] if ctx is not None]
+    running_at = crew[0].engine.scheduler.running_at
+    busy = [ctx for slot in slots for ctx in [*running_at(slot), slot.stuck] if ctx is not None]
     held.append(busy)
     return WorkerInfo(
         id=slots[0].id,

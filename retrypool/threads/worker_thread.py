@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, Generic, TypeVar
 
 from retrypool.callbacks import call_guarded, log_broken, traceback_of
@@ -62,7 +63,8 @@ class Loop(Generic[T, R]):
         remember = engine.scheduler.history.entries.append
         run, takes_context = run_of(self.worker)
         gate = self._gate
-        slot.idle = False
+        slot.asks, slot.idle = takes_context, False
+        expires, listening = inf, False
         task: Any = None
         ctx: Any = None
         start: Any = None  # what is told of an attempt that begins
@@ -86,34 +88,39 @@ class Loop(Generic[T, R]):
                     return
                 task._phase = _RUNNING
                 now = monotonic()
-                span = task._settings.span
-                expires = attempts.expiry(task, now) if span is None else now + span
-                ctx = begin(task, slot, now, expires)
-                listening = observers.wants_started  # looked at once: who bars the gate opens it again
-                if listening:
-                    gate.bar()
-                    start = attempts.starting(ctx)
+                record, span = task._record, task._settings.span
+                if record is None and span == inf and not (slot.asks or observers.wants_started):
+                    task._started = now
+                    ctx = task  # it stands for its attempt, see `attempts_at`
+                else:
+                    expires = attempts.expiry(task, now) if span is None else now + span
+                    ctx = begin(task, slot, now, expires)
+                    listening = observers.wants_started  # looked at once: who bars the gate opens it again
+                    if listening:
+                        gate.bar()
+                        start = attempts.starting(ctx)
                 # From here on the attempt may be taken over: whoever gets it out of the box owns it.
                 running.append(ctx)
                 # Handshake H4: fill the box, then read `go`.
                 if not slot.go:
-                    self._give_back(ctx)
-                    if listening:
+                    self._give_back(task, ctx)
+                    if listening and ctx is not task:
                         observers.release(start)
                         gate.unbar()
                     task = ctx = None
                     continue
-                if expires < watchdog.wakes_at:
-                    watchdog.expect(expires)
-                if listening:
-                    observers.tell(start)
-                    gate.unbar()
-                    if ctx.cancelled:  # it was taken over before it has begun
-                        self.came_back(ctx)
-                        task = ctx = None
-                        continue
+                if ctx is not task:
+                    if expires < watchdog.wakes_at:
+                        watchdog.expect(expires)
+                    if listening:
+                        observers.tell(start)
+                        gate.unbar()
+                        if ctx.cancelled:  # it was taken over before it has begun
+                            self.came_back(ctx)
+                            task = ctx = None
+                            continue
                 try:
-                    if (record := task._record) is not None and record.wrapped:
+                    if record is not None and record.wrapped:
                         result = self._run_wrapped(task, record, ctx, task.data)
                     else:
                         result = run(ctx, task.data) if takes_context else run(task.data)
@@ -144,23 +151,25 @@ class Loop(Generic[T, R]):
         except Interrupted:
             raise
         except BaseException as broken:  # noqa: BLE001 - logged there
-            self._break_down(task, ctx, broken)
+            self._break_down(task, broken)
 
-    def _break_down(self, task: Task[T, R] | None, ctx: Context | None, broken: BaseException) -> None:
+    def _break_down(self, task: Task[T, R] | None, broken: BaseException) -> None:
         """Go on after an error of our own, or of what the user lent us: a clock, a worker's attributes.
 
         What the thread has in hand ends with the error, if its end is not decided by now.
         """
         log_broken("%s goes on after an error", self.slot.name)
-        slot = self.slot
+        engine, slot = self.engine, self.slot
         self._breakdowns = 1 if slot.succeeded != self._succeeded_before else self._breakdowns + 1
         self._succeeded_before = slot.succeeded
         if self._breakdowns >= MOST_BREAKDOWNS:
             self.broken = broken
-        if slot.running:
-            self._failed(slot.running[-1], broken)
-        elif task is not None and (ctx is None or slot.stuck is not ctx):
-            self.engine.attempts.lost(slot, task, broken)
+        with engine.lock:
+            under_way = engine.scheduler.running_at(slot)
+        if under_way:
+            self._failed(under_way[-1], broken)
+        elif task is not None and slot.stuck is None:
+            engine.attempts.lost(slot, task, broken)
 
     def _run_wrapped(self, task: Task[T, R], record: Record, ctx: Context, data: T) -> R:
         """Run what the hot loop does not simply run, and see to what its success brings with it."""
@@ -287,25 +296,26 @@ class Loop(Generic[T, R]):
                 self.engine.successes.finish(slot, ctx, result)
         return True
 
-    def _give_back(self, ctx: Context) -> None:
+    def _give_back(self, task: Task[T, R], attempt: Context | Task[T, R]) -> None:
         """Put back what was taken and is not to be begun."""
         try:
             self.slot.running.pop()
         except IndexError:
-            self.came_back(ctx)
+            self.came_back(attempt)
         else:
-            self.engine.give_back(self.slot, ctx._task)
+            self.engine.give_back(self.slot, task)
 
     # -- attempts that don't succeed -------------------------------------------------------------
 
-    def _failed(self, ctx: Context, error: BaseException) -> None:
+    def _failed(self, attempt: Context | Task[T, R], error: BaseException) -> None:
         slot = self.slot
         try:
-            slot.running.pop()
+            attempt = slot.running.pop()
         except IndexError:
-            self.came_back(ctx)
+            self.came_back(attempt)
             return
         ended = self.engine.monotonic()
+        ctx = begin(attempt, slot, attempt._started, inf) if isinstance(attempt, Task) else attempt
         slot.failed += 1
         # The first entry is the hot loop's own frame. Without it, the error that the task keeps does
         # not hold what this thread does later.
@@ -316,8 +326,13 @@ class Loop(Generic[T, R]):
             traceback = None
         self.engine.attempts.failed(slot, ctx, error, ended)
 
-    def came_back(self, ctx: Context) -> None:
+    def came_back(self, attempt: Context | Task[T, R]) -> None:
         """Notice that the attempt was over before this thread was: what it brings is of no use."""
+        if isinstance(attempt, Task):
+            with self.engine.lock:  # under which it was taken over, and given its context
+                ctx = self.slot.stuck
+        else:
+            ctx = attempt
         interrupted = self._gate.absorb(ctx)
         self.engine.takeovers.came_back(self.slot, unfit=interrupted and self.made)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from retrypool import AttemptTimeout, CancelToken, DeadReason, Pool, RetryPolicy, TaskState
+from retrypool import AttemptTimeout, CancelToken, DeadReason, Pool, RetryPolicy, TaskState, current_context
 from retrypool.core import queue
 from retrypool.threads import intake
 
@@ -375,3 +375,72 @@ def test_token_keeps_no_task_that_has_ended(stage: Any) -> None:
     pool.close(timeout=stage.within)
     assert all(task.done() for task in tasks)
     assert not token._callbacks
+
+
+@pytest.mark.parametrize("ends_first", [True, False])
+def test_attempt_that_ends_while_it_is_given_its_context_ends_once(stage: Any, ends_first: bool) -> None:
+    """Somebody puts a context beside the plain task in the box. Is the task out before its worker is done?"""
+
+    class Box(list[Any]):
+        def insert(self, *arguments: Any) -> None:
+            super().insert(*arguments)
+            if ends_first:
+                gate.open()
+                stage.until(task.done)
+
+    gate = stage.gate()
+    pool = stage.pool([lambda data: (gate.hold(), data)[1]])
+    slot = next(iter(pool._workers)).slot
+    slot.running = box = Box()
+    pool.restart_worker(slot.id)  # it takes its box in hand anew
+    task = pool.dispatch("x")
+    gate.wait_until_reached()
+    assert box == [task]
+    (info,) = pool.workers()
+    assert info.task_ids == (() if ends_first else (task.id,))
+    gate.open()
+    assert task.result(stage.within) == "x"
+    stage.until(lambda: not box)
+    assert pool.stats().succeeded == 1
+
+
+def test_plain_function_has_one_context_for_each_attempt(stage: Any) -> None:
+    seen: list[Any] = []
+
+    def run(_: str) -> None:
+        seen.append((current_context(), current_context()))
+        if len(seen) == 2:
+            raise OSError
+
+    pool = stage.eager_pool([run], retry=RetryPolicy(attempts=2, delay=0))
+    tasks = [pool.dispatch(data) for data in ("first", "second")]
+    for task in tasks:
+        task.result(stage.within)
+    assert all(one is other for one, other in seen)
+    assert len({one for one, _ in seen}) == 3
+    assert [(one.task_id, one.attempt) for one, _ in seen] == [
+        (tasks[0].id, 1),
+        (tasks[1].id, 1),
+        (tasks[1].id, 2),
+    ]
+
+
+def test_plain_attempt_that_is_cancelled_while_it_runs_finds_its_context_cancelled(stage: Any) -> None:
+    """Its context is made by whoever takes the attempt over."""
+    gate = stage.gate()
+    found: list[Any] = []
+
+    def run(_: str) -> None:
+        gate.hold()
+        found.append(current_context())
+
+    pool = stage.eager_pool([run])
+    task = pool.dispatch("x")
+    gate.wait_until_reached()
+    assert pool.cancel_task(task)
+    gate.open()
+    stage.until(lambda: found)
+    assert found[0].cancelled
+    assert found[0].task_id == task.id
+    stage.until(lambda: pool.workers()[0].state == "active")
+    pool.dispatch("y").result(stage.within)

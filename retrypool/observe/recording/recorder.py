@@ -232,7 +232,7 @@ class Recorder:
             lambda: (
                 [_ready(task, self._wall) for task in scheduler.backlog],
                 [_ready(task, self._wall) for task in scheduler.timers.tasks() if not task.done()],
-                [(slot.id, ctx) for slot in scheduler.fleet for ctx in slot.running[:]],
+                [(slot.id, ctx) for slot in scheduler.fleet for ctx in scheduler.running_at(slot)],
             )
         )
         running = [
