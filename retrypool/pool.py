@@ -583,7 +583,8 @@ class Pool(Generic[T, R]):
 
         - `window`: by default 32 for each worker, 128 at least; in order, up to 16 times that while the first
           item is late (for a delay or because it is slow) and workers would run out of items behind it. A
-          number is kept to strictly.
+          number is kept to strictly. With `chunk`, 16 chunks for each worker, of 10,000 items together at the
+          most, and not less than two for each.
         - `ordered`: in the order of the items, or else as they end.
         - `timeout`: seconds from this call after which waiting for a result raises `TimeoutError`. A
           limit for each attempt is the pool's `timeout`.

@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from itertools import islice, repeat
+from itertools import islice
 from typing import Any, TypeVar
 
 from retrypool.checks import Duration, count
 from retrypool.collect.map import MOST_WINDOWS, _Inbox, _left, _until, begun, is_held_up, map_items
 from retrypool.collect.results import TaskResult
-from retrypool.model.chunk import PENDING, Chunk
+from retrypool.model.chunk import Chunk
 from retrypool.model.completion import Reporter
 from retrypool.model.settings import TaskSettings
 from retrypool.model.task import Task
+from retrypool.states import TaskState
+from retrypool.threads.chunks import chunk_entrance, takes_chunks
 from retrypool.threads.engine import Engine
 
 __all__ = ["map_chunks"]
@@ -23,6 +25,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 AnyTask = Task[Any, Any]
+
+_SUCCEEDED = TaskState.SUCCEEDED
+
+
+CHUNKS = 16
+"""How many chunks for each worker are in hand by default, so that threads are switched seldom."""
+
+MOST_ITEMS = 10_000
+"""How many items these chunks may have."""
 
 
 def map_chunks(
@@ -45,7 +56,7 @@ def map_chunks(
     of each, or each has a time limit.
     """
     size = min(count("chunk", chunk, least=1), sys.maxsize)  # islice takes no more
-    if size == 1 or key is not None or on_end is not None or not engine.intake.takes_chunks(settings):
+    if size == 1 or key is not None or on_end is not None or not takes_chunks(engine, settings):
         return map_items(
             engine,
             settings,
@@ -59,13 +70,17 @@ def map_chunks(
             on_end=on_end,
         )
     until = _until(timeout)
-    width = max(128, 32 * workers, 2 * size * workers) if window is None else count("window", window, least=1)
+    if window is None:
+        least = max(128, 32 * workers, 2 * size * workers)
+        width = max(least, min(CHUNKS * size * workers, MOST_ITEMS))
+        late = MOST_WINDOWS * least
+    else:
+        width = late = count("window", window, least=1)
     items = begun(engine, iterable, ordered=ordered, return_exceptions=return_exceptions)
     source = _Source(engine, settings, items, min(size, width))
     most = max(1, width // size)
     if ordered:
-        ahead = MOST_WINDOWS * most if window is None else most
-        return _in_order(source, most, ahead, until, errors=return_exceptions)
+        return _in_order(source, most, max(most, late // size), until, errors=return_exceptions)
     return _as_they_come(source, most, until, errors=return_exceptions)
 
 
@@ -76,26 +91,32 @@ class _Source:
         self, engine: Engine[Any, Any], settings: TaskSettings, items: Iterator[Any], size: int
     ) -> None:
         self.engine = engine
-        self.reporter: Reporter | None = None
         self.trouble: BaseException | None = None  # what the iterator or the pool has raised
         self.ended = False
         self._settings = settings
         self._items = items
         self._size = size
 
-    def dispatch_next(self, note: Callable[[AnyTask], object]) -> None:
-        """Dispatch the next chunk, and call `note(task)`, if there is anything more."""
-        batch: list[Any] = []
-        try:
-            batch.extend(islice(self._items, self._size))  # what came before an error is in there too
-            self.ended = len(batch) < self._size
-        except Exception as error:  # noqa: BLE001 - raised after the results before it
-            self.trouble, self.ended = error, True
-        if batch:
+    def way_in(
+        self, note: Callable[[AnyTask], object], reporter: Reporter | None = None
+    ) -> Callable[[], None]:
+        """Return a function that dispatches the next chunk, if there is more, and calls `note(task)`."""
+        dispatch = chunk_entrance(self.engine, self._settings, reporter, note)
+
+        def dispatch_next() -> None:
+            batch: list[Any] = []
             try:
-                self.engine.intake.dispatch_chunk(Chunk(batch, self.reporter), self._settings, note)
-            except Exception as error:  # noqa: BLE001 - the same
+                batch.extend(islice(self._items, self._size))  # what came before an error is in there too
+                self.ended = len(batch) < self._size
+            except Exception as error:  # noqa: BLE001 - raised after the results before it
                 self.trouble, self.ended = error, True
+            if batch:
+                try:
+                    dispatch(batch)
+                except Exception as error:  # noqa: BLE001 - the same
+                    self.trouble, self.ended = error, True
+
+        return dispatch_next
 
     def end(self, tasks: Iterable[AnyTask]) -> None:
         """Cancel the tasks that are left."""
@@ -117,13 +138,14 @@ def _in_order(
 ) -> Generator[Any, None, None]:
     """Yield results in the order of the items, with `most` chunks in hand; `ahead` while a result is late."""
     tasks: deque[AnyTask] = deque()
+    dispatch_next = source.way_in(tasks.append)
     half = most // 2
 
     def wait(task: AnyTask) -> None:
         while not source.ended and len(tasks) < ahead and is_held_up(source.engine, task, tasks, half, until):
             limit = min(ahead, len(tasks) + max(half, 1))
             while not source.ended and len(tasks) < limit and not task.done():
-                source.dispatch_next(tasks.append)
+                dispatch_next()
         task._wait(None if until is None else _left(until))
 
     try:
@@ -131,11 +153,17 @@ def _in_order(
             while True:
                 if source.ended or len(tasks) >= most or (tasks and tasks[0].done()):
                     break
-                source.dispatch_next(tasks.append)
+                dispatch_next()
             if not tasks:
                 break
-            wait(tasks[0])
-            yield from _results_of(tasks[0], wait, errors=errors)
+            if not tasks[0].done():
+                wait(tasks[0])
+            if tasks[0].data.failed or tasks[0]._phase is not _SUCCEEDED:
+                yield from _each_of(tasks[0], wait, errors=errors)
+            else:
+                for result in tasks[0].data.results:
+                    yield result
+                    del result
             tasks.popleft()
         if source.trouble is not None:
             raise source.trouble
@@ -147,28 +175,16 @@ def _in_order(
             tasks.clear()
 
 
-def _results_of(task: AnyTask, wait: Callable[[AnyTask], object], *, errors: bool) -> Iterator[Any]:
-    chunk: Chunk = task.data
-    return _all_of(chunk) if chunk.complete else _each_of(task, wait, errors=errors)
-
-
 def _each_of(task: AnyTask, wait: Callable[[AnyTask], object], *, errors: bool) -> Generator[Any, None, None]:
     chunk: Chunk = task.data
     for place in range(len(chunk.items)):
-        if chunk.results[place] is not PENDING:
+        if chunk.has_result(place):
             yield _take(chunk, place)
             continue
         failed = chunk.failed.get(place, task)
         if failed is not task:
             wait(failed)
         yield _outcome(failed, errors=errors)
-
-
-def _all_of(chunk: Chunk) -> Iterator[Any]:
-    """Return an iterator over the results that lets go of each. In C: this is done for each item."""
-    results = chunk.results
-    results.reverse()
-    return map(list.pop, repeat(results, len(results)))
 
 
 def _take(chunk: Chunk, place: int) -> Any:
@@ -192,15 +208,16 @@ def _as_they_come(
 ) -> Generator[Any, None, None]:
     """Yield results as the chunks end, and those of items that failed at first as they end."""
     inbox: _Inbox[Any, Any] = _Inbox()
-    source.reporter = reporter = Reporter(inbox.put)
+    reporter = Reporter(inbox.put)
     pending: set[AnyTask] = set()
+    dispatch_next = source.way_in(pending.add, reporter)
     chunks = 0
     try:
         while True:
             while True:
                 if source.ended or chunks >= most or inbox.tasks:
                     break
-                source.dispatch_next(pending.add)
+                dispatch_next()
                 chunks += 1
             if not pending:
                 break
@@ -219,8 +236,13 @@ def _as_they_come(
             pending.update(failed)
             pending.discard(inbox.tasks[0])
             inbox.tasks.extend(each for each in failed if each.done())
-            del failed
-            yield from _of_chunk(inbox.tasks.popleft(), errors=errors)
+            if failed or inbox.tasks[0]._phase is not _SUCCEEDED:
+                del failed
+                yield from _those_of(inbox.tasks.popleft(), errors=errors)
+            else:
+                for result in inbox.tasks.popleft().data.results:
+                    yield result
+                    del result
         if source.trouble is not None:
             raise source.trouble
     finally:
@@ -232,15 +254,10 @@ def _as_they_come(
             reporter.end()
 
 
-def _of_chunk(task: AnyTask, *, errors: bool) -> Iterator[Any]:
-    chunk: Chunk = task.data
-    return _all_of(chunk) if chunk.complete else _those_of(task, errors=errors)
-
-
 def _those_of(task: AnyTask, *, errors: bool) -> Generator[Any, None, None]:
     chunk: Chunk = task.data
     for place in range(len(chunk.items)):
-        if chunk.results[place] is not PENDING:
+        if chunk.has_result(place):
             yield _take(chunk, place)
         elif place not in chunk.failed:
             yield _outcome(task, errors=errors)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["PENDING", "Chunk"]
 
 PENDING: Any = type("Pending", (), {"__repr__": lambda _: "pending"})()
-"""In place of the result of an item that has none yet."""
+"""In place of the result of an item that has failed."""
 
 
 class Chunk:
@@ -20,17 +20,29 @@ class Chunk:
     by itself. If the worker is taken away from the chunk, the next one goes on where it had come to.
     """
 
-    # Written by the worker that runs it, one entry at a time; one that was taken away from it may still write
-    # the entry that it was at. Read by others once the task has ended.
-    __slots__ = ("begun", "complete", "failed", "items", "reporter", "results")
+    # Each attempt has a list and a dict of its own: one that is over may still write what comes of the item
+    # that it is at, and no further. Written by the worker of the attempt: first into `failed`, then PENDING
+    # into `results`. Read by others once the task has ended.
+    __slots__ = ("failed", "items", "reporter", "results")
 
     def __init__(self, items: list[Any], reporter: Reporter | None) -> None:
         self.items = items
         self.reporter = reporter  # hears of the end of the chunk, and of items that have failed
-        self.results: list[Any] = [PENDING] * len(items)
-        self.begun = False  # a worker has had it
-        self.complete = False  # each item has a result
+        self.results: list[Any] = []  # of the first items, as far as a worker has come
         self.failed: dict[int, Any] = {}  # the tasks of items that have failed, by the place of the item
+
+    def go_on(self) -> tuple[list[Any], dict[int, Any]]:
+        """Return the results and failures for another attempt to add to: it goes on behind them."""
+        results = self.results[:]
+        failed = self.failed.copy()
+        if len(results) in failed:  # it was interrupted before it noted that here as well
+            results.append(PENDING)
+        self.results, self.failed = results, failed
+        return results, failed
+
+    def has_result(self, place: int) -> bool:
+        """Return whether the item at `place` has a result."""
+        return place < len(self.results) and self.results[place] is not PENDING
 
     def __repr__(self) -> str:
         return f"<Chunk of {len(self.items)} items>"

@@ -1,54 +1,128 @@
-"""Running a chunk: one claim, one context, one clock for several items, each of which may fail by itself."""
+"""Chunks: their way in, and running one: one claim, one context, one clock for several items.
+
+Each of the items may fail by itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from math import inf
 from typing import Any
 
 from retrypool.callbacks import traceback_of
 from retrypool.model.chunk import PENDING, Chunk
+from retrypool.model.completion import Reporter
 from retrypool.model.context import Context, begin
 from retrypool.model.preparing import new_task
-from retrypool.model.task import Task
+from retrypool.model.settings import TaskSettings
+from retrypool.model.task import Record, Task
 from retrypool.states import TaskState
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.works import Works
 
-__all__ = ["run_chunk"]
+__all__ = ["chunk_entrance", "run_chunk", "takes_chunks"]
+
+AnyTask = Task[Any, Any]
+
+
+def takes_chunks(engine: Works, settings: TaskSettings) -> bool:
+    """Return whether several items may go as one task: nobody looks at each, and none has a limit."""
+    observers = engine.observers
+    told = engine.guarded or observers.talkative or observers.wants_started
+    return settings.plain and settings.span == inf and not told and engine.races is None
+
+
+def chunk_entrance(
+    engine: Works, settings: TaskSettings, reporter: Reporter | None, note: Callable[[AnyTask], object]
+) -> Callable[[list[Any]], None]:
+    """Return a function that dispatches several items as one task. See `Intake.entrance`.
+
+    Ask `takes_chunks` before.
+    """
+    arrive = engine.intake.way_in(settings)
+    next_id, monotonic, parked = engine.scheduler.backlog.next_seq, engine.monotonic, engine.parked
+
+    def make(items: list[Any]) -> AnyTask:
+        task: AnyTask = new_task(next_id(), Chunk(items, reporter), settings, engine, monotonic())
+        task._completion = reporter
+        task._record = record = Record(task.id)
+        record.wrapped = True
+        record.cost = float(len(items))
+        return task
+
+    @shielded
+    def dispatch_with_care(items: list[Any]) -> None:
+        if refusal := engine.refusal(settings):
+            raise refusal
+        task = make(items)
+        with engine.lock:
+            line = engine.injector.open_line(settings.priority)
+            if line is None:
+                engine.scheduler.submit(task, engine.monotonic())
+            else:
+                line.append(task)
+        engine.wake_called()
+        if engine.guarded:  # handshake H2
+            engine.intake.look_again(task)
+        if parked and not engine.waking.searching:
+            engine.waking.wake_one()
+        note(task)
+
+    def dispatch(items: list[Any]) -> None:
+        # The steps of `Intake.entrance`, in the same order.
+        if arrive is None or engine.guarded:
+            dispatch_with_care(items)
+            return
+        task = make(items)
+        try:
+            arrive(task)
+            if engine.guarded:
+                engine.intake.look_again(task)
+            if parked and not engine.waking.searching:
+                engine.waking.wake_one()
+            note(task)
+        except BaseException:  # a Ctrl-C; or a refusal, where it does no harm
+            engine.intake.take_back(task, note)
+            raise
+
+    return dispatch
 
 
 def run_chunk(engine: Works, ctx: Context, run: Callable[..., Any], *, takes_context: bool) -> None:
     """Run the items of a chunk one after the other, on the thread of their worker."""
     chunk: Chunk = ctx._task.data
-    slot, items, results, failed = ctx._slot, chunk.items, chunk.results, chunk.failed
-    todo: Iterable[tuple[int, Any]] = enumerate(items)
-    if chunk.begun:  # an attempt before this one has come so far
-        todo = [(at, item) for at, item in todo if results[at] is PENDING and at not in failed]
-    chunk.begun = True
-    succeeded = 0
-    for place, item in todo:
-        if ctx._reason is not None:
-            ctx.check()
+    slot = ctx._slot
+    results, failed = chunk.go_on()
+    todo = islice(chunk.items, len(results), None)
+    append = results.append
+    if takes_context:
+        run = partial(run, ctx)
+    while True:
+        before = len(results)
         try:
-            results[place] = run(ctx, item) if takes_context else run(item)
+            for item in todo:
+                if ctx._reason is not None:
+                    ctx.check()
+                append(run(item))
+            break
         except BaseException as error:
             if ctx.cancelled:  # it was taken over; the error may be what that has brought about
                 raise
-            slot.succeeded += succeeded
-            succeeded = 0
-            failed[place] = _fail(engine, ctx, item, error)
-        else:
-            succeeded += 1
-    slot.succeeded += succeeded - 1  # the chunk itself is counted as one
-    chunk.complete = not failed
+            place = len(results)
+            slot.succeeded += place - before
+            failed[place] = _fail(engine, ctx, chunk.items[place], error)
+            append(PENDING)
+    slot.succeeded += len(results) - before - 1  # the chunk itself is counted as one
 
 
 @shielded
-def _fail(engine: Works, ctx: Context, item: Any, error: BaseException) -> Task[Any, Any]:
+def _fail(engine: Works, ctx: Context, item: Any, error: BaseException) -> AnyTask:
     """Make a task of an item whose first attempt has just failed, and find out what becomes of it."""
     slot, chunk = ctx._slot, ctx._task
     seq = engine.scheduler.backlog.next_seq()
-    task: Task[Any, Any] = new_task(seq, item, chunk._settings, engine, chunk._dispatched)
+    task: AnyTask = new_task(seq, item, chunk._settings, engine, chunk._dispatched)
     task._completion = chunk.data.reporter
     task._slot = slot
     task._phase = TaskState.RUNNING

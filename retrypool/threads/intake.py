@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from math import inf
 from typing import Any, Generic, TypeVar
 from weakref import ref
 
 from retrypool.core.queue import Line
 from retrypool.ctrl_c import lowered
 from retrypool.events import TaskDispatched
-from retrypool.model.chunk import Chunk
 from retrypool.model.completion import Reporter
 from retrypool.model.context import slot_here
 from retrypool.model.preparing import new_task, prepare
@@ -73,41 +71,6 @@ class Intake(Generic[T, R]):
                 self._arrive_in_time(task, deadline, line, slots)
 
         return arrive
-
-    def takes_chunks(self, settings: TaskSettings) -> bool:
-        """Return whether several items may go as one task: nobody looks at each, and none has a limit."""
-        observers = self._engine.observers
-        told = self._engine.guarded or observers.talkative or observers.wants_started
-        return settings.plain and settings.span == inf and not told and self._engine.races is None
-
-    @shielded
-    def dispatch_chunk(
-        self, chunk: Chunk, settings: TaskSettings, note: Callable[[Task[T, R]], object]
-    ) -> None:
-        """Accept several items as one task, and call `note(task)`. Call `takes_chunks` before."""
-        engine = self._engine
-        if refusal := engine.refusal(settings):
-            raise refusal
-        data: Any = chunk
-        task: Task[T, R] = new_task(
-            engine.scheduler.backlog.next_seq(), data, settings, engine, engine.monotonic()
-        )
-        task._completion = chunk.reporter
-        task._record = record = Record(task.id)
-        record.wrapped = True
-        record.cost = float(len(chunk.items))
-        with engine.lock:
-            line = engine.injector.open_line(settings.priority)
-            if line is None:
-                engine.scheduler.submit(task, engine.monotonic())
-            else:
-                line.append(task)
-        engine.wake_called()
-        if engine.guarded:  # handshake H2
-            self.look_again(task)
-        if engine.parked and not engine.waking.searching:
-            engine.waking.wake_one()
-        note(task)
 
     def _arrive_in_time(self, task: Task[T, R], deadline: float, line: Line, slots: Iterable[Slot]) -> None:
         """Let a task come in that has a deadline: without the lock as long as some worker may go on."""
@@ -176,14 +139,14 @@ class Intake(Generic[T, R]):
                     engine.waking.wake_one()
                 note(task)
             except BaseException:  # a Ctrl-C; or a refusal, where it does no harm
-                self._take_back(task, note)
+                self.take_back(task, note)
                 raise
             return task
 
         return dispatch
 
     @shielded
-    def _take_back(self, task: Task[T, R], note: Callable[[Task[T, R]], object]) -> None:
+    def take_back(self, task: Task[T, R], note: Callable[[Task[T, R]], object]) -> None:
         """Take back what was struck while it was dispatched; if a worker has it, have it noted."""
         self._engine.cancelling.take_back(task)
         if not task._withdrawn:

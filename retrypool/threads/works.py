@@ -48,6 +48,7 @@ class Works(TaskOwner, Protocol):
     injector: InjectorQueue
     drains: dict[int, Drain[Any]]
     # The other parts. Their types would lead back to here.
+    intake: Any
     journal: Any
     kept: Any
     hedges: Any

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from retrypool import InvalidType, InvalidValue, Pool, PoolClosed, RetryPolicy
+from retrypool.model.chunk import PENDING, Chunk
 
 AT_ONCE = RetryPolicy(attempts=3, delay=0)
 
@@ -180,6 +181,55 @@ def test_worker_that_takes_over_a_chunk_goes_on_where_it_had_come_to(stage: Any)
     assert ran[:6] == list(range(6))
     assert all(ran.count(item) == 1 for item in range(5))
     gate.open()
+
+
+def test_late_result_of_an_attempt_that_is_over_goes_nowhere(stage: Any) -> None:
+    late, next_one = stage.gate(), stage.gate()
+
+    def first(item: int) -> str:
+        if item == 1:
+            late.hold()
+        return f"first {item}"
+
+    def second(item: int) -> str:
+        if item == 2:
+            next_one.hold()
+        return f"second {item}"
+
+    pool = stage.pool([first])
+    results = stage.start(list, pool.map(range(4), chunk=4))
+    late.wait_until_reached()
+    pool.add_worker(second)
+    pool.interrupt_worker(0, task="retry")
+    next_one.wait_until_reached()
+    late.open()
+    stage.until(lambda: pool.workers()[0].state != "stuck")
+    next_one.open()
+    assert results.result(stage.within) == ["first 0", "second 1", "second 2", "second 3"]
+
+
+def test_item_whose_failure_was_not_noted_in_full_is_not_run_again() -> None:
+    """The attempt was interrupted on its way from one note to the other: there is a task for the item."""
+    chunk = Chunk(["a", "b", "c"], None)
+    results, failed = chunk.go_on()
+    results.append("A")
+    failed[1] = task = object()
+    assert chunk.go_on() == (["A", PENDING], {1: task})
+    results.append("late")
+    assert chunk.results == ["A", PENDING]
+
+
+@both_orders
+def test_stop_iteration_is_a_failure_as_any_other(ordered: bool) -> None:
+    def run(item: int) -> int:
+        if item % 4 == 1:
+            raise StopIteration(item)
+        return item
+
+    with Pool([run], retry=RetryPolicy(attempts=1)) as pool:
+        results = list(pool.map(range(8), chunk=4, ordered=ordered, return_exceptions=True))
+    assert sorted(result for result in results if isinstance(result, int)) == [0, 2, 3, 4, 6, 7]
+    assert sorted(error.value for error in results if isinstance(error, StopIteration)) == [1, 5]
 
 
 @pytest.mark.parametrize(
