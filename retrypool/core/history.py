@@ -33,7 +33,7 @@ class Ended(NamedTuple):
     state: TaskState = TaskState.SUCCEEDED
     attempts: int = 1
     tried: tuple[str, ...] = ()
-    last_error: LastError | None = None
+    last_error: LastError | str | None = None
 
 
 class LastError:
@@ -79,12 +79,11 @@ class History:
         if not history:
             self.entries.append((task.id, task._dispatched, task._started, task._ended))
             return
-        tried, error = tried_by(history), last_error(history)
-        if error is not None:
-            error.text()
-        attempts = len(history) + 1
+        error = _error_of(history)
+        tried, attempts = tried_by(history), len(history) + 1
+        text = None if error is None else described(error)
         self.entries.append(
-            (task.id, task._dispatched, task._started, task._ended, _SUCCEEDED, attempts, tried, error)
+            (task.id, task._dispatched, task._started, task._ended, _SUCCEEDED, attempts, tried, text)
         )
 
     def ended(self, task: Task[Any, Any], state: TaskState, now: float) -> None:
@@ -153,10 +152,14 @@ def tried_by(history: list[Attempt]) -> tuple[str, ...]:
 
 
 def last_error(history: list[Attempt]) -> LastError | None:
-    """Return what was raised last."""
-    error = history[-1].error if history else None
-    if error is None:  # its worker was taken away from it
-        error = next((attempt.error for attempt in reversed(history) if attempt.error is not None), None)
-        if error is None:
-            return None
-    return LastError(error)
+    """Return what can be told of the error that was raised last."""
+    error = _error_of(history)
+    return None if error is None else LastError(error)
+
+
+def _error_of(history: list[Attempt]) -> BaseException | None:
+    """Return what was raised last, unless the workers were taken away from all attempts."""
+    for attempt in reversed(history):
+        if attempt.error is not None:
+            return attempt.error
+    return None

@@ -212,7 +212,9 @@ class Context:
         task = self._task
         if self._cost is None and task._record is not None:
             self._cost = task._record.cost
-        self._task = cast(Any, _Past(task.id, task._told, task._owner))
+        past = _Past()
+        past.id, past._owner, past._settings = task.id, task._owner, task._told
+        self._task = cast(Any, past)
 
     def _cancel(self, reason: object) -> None:
         """Mark the attempt as over, and why."""
@@ -263,10 +265,9 @@ class _Past:
     __slots__ = ("_owner", "_settings", "id")
     _record = None
 
-    def __init__(self, id: int, settings: TaskSettings, owner: TaskOwner) -> None:
-        self.id = id
-        self._owner = owner
-        self._settings = settings
+    _owner: TaskOwner
+    _settings: TaskSettings
+    id: int
 
     @property
     def name(self) -> str | None:

@@ -190,7 +190,7 @@ class Lookup:
             state=ended.state,
             attempts=ended.attempts,
             tried=ended.tried,
-            last_error=None if ended.last_error is None else ended.last_error.text(),
+            last_error=error.text() if isinstance(error := ended.last_error, LastError) else error,
             queued_at=date(ended.dispatched + ahead),
             started_at=None if ended.started is None else date(ended.started + ahead),
             ended_at=date(ended.ended + ahead),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from math import inf
 from typing import Any, Generic, TypeVar
 
-from retrypool.callbacks import call_guarded, log_broken, traceback_of
+from retrypool.callbacks import call_guarded, log_broken
 from retrypool.errors import Interrupted
 from retrypool.model.chunk import Chunk
 from retrypool.model.context import Context, begin
@@ -308,6 +309,7 @@ class Loop(Generic[T, R]):
     # -- attempts that don't succeed -------------------------------------------------------------
 
     def _failed(self, attempt: Context | Task[T, R], error: BaseException) -> None:
+        """Take an attempt back that raised `error`. Called while that is handled."""
         slot = self.slot
         try:
             attempt = slot.running.pop()
@@ -319,11 +321,8 @@ class Loop(Generic[T, R]):
         slot.failed += 1
         # The first entry is the hot loop's own frame. Without it, the error that the task keeps does
         # not hold what this thread does later.
-        traceback = traceback_of(error)
-        if traceback is not None:
-            # Not by assignment, which an error may refuse, as a frozen dataclass does.
-            BaseException.with_traceback(error, traceback.tb_next)
-            traceback = None
+        # Not by assignment, which an error may refuse, as a frozen dataclass does; nor is the error asked.
+        BaseException.with_traceback(error, sys.exc_info()[2].tb_next)  # type: ignore[union-attr]
         self.engine.attempts.failed(slot, ctx, error, ended)
 
     def came_back(self, attempt: Context | Task[T, R]) -> None:
