@@ -92,20 +92,18 @@ class InjectorQueue:
     So there are so many at the most; tasks of other priorities wait in subqueues.
     """
 
-    __slots__ = ("_by_priority", "_in_order", "_lines", "_make_line", "several", "usual")
+    __slots__ = ("_by_priority", "_in_order", "_lines", "_make_line", "line", "several", "usual")
 
     def __init__(self, make_line: Callable[[], Line] = deque) -> None:
         self._make_line = make_line
         self.usual: Line = make_line()  # for the priority 0
         self.several = False  # whether there is any other, which is not taken back
         self._by_priority = {0: self.usual}
+        # Returns the line for a priority, or None if there is none. Needs no lock.
+        self.line: Callable[[int], Line | None] = self._by_priority.get
         # The highest priority first. Replaced as a whole, for those who iterate over them meanwhile.
         self._lines: tuple[tuple[int, Line], ...] = ((0, self.usual),)
         self._in_order: tuple[Line, ...] = (self.usual,)
-
-    def line(self, priority: int) -> Line | None:
-        """Return the line for `priority`, or None if there is none. Needs no lock."""
-        return self._by_priority.get(priority)
 
     def open_line(self, priority: int) -> Line | None:
         """Return the line for `priority`, a new one if need be; None if there are too many."""

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from retrypool.core.fleet import Fleet
 from retrypool.core.outage import UNLIKELY
 from retrypool.core.queue import Backlog
+from retrypool.errors import AttemptTimeout
+from retrypool.model.context import Context
 from retrypool.model.record import Attempt, Record
 from retrypool.model.slots import Slot
-from retrypool.model.task import Task
-from retrypool.states import TaskState
+from retrypool.policy.retry import UNCHARGED
+from retrypool.states import Outcome, TaskState
 
 __all__ = ["QuickRetry"]
-
-AnyTask = Task[Any, Any]
 
 FEW = 3
 """Tasks failed in a row that are never looked at, where there is one group alone."""
 
-_QUEUED = TaskState.QUEUED  # bound once: looking a member up in its enum costs more than what is done with it
+# Bound once: looking a member up in its enum costs more than what is done with it.
+_QUEUED, _FAILED, _TIMED_OUT = TaskState.QUEUED, Outcome.FAILED, Outcome.TIMED_OUT
 
 
 class QuickRetry:
@@ -27,21 +26,25 @@ class QuickRetry:
 
     def __init__(self, fleet: Fleet, backlog: Backlog, *, allowed: bool) -> None:
         self._fleet = fleet
-        self._backlog = backlog
+        self._line = backlog.injector.line
+        self._next_seq = backlog.next_seq
         self._allowed = allowed  # False if each retry has to be counted
 
-    def take(self, slot: Slot, task: AnyTask, attempt: Attempt) -> bool:
+    def take(self, slot: Slot, ctx: Context, error: BaseException, ended: float) -> bool:
         """Record a failure that is no evidence, and put the task back without the lock; if it may be so.
 
         That is where there is one group alone, so that each failure begins a new round, and where no look at
         the row of failures is due. The caller owns the task, and puts it back (handshake H12): the append
         comes last, and from then on whoever takes the task sees the rest.
         """
-        record, settings, group, fleet = task._record, task._settings, slot.group, self._fleet
+        task, group, fleet, started = ctx._task, slot.group, self._fleet, ctx._started
+        record, settings = task._record, task._settings
         assert record is not None
-        line = self._backlog.injector.line(settings.priority)
+        line = self._line(settings.priority)
         if (
-            not self._allowed
+            record.charged + 1 >= settings.counted
+            or record.uncharged >= UNCHARGED
+            or not self._allowed
             or fleet.live != group.alone
             or line is None
             or not record.plain
@@ -50,27 +53,29 @@ class QuickRetry:
             or slot.retired
             or group.until is not None
             or fleet.quarantine.outage is not None
-            or settings.span is None
             or record.cancelled
-            or not settings.retry.decide_at_once(record.charged + 1, record.uncharged)
-            or (record.round == 1 and fleet.health is not None and _is_worth_a_look(slot, attempt.started))
+            or (record.round == 1 and fleet.health is not None and _is_worth_a_look(slot, started))
         ):
             return False
+        outcome = _TIMED_OUT if issubclass(type(error), AttemptTimeout) else _FAILED
+        attempt = Attempt(ctx.attempt, slot.id, group.name, started, ended, outcome, error)
         record.history.append(attempt)
         record.entries += 1
         record.charged += 1
         record.round += 1
-        record.seq = self._backlog.next_seq()
+        record.seq = self._next_seq()
         record.deciding = False  # H7: written, then `cancelled` is read
         if record.cancelled:
             record.deciding = True
             _take_out_again(record)
             return False
-        record.running_time += attempt.ended - attempt.started
+        record.running_time += ended - started
         record.tried_waived = record.urgent = record.keeps_place = record.elsewhere = False
         record.avoid = None
         task._slot = None
         task._phase = _QUEUED
+        slot.failures[outcome._value_] += 1
+        slot.retried += 1
         line.append(task)
         return True
 

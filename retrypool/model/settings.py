@@ -137,6 +137,8 @@ class TaskSettings:
     attempts: float = field(init=False)
     # Whether a retry may go to any worker that has not tried it, in the order of arrival.
     retry_plain: bool = field(init=False)
+    # How many attempts it may have, if it needs but to be counted and put back after each but the last; or 0.
+    counted: float = field(init=False)
     # Whom it is for, before anybody has tried it.
     constraints: Constraints = field(init=False)
     # How long an attempt may take: infinity for as long as it likes, None if it has to be reckoned with
@@ -164,6 +166,8 @@ class TaskSettings:
         span = math.inf if self.timeout is None else self.timeout
         simple = self.time_limit is None and self.deadline is None
         object.__setattr__(self, "span", span if simple else None)
+        counts = simple and type(self.retry) is RetryPolicy and self.retry.always_at_once
+        object.__setattr__(self, "counted", self.attempts if counts and self.retry_plain else 0)
 
     def __reduce__(self) -> tuple[object, ...]:
         # What can't be pickled belongs to this process: a token, a drain, a function, a policy with one.

@@ -124,6 +124,8 @@ class RetryPolicy:
     _jitter: Jitter = field(init=False, repr=False, compare=False)
     _matches: Callable[[BaseException], bool] = field(init=False, repr=False, compare=False)
     _constant: RetryIn | None = field(init=False, repr=False, compare=False)
+    # Whether a retry follows at once, whatever the task has failed by.
+    always_at_once: bool = field(init=False, repr=False, compare=False)
     # Whether it takes nothing but to count to say that a task goes on at once within its round.
     _simple: bool = field(init=False, repr=False, compare=False)
 
@@ -158,7 +160,9 @@ class RetryPolicy:
         usual = "full" if isinstance(grows, Exponential) else "none"
         keep(self, "_jitter", usual if self.jitter == "auto" else self.jitter or "none")
         keep(self, "waits_between_rounds", isinstance(delay, BetweenRounds) and not self.immediate)
-        keep(self, "_constant", self._find_constant())
+        constant = self._find_constant()
+        keep(self, "_constant", constant)
+        keep(self, "always_at_once", constant is not None and constant.delay == 0)
         counts_only = self.retry_if is None and not self.attempts_for
         keep(self, "_simple", counts_only and self.waits_between_rounds)
 
@@ -189,17 +193,6 @@ class RetryPolicy:
         if scope is _TASK and charged < self.attempts and uncharged < UNCHARGED:
             return _AT_ONCE if elsewhere and self._simple else self._constant
         return None
-
-    def decide_at_once(self, charged: int, uncharged: int) -> bool:
-        """Return whether a task of one group alone is tried again at once, whatever it failed by."""
-        return (
-            type(self) is RetryPolicy
-            and self._constant is not None
-            and self._constant.delay == 0
-            and not self.immediate
-            and charged < self.attempts
-            and uncharged < UNCHARGED
-        )
 
     def decide(self, failure: Failure, now: float) -> Decision:
         """Say what becomes of the task: `RetryIn` or `GiveUp` (or `Cancel`). Never raises, never waits.

@@ -86,6 +86,13 @@ class Observers(Generic[T, R]):
         self.wants_cancelled = self._wants(TaskCancelled)
         # Whether a success is to be told of at all.
         self.talkative = self.on_success is not None or self.wants_ended or self.wants_succeeded
+        # And a failure, or a retry.
+        self.attends_failures = (
+            self.on_failure is not None
+            or self.on_retry is not None
+            or self.wants_ended
+            or self.wants_retrying
+        )
 
     def _wants(self, kind: type[Event]) -> bool:
         return any(hearer.wants(kind) for _, hearer in self._listeners)

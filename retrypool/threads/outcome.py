@@ -13,7 +13,7 @@ from retrypool.callbacks import log_broken, shown
 from retrypool.core.records import take_in_hand
 from retrypool.core.scheduler import CLOSED_BY_FORCE
 from retrypool.ctrl_c import is_ctrl_c
-from retrypool.errors import AttemptTimeout, WorkerFault
+from retrypool.errors import WorkerFault
 from retrypool.events import AttemptEnded, AttemptStarted, TaskRetrying
 from retrypool.model.context import Context
 from retrypool.model.describe import annotate
@@ -29,6 +29,8 @@ from retrypool.threads.works import Works
 
 __all__ = ["Attempts"]
 
+_TASK = Scope.TASK  # bound once: looking a member up in its enum costs more than what is done with it
+
 
 class Attempts:
     """What can become of an attempt. Called outside the pool's lock, but for what says otherwise."""
@@ -38,6 +40,8 @@ class Attempts:
         self._scheduler = engine.scheduler
         self._observers = engine.observers
         self._monotonic = engine.clock.monotonic
+        # Whether somebody of the pool itself has a part in each failure.
+        self._watched = engine.races is not None or engine.journal is not None
         # The attempts that are over while their tasks' fate is not decided: nowhere else do these tasks
         # stand. Adding to a set and discarding from it are atomic, and each attempt is in it once.
         self.deciding: set[Context] = set()
@@ -68,14 +72,21 @@ class Attempts:
         task, races = ctx._task, self._engine.races
         self.deciding.add(ctx)
         is_back = False
+        decision: Decision | None = None
         try:
-            decision: Decision | None
             try:
                 take_in_hand(task)
                 scope, retry_after = self._judge(error)
-                attempt, scope, is_back = self._record(slot, ctx, error, scope, retry_after, ended, over=over)
+                quiet = not (over or self._watched or self._observers.attends_failures)
+                if quiet and scope is _TASK and not self._scheduler.over:
+                    is_back = self._scheduler.retry_at_once(slot, ctx, error, ended)
                 if is_back:
-                    decision = None
+                    self._put_back(task)
+                    return
+                attempt, scope, is_back = self._record(
+                    slot, ctx, error, scope, retry_after, ended, quiet=quiet
+                )
+                if is_back:
                     if races is not None:
                         self._leave(slot, ctx, attempt, error, over=over)
                 else:
@@ -103,7 +114,7 @@ class Attempts:
                 self.lost(slot, task, broken)
         finally:
             self.deciding.discard(ctx)
-        ctx._let_go()
+            ctx._let_go()
 
     def lost(self, slot: Slot, task: Task[Any, Any], error: BaseException) -> None:
         """Let a task be dead that the thread at `slot` had in hand when something broke down.
@@ -136,23 +147,16 @@ class Attempts:
         retry_after: object,
         ended: float,
         *,
-        over: bool,
+        quiet: bool,
     ) -> tuple[Attempt, Scope, bool]:
         """Enter a failed attempt, and what it says of its group and of the fleet.
 
-        If nobody is to be told, and the decision takes nothing but to count, the task is put back too: then
-        the last of what is returned is True. So it is if another attempt goes on, or has ended the task.
+        If it is `quiet`, that is, nobody is to be told, and the decision takes nothing but to count, the task
+        is put back too: then the last of what is returned is True. So it is if another attempt goes on, or
+        has ended the task.
         """
-        engine, scheduler, task, observers = self._engine, self._scheduler, ctx._task, self._observers
+        engine, scheduler, task = self._engine, self._scheduler, ctx._task
         races = engine.races
-        quiet = not (races is not None or over or observers.wants_ended or observers.wants_retrying) and (
-            observers.on_failure is None
-            and observers.on_retry is None
-            and engine.journal is None
-            and type(task._settings.retry) is RetryPolicy  # a user's own is not asked under the lock
-        )
-        if quiet and scope is Scope.TASK and (attempt := self._put_back_at_once(slot, ctx, error, ended)):
-            return attempt, scope, True
         # Outside the lock: what was raised may have brought a type of its own.
         pause = None
         if scope is Scope.THROTTLED:
@@ -173,30 +177,25 @@ class Attempts:
                 is_back = races is not None and races.leave(task, slot)
             if isinstance(error, WorkerFault) and error.restart:
                 scheduler.fleet.make_unfit(slot)
-            if quiet and (decision := self._count(task, scope)) is not None:
+            # A policy of the user's own is not asked under the lock.
+            if (
+                quiet
+                and type(task._settings.retry) is RetryPolicy
+                and (decision := self._count(task, scope)) is not None
+            ):
                 scheduler.retry(task, decision.delay, now)
                 is_back = True
             happened = engine.decided()
         engine.act(happened)
         return attempt, scope, is_back
 
-    def _put_back_at_once(
-        self, slot: Slot, ctx: Context, error: BaseException, ended: float
-    ) -> Attempt | None:
-        """Put a task back without the lock, if it may go that way; see `QuickRetry`."""
-        engine, task = self._engine, ctx._task
-        outcome = Outcome.TIMED_OUT if isinstance(error, AttemptTimeout) else Outcome.FAILED
-        group = slot.group.name
-        attempt = Attempt(ctx.attempt, slot.id, group, ctx._started, ended, outcome, error)
-        if self._scheduler.over or not self._scheduler.retry_at_once(slot, task, attempt):
-            return None
-        slot.failures[outcome._value_] += 1
-        slot.retried += 1
+    def _put_back(self, task: Task[Any, Any]) -> None:
+        """See to it that a task is taken that was put back without the lock, or ends."""
+        engine = self._engine
         if self._scheduler.over:  # H12: read after the task was put back
             engine.cancelling.cancel_waiting(task, CLOSED_BY_FORCE)
         if engine.parked and not engine.waking.searching:
             engine.waking.wake_one()
-        return attempt
 
     def _leave(self, slot: Slot, ctx: Context, attempt: Attempt, error: BaseException, *, over: bool) -> None:
         """Take leave of a task that goes on, or has ended, with another attempt."""
