@@ -99,7 +99,7 @@ def _refuse_in_child() -> None:
         engine = pool.engine
         engine.lock = threading.RLock()  # some thread of the parent may have held it
         engine.forked = True
-        engine.guarded = True
+        engine.review_guard()
     open_pools.clear()
 
 

@@ -21,11 +21,11 @@ CALLS = {
 }
 
 
-def in_a_child(call: str, *, busy: bool = False) -> str:
+def in_a_child(call: str, options: str = "") -> str:
     return f"""
 import warnings
 warnings.simplefilter("ignore", DeprecationWarning)
-pool = Pool([lambda data: time.sleep(0.3)] * 2, timeout=60)
+pool = Pool([lambda data: time.sleep(0.3)] * 2, timeout=60, {options})
 tasks = pool.dispatch_many(range(4))
 time.sleep(0.05)
 if (child := os.fork()) == 0:
@@ -52,6 +52,12 @@ def test_child_refuses_with_a_clear_error(run_all: Any) -> None:
         assert refusal.startswith("refused: pool-1 refuses: it was made in the parent process"), (name, ended)
         assert done == "parent done"
         assert "Traceback" not in ended.err, (name, ended)
+
+
+def test_child_refuses_whatever_way_a_task_comes_in(run_all: Any) -> None:
+    scripts = {option: in_a_child("pool.dispatch(1)", option) for option in ("listeners=[id]", "max_queue=2")}
+    for option, ended in run_all(scripts).items():
+        assert [line[:7] for line in ended.out] == ["refused", "parent "], (option, ended)
 
 
 def test_child_may_look_at_the_pool_and_force_it(run_all: Any) -> None:
