@@ -61,6 +61,7 @@ class Waking:
             # The slot is among the parked no more once it has the lock, and looks at the injector now.
             engine.scheduler.fleet.unpark(slot)
             self.searching = False
+            slot.idle = False  # handshake H11; it may have entered itself among the parked (H14)
             task: Task[Any, Any] | None = engine.scheduler.claim(slot, engine.monotonic(), handed)
             happened = engine.decided()
         engine.act(happened)

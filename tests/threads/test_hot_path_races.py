@@ -317,6 +317,25 @@ def test_worker_that_parks_without_the_lock_learns_what_is_wanted_of_it(
     pool.close(timeout=stage.within)
 
 
+def test_worker_that_finds_a_task_after_all_as_it_parks_does_not_count_as_idle(
+    stage: Any, hooks: Any
+) -> None:
+    """Somebody waits for the pool, so it asks once more under the lock, and the task has come by then."""
+    first, second = stage.gate(), stage.gate()
+    pool = stage.pool([lambda gate: gate.hold()])
+    pool.dispatch(first)
+    first.wait_until_reached()
+    waiting = stage.start(pool.wait)
+    stage.until(lambda: pool._engine.waiters)
+    hooks.arm("parked", lambda: pool.dispatch(second))
+    first.open()
+    second.wait_until_reached()
+    assert pool.wait(timeout=0) is False
+    second.open()
+    assert waiting.result(stage.within) is True
+    pool.close(timeout=stage.within)
+
+
 @pytest.mark.parametrize("when", ["before", "appended", "after"])
 def test_task_whose_deadline_comes_in_as_the_last_worker_is_barred_is_dead_at_once(
     stage: Any, hooks: Any, when: str
