@@ -323,6 +323,10 @@ class Pool(Generic[T, R]):
                 settings, arrive = settings.having({"cancel": token}), None
             if arrive is not None and engine.announces:
                 return engine.intake.announce(data, settings, arrive)
+            if arrive is not None and (limit := engine.bound) is not None:
+                admitted: Task[T, R] | None = limit.admit(data, settings, arrive)
+                if admitted is not None:
+                    return admitted
             return engine.intake.dispatch(data, settings, arrive=arrive)
         task: Task[T, R] = new_task(self._next_id(), data, settings, engine, self._monotonic())
         if labels is not None:

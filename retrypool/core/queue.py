@@ -332,6 +332,11 @@ class Backlog:
         """
         if not self.tombstones or self.tombstones * SWEPT_AT <= len(self.injector) + self.filed:
             return False
+        self.sweep()
+        return True
+
+    def sweep(self) -> None:
+        """Remove all tombstones. Whoever calls this wakes somebody afterwards: see `_sweep_line`."""
         for subqueue in list(self.subqueues.values()):
             entries = subqueue.tasks
             living = [entry for entry in entries if not entry[2]._withdrawn]
@@ -347,7 +352,6 @@ class Backlog:
                     self.close(subqueue)
         for line in self.injector.lines():
             self._sweep_line(line)
-        return True
 
     def _sweep_line(self, line: Line) -> None:
         """Remove the tombstones from a line, to whose end a dispatcher may be appending.

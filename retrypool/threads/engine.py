@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from retrypool.callbacks import call_guarded
 from retrypool.clock import Clock, SystemClock
 from retrypool.core.hedging import Hedging
-from retrypool.core.queue import InjectorQueue
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.schedules import TickDue
 from retrypool.errors import WrongThread
@@ -86,6 +85,7 @@ class Engine(Generic[T, R]):
     #   closed, forked, exiting   set once, under `lock`; read without it
     #   drains               under `lock`
     #   guarded, announces   written under `lock`; dispatchers read it after they have appended (H2)
+    #   bound                written under `lock`; read again under it by who lets a task in
     def __init__(
         self,
         *,
@@ -118,9 +118,6 @@ class Engine(Generic[T, R]):
         self.on_stuck: Callable[[WorkerStuck], None] = _leave_alone  # given by the workers
         self.chance = chance
         self.injector = scheduler.backlog.injector
-        # What workers take from without asking. If the queue is bounded that is nothing: they claim
-        # under the lock, so that what waits is counted exactly.
-        self.unlocked = self.injector if max_queue is None else InjectorQueue()
         self.kept = kept  # has a lock of its own
         self.drains: dict[int, Drain[Any]] = {}  # those that end when this pool does, by their identity
         self.parked = scheduler.fleet.parked
@@ -138,6 +135,7 @@ class Engine(Generic[T, R]):
         self.careful = careful  # no task is plain: the pool's own options see to that
         self.guarded = True  # a pool starts without workers
         self.announces = False  # whether it is guarded only because listeners hear of each task
+        self.bound: QueueLimit | None = None  # the limit of the queue, if it is guarded only because of that
         self.leaving = Parker(SystemClock())  # called by each worker that is about to leave
         self.journal = journal  # what is told of every task, if the pool has a storage
         self.admission = Admission(self)
@@ -274,12 +272,13 @@ class Engine(Generic[T, R]):
             or self.journal is not None
             or self.closed
             or self.forked
-            or self.queue_limit is not None
             or self.kept is not None
             or (not self.scheduler.fleet.live and not self.wait_for_workers)
         )
-        self.guarded = careful or self.observers.wants_dispatched
-        self.announces = self.guarded and not careful
+        told, limit = self.observers.wants_dispatched, self.queue_limit
+        self.guarded = careful or told or limit is not None
+        self.announces = told and not careful and limit is None
+        self.bound = None if careful or told else limit
 
     @shielded
     def listen(self, listener: Listening) -> None:

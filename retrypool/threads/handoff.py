@@ -104,4 +104,9 @@ H15 Hedge and succeed. Whoever begins a second attempt of a task enters the race
     whether the first attempt is still in its box. Who succeeds with the first has emptied the box, then reads
     `under_way`. Excluded: a second attempt of a task that has ended, which nobody stops.
     Test: test_second_attempt_that_begins_as_the_first_leaves_its_box_is_none
+H16 Take and wait for room. A dispatcher enters itself into `QueueLimit.waiting`, clears `called`, then counts
+    what waits in the queue, whenever it was called anew. A worker takes a task, then reads `waiting` and
+    `called`; if nobody was called, it sets `called`, then looks for the first one, and calls it. Excluded: a
+    dispatcher that sleeps while there is room.
+    Test: test_dispatcher_that_begins_to_wait_as_a_place_comes_free_has_it
 """

@@ -179,6 +179,10 @@ class Intake(Generic[T, R]):
         engine = self._engine
         if arrive is not None and engine.announces:
             return self._announce(data, settings, reporter, arrive)
+        if arrive is not None and (limit := engine.bound) is not None:
+            admitted: Task[T, R] | None = limit.admit(data, settings, arrive, reporter)
+            if admitted is not None:
+                return admitted
         if key is None:
             return self._dispatch(data, settings, reporter, None, later=later)
         if engine.journal is None:

@@ -74,7 +74,7 @@ class Waking:
         after this (H1).
         """
         engine = self._engine
-        if not (slot.direct and slot.go) or engine.unlocked is not engine.injector:
+        if not (slot.direct and slot.go):
             return False
         # Handshake H14: become idle and enter into `parked`, then read what is wanted.
         slot.idle = True

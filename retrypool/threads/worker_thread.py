@@ -19,6 +19,7 @@ from retrypool.threads.engine import Engine
 from retrypool.threads.hedges import Hedges
 from retrypool.threads.interrupt import Gate
 from retrypool.threads.parker import Parker
+from retrypool.threads.queue_limit import WayOut
 
 __all__ = ["Loop", "call_hook"]
 
@@ -44,6 +45,7 @@ class Loop(Generic[T, R]):
         self.broken: BaseException | None = None  # by which it ended, after too many
         self._gate = gate
         self._parker = parker
+        self._injector = engine.injector if engine.queue_limit is None else WayOut(engine, slot)
         self._pause_noticed = False
         self._breakdowns = 0  # in a row, without a success in between
         self._succeeded_before = -1  # successes at the last one
@@ -58,7 +60,7 @@ class Loop(Generic[T, R]):
         engine, slot = self.engine, self.slot
         attempts, successes = engine.attempts, engine.successes
         watchdog, monotonic = engine.watchdog, engine.monotonic
-        injector, running, admits = engine.unlocked, slot.running, engine.scheduler.admits
+        injector, running, admits = self._injector, slot.running, engine.scheduler.admits
         popleft = injector.usual.popleft
         observers = engine.observers
         remember = engine.scheduler.history.entries.append
@@ -253,7 +255,7 @@ class Loop(Generic[T, R]):
         if not (slot.direct and slot.go):
             return None
         try:
-            task = engine.unlocked.popleft()
+            task = self._injector.popleft()
         except IndexError:
             return None
         task._slot = slot

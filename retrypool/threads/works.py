@@ -42,7 +42,6 @@ class Works(TaskOwner, Protocol):
     forked: bool
     wait_for_workers: bool
     parked: dict[Slot, None]
-    unlocked: InjectorQueue
     waiters: set[Bell]
     unwanted: deque[Task[Any, Any]]
     injector: InjectorQueue
@@ -61,6 +60,7 @@ class Works(TaskOwner, Protocol):
     cancelling: Any
     waking: Any
     bonds: Any
+    bound: Any
     steps: Any
     step: Any
 

@@ -14,6 +14,7 @@ from retrypool import (
     Drain,
     InvalidValue,
     Pool,
+    QueueFull,
     RetryPolicy,
     TaskNotFound,
     WorkerNotFound,
@@ -216,6 +217,33 @@ def test_map_that_is_struck_leaves_no_task_behind(
         check(pool, strike)
         assert pool.tasks() == [], strike.struck_at
         assert exact(pool), strike.struck_at
+        pool.close(WITHIN)
+        if not struck:
+            return
+    raise AssertionError("it never came to its end")
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_place_in_the_queue_is_not_lost_to_a_strike(paused: bool, patience: float) -> None:
+    """Whether the dispatch that is struck waits in vain, or its place comes free meanwhile."""
+
+    def call(pool: Any) -> None:
+        with suppress(QueueFull):
+            pool.dispatch_many(range(4), block_timeout=0.001 if paused else WITHIN)
+
+    for number in strikes(patience, 10_000):
+        pool = make(max_queue=1)
+        if paused:
+            pool.pause()
+        strike = Strike(number)
+        struck = strike(partial(call, pool))
+        check(pool, strike)
+        limit: Any = pool._engine.queue_limit
+        assert (limit.taken, limit.waiting) == (0, {}), strike.struck_at
+        assert exact(pool) or not paused, strike.struck_at
+        pool.resume()
+        after = pool.dispatch_many(["after"] * 4, block_timeout=WITHIN)
+        assert [task.result(WITHIN) for task in after] == ["after"] * 4, strike.struck_at
         pool.close(WITHIN)
         if not struck:
             return
