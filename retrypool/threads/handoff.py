@@ -71,9 +71,10 @@ H7  Decide and cancel. Whoever decides on a failure writes `record.deciding = Fa
     `record.cancelled`. Whoever cancels writes `cancelled`, then reads `deciding`. Excluded: a cancellation
     that was confirmed and forgotten.
     Test: test_task_that_is_said_to_be_cancelled_while_its_failure_is_decided_ends_so
-H8  Wake one at a time. Whoever wakes sets `searching`, then takes a slot out of `parked`. The woken slot,
-    which can't be taken from there any more, clears `searching`, then reads the injector queue. Excluded:
-    tasks for which everybody relies on a wake-up that finds nobody.
+H8  Wake one at a time. Whoever wakes sets `searching`, then looks for a slot in `parked`, and calls it. The
+    woken slot takes itself out of there, clears `searching`, then reads the injector queue; so it does also
+    if it is called twice, or was up already. Excluded: tasks for which everybody relies on a wake-up that
+    finds nobody.
     Test: test_dispatcher_that_is_too_late_to_wake_anybody_keeps_no_other_from_it
 H9  Arm and sleep. Whoever arms a deadline enters it (an attempt into `running`, a timer under the lock),
     then reads `watchdog.wakes_at`. The watchdog writes `wakes_at = inf`, then looks at what is due.

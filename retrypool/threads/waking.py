@@ -6,7 +6,6 @@ from typing import Any
 
 from retrypool.model.slots import Slot
 from retrypool.model.task import Task
-from retrypool.threads.interrupt import shielded
 from retrypool.threads.parker import Parker
 from retrypool.threads.spinning import spin_while_held
 from retrypool.threads.watchdog import FIRST_PAUSE
@@ -26,26 +25,26 @@ class Waking:
 
     # -- for those who bring a task --------------------------------------------------------------
 
-    @shielded
     def wake_one(self, *, oldest: bool = False) -> None:
         """Wake a parked worker for what is in the injector. Called without the lock.
 
         The one that was parked last is the quickest: its memory is warm. Where more waits than one task,
         who was parked first has its turn (`oldest`), or some would never work.
+
+        Not shielded, which would cost more than all of this: the worker takes itself out of `parked`, so none
+        is lost if a Ctrl-C strikes before the call, and who is struck calls one with `take_back`.
         """
-        engine = self._engine
+        engine, parked = self._engine, self._engine.parked
         while True:
             self.searching = True
             try:
-                slot = next(iter(engine.parked)) if oldest else engine.parked.popitem()[0]
-                if oldest and not engine.scheduler.fleet.unpark(slot):
-                    continue
-            except (StopIteration, RuntimeError):  # RuntimeError: one was parked or taken in between
+                slot = next(iter(parked) if oldest else reversed(parked))
+            except RuntimeError:  # one was parked or taken in between
                 oldest = False
-            except KeyError:  # others were quicker
+            except StopIteration:  # others were quicker
                 self.searching = False
                 # Somebody may have relied on the flag in between, with a worker parked again.
-                if not (engine.injector and engine.parked):
+                if not (engine.injector and parked):
                     return
             else:
                 slot.wake()

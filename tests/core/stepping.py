@@ -78,8 +78,7 @@ class Stepping(Model):
         parked = self.scheduler.fleet.parked
         if parked and not self.searching:
             self.searching = True
-            slot, _ = parked.popitem()
-            slot.wake()
+            next(reversed(parked)).wake()
 
     @precondition(lambda self: any(desk.moving for desk in self.desks))
     @rule(n=ANY)

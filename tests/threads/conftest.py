@@ -99,12 +99,11 @@ def hooks(stage: Any) -> Hooks:
             return task
 
     class Parked(dict[Any, None]):
-        def popitem(self) -> Any:
-            try:
-                return super().popitem()
-            except KeyError:
+        def __reversed__(self) -> Iterator[Any]:
+            slots = list(super().__reversed__())
+            if not slots:
                 it.fire("nobody parked")
-                raise
+            return iter(slots)
 
         def __setitem__(self, slot: Any, value: None) -> None:
             it.fire("parking")

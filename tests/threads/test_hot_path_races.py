@@ -107,7 +107,7 @@ def test_worker_that_was_parked_first_is_woken_for_what_else_waits(stage: Any) -
 
 
 def test_worker_that_is_woken_by_two_at_once_leaves_none_unwoken(stage: Any, hooks: Any) -> None:
-    """Somebody else takes the one that was parked first between the look at it and the taking."""
+    """Somebody else calls it between the look at it and the call."""
     asleep = stage.gate()
     hooks.arm("asleep", asleep.open)
     pool = stage.pool([str])
