@@ -127,7 +127,11 @@ class Intake(Generic[T, R]):
         def dispatch(data: T) -> Task[T, R]:
             # The steps of Pool.dispatch, in the same order.
             if engine.guarded or (depends and fleet.version != version):
-                way = None if depends else arrive
+                way, limit = None if depends else arrive, engine.bound
+                if way is not None and limit is not None:
+                    admitted: Task[T, R] | None = limit.admit(data, settings, way, reporter, note)
+                    if admitted is not None:
+                        return admitted
                 return self._dispatch_noted(note, data, settings, reporter, arrive=way)
             task: Task[T, R] = new_task(next_id(), data, settings, engine, monotonic())
             task._completion = reporter
@@ -179,10 +183,6 @@ class Intake(Generic[T, R]):
         engine = self._engine
         if arrive is not None and engine.announces:
             return self._announce(data, settings, reporter, arrive)
-        if arrive is not None and (limit := engine.bound) is not None:
-            admitted: Task[T, R] | None = limit.admit(data, settings, arrive, reporter)
-            if admitted is not None:
-                return admitted
         if key is None:
             return self._dispatch(data, settings, reporter, None, later=later)
         if engine.journal is None:

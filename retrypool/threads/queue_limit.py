@@ -50,11 +50,12 @@ class QueueLimit:
         settings: TaskSettings,
         arrive: Callable[[Task[T, R]], None],
         reporter: Reporter | None = None,
+        note: Callable[[Task[T, R]], object] = id,
     ) -> Task[T, R] | None:
         """Accept a task if there is room for it, and nothing else to do; return None if that is not so.
 
-        The steps of Pool.dispatch, in the same order, and without a shield as there. This is no step of the
-        engine: nothing is decided under the lock.
+        The steps of Pool.dispatch and `Intake.entrance`, in the same order, and without a shield as there.
+        This is no step of the engine: nothing is decided under the lock.
         """
         engine = self._engine
         if engine.steps.in_step:
@@ -75,8 +76,9 @@ class QueueLimit:
                 return None
             if engine.parked and not engine.waking.searching:
                 engine.waking.wake_one()
+            note(task)
         except BaseException:  # a Ctrl-C
-            engine.cancelling.take_back(task)
+            engine.intake.take_back(task, note)
             raise
         return task
 
@@ -152,7 +154,7 @@ class QueueLimit:
         return len(backlog.injector) + backlog.filed + scheduler.delayed + self.taken
 
     def _held(self) -> int:
-        """Return how many places are taken. May call workers: see `Backlog.sweep`."""
+        """Return how many places are taken. May call workers, as they may have looked during a sweep."""
         scheduler, backlog = self._engine.scheduler, self._engine.scheduler.backlog
         held = self._most()
         if not backlog.tombstones:
@@ -160,10 +162,13 @@ class QueueLimit:
         # A tombstone that a worker has taken is not in the queue any more, and not counted out yet. Such a
         # worker is seen here (H11), since the queue was looked at before.
         if any(not slot.idle and not slot.running for slot in scheduler.fleet):
-            backlog.sweep()
-            scheduler.rouse()
+            self._sweep()
             return self._most()
         return held - backlog.tombstones
+
+    def _sweep(self) -> None:
+        self._engine.scheduler.backlog.sweep()
+        self._engine.scheduler.rouse()
 
     def _free(self) -> bool:
         return self._most() < self._limit or self._held() < self._limit
@@ -179,12 +184,14 @@ class QueueLimit:
         present = [slot for slot in fleet if fleet.present(slot)]
         if not any(map(settings.constraints.suits, present)):
             return False
+        if scheduler.backlog.tombstones:
+            self._sweep()  # or they would be discounted twice
         stranded = sum(
             len(subqueue.tasks)
             for subqueue in scheduler.backlog.subqueues.values()
             if not any(map(subqueue.constraints.suits, present))
         )
-        return self._held() - stranded < self._limit
+        return self._most() - stranded < self._limit
 
     def _patience(self, block_timeout: float | None) -> float:
         """Return how many seconds the calling thread waits for room.

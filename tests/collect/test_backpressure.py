@@ -279,6 +279,18 @@ def test_dispatch_that_fails_leaves_no_place_taken(stage: Any) -> None:
     assert pool.dispatch(2).result(stage.within) == 2
 
 
+def test_cancelled_tasks_that_wait_for_a_worker_are_not_discounted_twice() -> None:
+    """They don't count as such, nor as tasks that no worker who is there can take."""
+    pool = ManualPool([same], max_queue=20, on_full="raise")
+    absent = [pool.dispatch(n, require={"gpu"}, wait_for_worker=True) for n in range(20)]
+    absent[-1].cancel()
+    with pytest.raises(QueueFull):
+        for _ in range(21):
+            pool.dispatch("present")
+    assert pool.queue_size == 19 + 20
+    pool.force_close()
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
