@@ -7,12 +7,13 @@ So whoever has to come through asks for its type by `type`, not by `isinstance`,
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
-from retrypool.ctrl_c import is_ctrl_c, main_gate
+from retrypool.ctrl_c import MainGate, here, is_ctrl_c, main_gate
 
 __all__ = [
+    "call_each",
     "call_guarded",
     "call_ours",
     "described",
@@ -25,6 +26,8 @@ __all__ = [
 ]
 
 log = logging.getLogger("retrypool")
+
+T = TypeVar("T")
 
 LONGEST_TEXT = 500
 
@@ -39,6 +42,22 @@ def call_guarded(what: str, function: Callable[..., Any], *args: object) -> Any:
     if gate is not None:  # in the middle of something: a Ctrl-C ends the call, and is raised afterwards
         return gate.call(call_ours, what, function, *args)
     return call_ours(what, function, *args)
+
+
+def call_each(what: str, functions: Iterable[Callable[[T], object]], value: T) -> None:
+    """Do as `call_guarded` does with each of `functions`, which are called for everything that happens."""
+    gate = here.gate
+    if type(gate) is MainGate and gate.barred:
+        for function in functions:
+            gate.call(call_ours, what, function, value)
+        return
+    for function in functions:
+        try:
+            function(value)
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
+            log_broken("%s %s raised", what, shown(function))
 
 
 def call_ours(what: str, function: Callable[..., Any], *args: object) -> Any:

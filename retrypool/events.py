@@ -6,8 +6,9 @@ its own is a dataclass all the same, as what it is derived from is one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from retrypool.model.task import Attempt, DeadTask, Task
@@ -40,7 +41,14 @@ __all__ = [
     "WorkerResumed",
     "WorkerReturned",
     "WorkerStuck",
+    "attempt_ended",
+    "attempt_started",
+    "task_dispatched",
+    "task_succeeded",
 ]
+
+E = TypeVar("E")
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,3 +258,27 @@ class PoolStopped(Event):
     """The pool has come to its end: nothing is run any more, but for what was left behind by force."""
 
     __slots__ = ()
+
+
+# -- made for each task --------------------------------------------------------------------------
+
+
+def _maker(kind: Callable[P, E]) -> Callable[P, E]:
+    """Return a function that makes events of one kind in half the time that the class takes.
+
+    A frozen dataclass sets each field by a look at its name. Here its slot is set, without `__init__`.
+    """
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    setters = {f"set_{name}": getattr(kind, name).__set__ for name in names}
+    lines = [f"def make({', '.join(names)}):", "event = new(kind)"]
+    lines += [*(f"set_{name}(event, {name})" for name in names), "return event"]
+    scope: dict[str, Any] = {"new": object.__new__, "kind": kind, **setters}
+    exec("\n ".join(lines), scope)  # as `dataclass` itself does
+    make: Callable[P, E] = scope["make"]
+    return make
+
+
+task_dispatched = _maker(TaskDispatched)
+attempt_started = _maker(AttemptStarted)
+attempt_ended = _maker(AttemptEnded)
+task_succeeded = _maker(TaskSucceeded)

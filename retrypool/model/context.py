@@ -280,7 +280,11 @@ class _Past:
         return self._settings.options
 
 
-_thread = threading.local()
+class _Here(threading.local):
+    slot: Slot | None = None  # of the class: to look for what is in neither takes eight times as long
+
+
+_here = _Here()
 
 
 def current_context() -> Context:
@@ -303,9 +307,9 @@ def current_context() -> Context:
 
 def slot_here() -> Slot | None:
     """Return the slot that this thread works at, if it does."""
-    return getattr(_thread, "slot", None)
+    return _here.slot
 
 
 def occupy(slot: Slot | None) -> None:
     """Bind this thread to `slot`, for `current_context`."""
-    _thread.slot = slot
+    _here.slot = slot

@@ -20,8 +20,8 @@ from retrypool.checks import checked_timeout
 from retrypool.ctrl_c import acquire, shielded
 from retrypool.model.completion import ANNOUNCED, Announced, Bell, Reporter
 from retrypool.model.completion import Completion as _Completion
-from retrypool.model.record import Attempt, DeadTask, Record
-from retrypool.states import Outcome, TaskState
+from retrypool.model.record import Attempt, DeadTask, Record, succeeded
+from retrypool.states import TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -185,14 +185,14 @@ class Task(Future[R], Generic[T, R]):
         """Every attempt so far that is over, the first one first. A new list each time."""
         record = self._record
         attempts = [] if record is None else list(record.history)
-        if self._phase is _SUCCEEDED:
-            number = 1 if record is None else record.number or record.entries + 1
-            slot = self._slot
-            if slot is not None:  # else it ended in another process, which has kept its result alone
-                attempts.append(
-                    Attempt(number, slot.id, slot.group.name, self._started, self._ended, Outcome.SUCCEEDED)
-                )
+        if self._phase is _SUCCEEDED and self._slot is not None:  # else another process kept its result alone
+            attempts.append(self._success(self._slot))
         return attempts
+
+    def _success(self, slot: Slot) -> Attempt:
+        record = self._record
+        number = 1 if record is None else record.number or record.entries + 1
+        return succeeded(number, slot, self._started, self._ended)
 
     @property
     def attempts(self) -> int:

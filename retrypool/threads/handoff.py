@@ -110,4 +110,9 @@ H16 Take and wait for room. A dispatcher enters itself into `QueueLimit.waiting`
     `called`; if nobody was called, it sets `called`, then looks for the first one, and calls it. Excluded: a
     dispatcher that sleeps while there is room.
     Test: test_dispatcher_that_begins_to_wait_as_a_place_comes_free_has_it
+H17 Tell and come later. Whoever tells of a task first puts None in the first place of its queue, then looks
+    whether anything has come in behind. Whoever has something to tell of the same task meanwhile appends it,
+    then looks at the first place. Excluded: an event that nobody tells, or that overtakes another. If both
+    see the other, `Observers._changing` decides.
+    Test: test_event_that_comes_as_the_one_before_it_is_let_go_of_is_told_once
 """

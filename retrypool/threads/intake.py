@@ -9,7 +9,7 @@ from weakref import ref
 
 from retrypool.core.queue import Line
 from retrypool.ctrl_c import lowered
-from retrypool.events import TaskDispatched
+from retrypool.events import TaskDispatched, task_dispatched
 from retrypool.model.completion import Reporter
 from retrypool.model.context import slot_here
 from retrypool.model.preparing import new_task, prepare
@@ -36,6 +36,8 @@ class Intake(Generic[T, R]):
 
     def __init__(self, engine: Works) -> None:
         self._engine = engine
+        self._next_id = engine.scheduler.backlog.next_seq
+        self._monotonic = engine.clock.monotonic
 
     @shielded
     def way_in(self, settings: TaskSettings) -> Callable[[Task[T, R]], None] | None:
@@ -210,9 +212,9 @@ class Intake(Generic[T, R]):
 
     def announce(self, data: T, settings: TaskSettings, arrive: Callable[[Task[T, R]], None]) -> Task[T, R]:
         """Accept a task of which listeners are told first."""
-        if slot_here() is None:
-            return self._announce(data, settings, None, arrive)
-        return self.dispatch(data, settings, arrive=arrive)  # an interrupt must not strike a listener
+        if slot_here() is not None:
+            return self.dispatch(data, settings, arrive=arrive)  # an interrupt must not strike a listener
+        return self._announce(data, settings, None, arrive)
 
     def _announce(
         self,
@@ -227,11 +229,11 @@ class Intake(Generic[T, R]):
         and those who were told of it hear that it is cancelled.
         """
         engine = self._engine
-        now = engine.monotonic()
-        task: Task[T, R] = new_task(engine.scheduler.backlog.next_seq(), data, settings, engine, now)
+        now = self._monotonic()
+        task: Task[T, R] = new_task(self._next_id(), data, settings, engine, now)
         task._completion = reporter
         try:
-            engine.observers.tell(TaskDispatched(now, task))
+            engine.observers.tell(task_dispatched(now, task))
             arrive(task)
             if not engine.announces:  # handshake H2
                 self.look_again(task, told=True)

@@ -17,7 +17,8 @@ keep it out of there:
    around the first: a guard is open where it jumps back to the head of its own loop.
 5. Inside `run` the thread may call its pool, or be in a listener that hears of the start. Meanwhile the
    gate is barred, and what is raised then strikes as the call returns. Barring it is a point at which
-   whatever was raised before has struck.
+   whatever was raised before has struck. Between two attempts, where nothing is raised, it is barred by
+   writing `barred`.
 6. It may strike in a finalizer or a weak reference's callback that happens to run in the thread. CPython
    drops what is raised there, and the code runs on. So if the thread has not come back after `grace`,
    it is raised once more.
@@ -49,8 +50,9 @@ class Gate:
         self._lock = threading.Lock()
         self._absorbed: Context | None = None  # under _lock: the last attempt that came by `absorb`
         self._raised: Context | None = None  # under _lock: the last attempt that was raised in
-        self._deferred: Context | None = None  # under _lock: the attempt to raise in once not barred
-        self.barred = False  # written by the thread itself
+        # Under _lock, but for the look of `unbar`: the attempt to raise in once not barred.
+        self._deferred: Context | None = None
+        self.barred = False  # written by the thread itself, also without `bar` between two attempts
         # Written by the thread itself, read under _lock: the last attempt in which it was struck on its way
         # back. Who raises holds _lock from before it reads this until it has raised, so there is at most
         # one who has read it before it was written and raises after that.
@@ -71,8 +73,11 @@ class Gate:
             if self._thread_id is None or self._slot.stuck is not ctx or ctx in (self._absorbed, self.struck):
                 return False
             if self.barred:
+                # Write _deferred, then read `barred`; `unbar` writes that, then reads _deferred.
                 self._deferred = ctx
-                return True
+                if self.barred:
+                    return True
+                self._deferred = None
             self._raised = ctx
             return _set_async_exc(self._thread_id, Interrupted)
 
@@ -88,8 +93,10 @@ class Gate:
 
     def unbar(self) -> None:
         """Have what was put off strike now, and what comes from now on at once."""
+        self.barred = False
+        if self._deferred is None:  # nearly always
+            return
         with self._lock:
-            self.barred = False
             deferred, self._deferred = self._deferred, None
             if deferred is None or self._slot.stuck is not deferred:
                 return

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-from retrypool.callbacks import call_guarded, shown
+from retrypool.callbacks import call_each, call_guarded, shown
 from retrypool.errors import InvalidType
 from retrypool.events import (
     AttemptEnded,
@@ -36,6 +35,7 @@ Listening = Listener | Callable[[Event], object]
 
 
 _Hearers = tuple[Callable[[Event], object], ...]
+_Queue = list[Event | None]
 
 
 class Observers(Generic[T, R]):
@@ -69,9 +69,10 @@ class Observers(Generic[T, R]):
         self.on_dead = on_dead
         if not isinstance(listeners, Iterable):
             raise InvalidType("listeners", listeners, "a list of listeners")
-        self._changing = threading.Lock()
+        # Reentrant: the garbage collector may run while it is held. Nothing is told under it.
+        self._changing = threading.RLock()
         self._listeners: tuple[tuple[Listening, _Hearer], ...] = ()
-        self._held: dict[int, _Held] = {}  # by the id of the task; anybody, one atomic step at a time
+        self._held: dict[int, _Queue] = {}  # by the id of the task; entered and taken out by who holds
         self._set([(listener, _Hearer(listener)) for listener in listeners])
 
     def _set(self, listeners: Iterable[tuple[Listening, _Hearer]]) -> None:
@@ -139,70 +140,79 @@ class Observers(Generic[T, R]):
     # attempt starts (its time may be up meanwhile), and that the task is dead (it may be requeued). They are
     # held before that is possible, and what happens to the task until they are told is told after them, by
     # their thread.
+    #
+    # What is held is the first in a queue, and the others wait behind it. Nearly always nothing comes, and
+    # then no lock is taken. Handshake H17: who holds puts None in the first place, then looks whether
+    # anything has come; who comes appends, then looks at the first place. If both see the other, the lock
+    # decides.
 
     def hold(self, event: TaskEvent) -> None:
         """Let what happens to a task from now on wait until `event` has been told, or is released."""
-        self._held.setdefault(event.task.id, _Held(event))
+        self._held.setdefault(event.task.id, [event])
 
     def release(self, event: TaskEvent) -> None:
-        """Tell what has waited for `event`."""
-        task_id = event.task.id
-        held = self._held.get(task_id)
-        if held is not None and held.event is event:
-            held.tell(self._deliver)
-            del self._held[task_id]
-            held.tell(self._deliver)  # what came in between
+        """Tell what has waited for `event`, which is not told any more."""
+        queue = self._held.get(event.task.id)
+        if queue is not None and queue[0] is event:
+            self._close(queue, event)
 
     def tell(self, event: Event) -> None:
         """Tell the listeners, and `on_dead`. Or leave that to the thread that is just telling of the task."""
-        if not self._held or not isinstance(event, TaskEvent):
-            self._deliver(event)
-            return
-        held = self._held.get(event.task.id)
-        if held is None:
-            self._deliver(event)
-        elif held.event is event:
-            self._deliver(event)
-            self.release(event)
-        else:
-            held.cells.append([event])
-            # Whoever holds deletes, and then looks for cells; here a cell is put in, and then looked whether
-            # it is held still. So the cell is found by one of the two, and taken out by one.
-            if self._held.get(event.task.id) is not held:
-                held.tell(self._deliver)
+        if self._held and isinstance(event, TaskEvent):
+            queue = self._held.get(event.task.id)
+            if queue is not None:
+                if queue[0] is event:
+                    self._deliver(event)
+                    self._close(queue, event)
+                    return
+                if self._is_left_behind(queue, event):
+                    return
+        self._deliver(event)
+
+    def _close(self, queue: _Queue, event: TaskEvent) -> None:
+        """Let go of `event` and its task, once all that has come behind it is told."""
+        queue[0] = None
+        while len(queue) > 1:
+            with self._changing:
+                if len(queue) == 1:  # who has left it has taken it back
+                    break
+                queue[0] = event
+                late = queue.pop(1)
+            assert late is not None
+            self._deliver(late)
+            queue[0] = None
+        del self._held[event.task.id]
+
+    def _is_left_behind(self, queue: _Queue, event: Event) -> bool:
+        """Put an event behind what is held, unless that has been let go of."""
+        with self._changing:
+            queue.append(event)
+            if queue[0] is None and len(queue) == 2:
+                queue.pop()
+                return False
+        return True
 
     def _deliver(self, event: Event) -> None:
-        if isinstance(event, TaskDead) and self.on_dead is not None:
-            call_guarded("on_dead", self.on_dead, event.dead)
-        by_kind, kind = self._by_kind, type(event)
         try:
-            hearers = by_kind[kind]
+            hearers = self._by_kind[type(event)]
         except KeyError:
-            hearers = tuple(hearer.hear for _, hearer in self._listeners if hearer.wants(kind))
-            with self._changing:
-                if by_kind is self._by_kind:
-                    by_kind[kind] = hearers
-        for hear in hearers:
-            call_guarded("listener", hear, event)
+            hearers = self._find_hearers(type(event))
+        call_each("listener", hearers, event)
 
+    def _find_hearers(self, kind: type[Event]) -> _Hearers:
+        by_kind = (
+            self._by_kind
+        )  # read first: if the listeners change meanwhile, this one is not used any more
+        hearers = tuple(hearer.hear for _, hearer in self._listeners if hearer.wants(kind))
+        if kind is TaskDead and self.on_dead is not None:
+            hearers = (self._died, *hearers)
+        by_kind[kind] = hearers
+        return hearers
 
-class _Held:
-    """An event of a task that is being told, and those that are to be told after it."""
-
-    __slots__ = ("cells", "event")
-
-    def __init__(self, event: TaskEvent) -> None:
-        self.event = event
-        self.cells: deque[list[Event]] = deque()
-
-    def tell(self, deliver: Callable[[Event], None]) -> None:
-        """Deliver what is there, the oldest first; each by one thread."""
-        while True:
-            try:
-                cell = self.cells.popleft()
-            except IndexError:
-                return
-            deliver(cell[0])
+    def _died(self, event: Any) -> None:
+        """Tell `on_dead`."""
+        if self.on_dead is not None:
+            call_guarded("on_dead", self.on_dead, event.dead)
 
 
 class _Hearer:

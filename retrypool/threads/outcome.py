@@ -14,7 +14,7 @@ from retrypool.core.records import take_in_hand
 from retrypool.core.scheduler import CLOSED_BY_FORCE
 from retrypool.ctrl_c import is_ctrl_c
 from retrypool.errors import WorkerFault
-from retrypool.events import AttemptEnded, AttemptStarted, TaskRetrying
+from retrypool.events import AttemptEnded, AttemptStarted, TaskRetrying, attempt_started
 from retrypool.model.context import Context
 from retrypool.model.describe import annotate
 from retrypool.model.slots import Slot
@@ -55,7 +55,8 @@ class Attempts:
 
     def starting(self, ctx: Context) -> AttemptStarted:
         """Return what is to be told of the start of an attempt, and have all else wait for that."""
-        event = AttemptStarted(ctx._started, ctx._task, ctx.attempt, ctx.worker_id, ctx.group)
+        slot = ctx._slot
+        event = attempt_started(ctx._started, ctx._task, ctx.attempt, slot.id, slot.group.name)
         self._observers.hold(event)
         return event
 

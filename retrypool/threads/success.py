@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from retrypool.events import AttemptEnded, TaskSucceeded
+from retrypool.events import attempt_ended, task_succeeded
 from retrypool.model.context import Context
 from retrypool.model.slots import Slot
 from retrypool.model.task import Record, Task
@@ -59,9 +59,9 @@ class Successes:
         if observers.on_success is not None:
             observers.succeeded(task)
         if observers.wants_ended:
-            observers.tell(AttemptEnded(task._ended, task, task.history[-1]))
+            observers.tell(attempt_ended(task._ended, task, task._success(slot)))
         if observers.wants_succeeded:
-            observers.tell(TaskSucceeded(task._ended, task))
+            observers.tell(task_succeeded(task._ended, task))
 
     def _tell_health(self, slot: Slot, task: Task[Any, Any]) -> None:
         """Let a success speak for its group, and against those that failed the task before."""

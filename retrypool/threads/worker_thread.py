@@ -100,7 +100,7 @@ class Loop(Generic[T, R]):
                     ctx = begin(task, slot, now, expires)
                     listening = observers.wants_started  # looked at once: who bars the gate opens it again
                     if listening:
-                        gate.bar()
+                        gate.barred = True  # without a lock: there is no attempt yet to be interrupted
                         start = attempts.starting(ctx)
                 # From here on the attempt may be taken over: whoever gets it out of the box owns it.
                 running.append(ctx)
@@ -118,7 +118,7 @@ class Loop(Generic[T, R]):
                     if listening:
                         observers.tell(start)
                         gate.unbar()
-                        if ctx.cancelled:  # it was taken over before it has begun
+                        if ctx._reason is not None:  # it was taken over before it has begun
                             self.came_back(ctx)
                             task = ctx = None
                             continue
@@ -271,7 +271,7 @@ class Loop(Generic[T, R]):
         slot, observers, gate = self.slot, self.engine.observers, self._gate
         listening = observers.wants_started
         if listening:
-            gate.bar()
+            gate.barred = True
         found = hedges.begin(slot)
         if found is None:
             if listening:

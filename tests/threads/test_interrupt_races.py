@@ -207,6 +207,30 @@ def test_nothing_is_raised_once_the_thread_has_come_by(over):
     assert not gate.interrupt(attempt.context), "it has come by"
 
 
+def test_interrupt_that_is_put_off_as_the_gate_opens_strikes_all_the_same(over):
+    """Whoever raises finds the gate barred, and the thread opens it before the interrupt is put off."""
+    _, attempt = over
+
+    class Opening(Gate):
+        looks = iter([True, False])
+
+        @property
+        def barred(self):
+            return next(self.looks)
+
+        @barred.setter
+        def barred(self, _):
+            pass
+
+    gate = Opening(attempt._slot)
+    gate._thread_id = threading.get_ident()
+    with pytest.raises(Interrupted):
+        gate.interrupt(attempt.context)
+    assert gate._deferred is None
+    gate.unbar()
+    assert gate.absorb(attempt.context)
+
+
 def test_interrupt_that_has_not_struck_is_taken_back(over):
     """It was raised, and the thread gets to the gate before it strikes: it never will."""
     gate, attempt = over

@@ -1,11 +1,13 @@
 """A listener gets every event, in the order in which things happen."""
 
+import pickle
 import signal
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import pytest
 
-from retrypool import InvalidType, Pool, RetryPolicy, TaskState
+from retrypool import InvalidType, Pool, RetryPolicy, TaskState, events
 from retrypool.events import (
     AttemptEnded,
     AttemptStarted,
@@ -134,6 +136,28 @@ def test_events_of_workers(stage: Any, heard: Recorder) -> None:
     assert kinds(of_broken) == [WorkerAdded, WorkerFailed]
     assert {(event.name, event.group) for event in of_broken} == {("broken", "broken")}
     assert str(of_broken[-1].error) == "no such device"
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (events.task_dispatched, TaskDispatched),
+        (events.attempt_started, AttemptStarted),
+        (events.attempt_ended, AttemptEnded),
+        (events.task_succeeded, TaskSucceeded),
+    ],
+)
+def test_event_that_is_made_quickly_is_like_one_that_the_class_makes(make: Any, kind: Any) -> None:
+    values = [f"value {number}" for number, _ in enumerate(fields(kind))]
+    event = make(*values)
+    assert type(event) is kind
+    assert event == kind(*values)
+    assert repr(event) == repr(kind(*values))
+    assert hash(event) == hash(kind(*values))
+    assert replace(event, at=2.0) == kind(2.0, *values[1:])
+    assert pickle.loads(pickle.dumps(event)) == event
+    with pytest.raises(FrozenInstanceError):
+        event.at = 1.0
 
 
 def test_closing_is_told_once(stage: Any, heard: Recorder) -> None:

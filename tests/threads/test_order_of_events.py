@@ -3,6 +3,7 @@
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from retrypool.events import (
     TaskRetrying,
     TaskSucceeded,
 )
+from retrypool.threads.observers import Observers
 
 ONCE = RetryPolicy(attempts=1)
 START, END = (TaskDispatched,), (TaskSucceeded, TaskDead, TaskCancelled)
@@ -179,3 +181,97 @@ def test_order_holds_while_everything_happens_at_once(stage: Any, switching_ofte
         wrong = [[kind.__name__ for kind in each] for each in told.values() if not is_true(each)]
         assert wrong == [], ", ".join(wrong[0])
         assert len(told) == 600
+
+
+class HookedQueue(list[Any]):
+    """What waits behind an event, with something that happens as it is let go of or as another comes."""
+
+    def __init__(self, held: object, **hooks: Callable[[], object]) -> None:
+        super().__init__([held])
+        self._hooks = hooks
+
+    def __setitem__(self, place: Any, value: Any) -> None:
+        self._fire("before")
+        super().__setitem__(place, value)
+        self._fire("after")
+
+    def append(self, value: Any) -> None:
+        super().append(value)
+        self._fire("appended")
+
+    def _fire(self, place: str) -> None:
+        if hook := self._hooks.pop(place, None):
+            hook()
+
+
+@pytest.fixture
+def two() -> tuple[Observers[Any, Any], list[Any], Any, list[Any]]:
+    """Observers, what they have told, an event that is held, and others of the same task."""
+    told: list[Any] = []
+    observers = observers_of(told.append)
+    task: Any = SimpleNamespace(id=7)
+    start = AttemptStarted(1.0, task, 1, 0, "a")
+    observers.hold(start)
+    return observers, told, start, [TaskSucceeded(float(at), task) for at in range(2, 5)]
+
+
+def observers_of(*listeners: Callable[[Any], object]) -> Observers[Any, Any]:
+    return Observers(on_success=None, on_failure=None, on_retry=None, on_dead=None, listeners=listeners)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_event_that_comes_as_the_one_before_it_is_let_go_of_is_told_once(two: Any, moment: str) -> None:
+    observers, told, start, (second, third, _) = two
+    queue = HookedQueue(start, **{moment: lambda: observers.tell(second)})
+    observers._held[7] = queue
+    observers.tell(start)
+    assert told == [start, second]
+    assert observers._held == {}
+    observers.tell(third)
+    assert told == [start, second, third]
+
+
+def test_event_that_has_just_come_as_the_one_before_it_is_let_go_of_is_told_once(
+    stage: Any, two: Any
+) -> None:
+    """Both see the other. The one who came last has the lock, and takes the event back."""
+    observers, told, start, (second, *_) = two
+    let_go = threading.Event()
+    telling: list[Any] = []
+
+    def let_go_meanwhile() -> None:
+        telling.append(stage.start(observers.tell, start))
+        let_go.wait(stage.within)
+
+    observers._held[7] = HookedQueue(start, after=let_go.set, appended=let_go_meanwhile)
+    observers.tell(second)
+    telling[0].result(stage.within)
+    assert told == [start, second]
+    assert observers._held == {}
+
+
+def test_events_that_come_while_others_are_caught_up_with_keep_their_order(two: Any) -> None:
+    _, _, start, (second, third, fourth) = two
+
+    def come(event: Any) -> None:
+        if event is start:
+            observers.tell(second)
+            observers.tell(third)
+        elif event is third:
+            observers.tell(fourth)
+
+    told: list[Any] = []
+    observers = observers_of(come, told.append)
+    observers.hold(start)
+    observers.tell(start)
+    assert told == [start, second, third, fourth]
+    assert observers._held == {}
+
+
+def test_what_has_waited_for_an_event_that_is_not_told_after_all_is_told(two: Any) -> None:
+    observers, told, start, (second, *_) = two
+    observers.tell(second)
+    assert told == []
+    observers.release(start)
+    assert told == [second]
+    assert observers._held == {}
