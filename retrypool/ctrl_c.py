@@ -204,11 +204,15 @@ class MainGate:
 
 
 class _Here(threading.local):
-    gate: _Gate | None = None  # of the class: to look for what is in neither takes eight times as long
+    # Of the class: to look for what is in neither takes eight times as long. One for both: a thread pays for
+    # each object of this kind that it uses.
+    gate: _Gate | None = None
+    slot: Any = None
 
 
 here = _Here()
-"""What this thread is struck through: `here.gate`, once it was asked for, or given by a worker's thread."""
+"""What this thread is struck through: `here.gate`, once it was asked for, or given by a worker's thread. And
+`here.slot`, where it works."""
 
 _NOTHING = _Nothing()
 
@@ -266,7 +270,7 @@ def _forget_gate() -> None:
     """After a fork: the thread that forked is the main thread now, whatever it was before."""
     global _main  # noqa: PLW0603 - there is one main thread
     _main = threading.get_ident()
-    here.__dict__.clear()
+    here.__dict__.pop("gate", None)
 
 
 if hasattr(os, "register_at_fork"):

@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, cast
 
 from retrypool.checks import Duration, seconds
+from retrypool.ctrl_c import here
 from retrypool.errors import AttemptTimeout, InvalidValue, NoContext
 from retrypool.model.cancel import CancelToken
 from retrypool.model.task import Task
@@ -280,13 +281,6 @@ class _Past:
         return self._settings.options
 
 
-class _Here(threading.local):
-    slot: Slot | None = None  # of the class: to look for what is in neither takes eight times as long
-
-
-_here = _Here()
-
-
 def current_context() -> Context:
     """Return the context of the attempt that this thread makes.
 
@@ -307,9 +301,10 @@ def current_context() -> Context:
 
 def slot_here() -> Slot | None:
     """Return the slot that this thread works at, if it does."""
-    return _here.slot
+    slot: Slot | None = here.slot
+    return slot
 
 
 def occupy(slot: Slot | None) -> None:
     """Bind this thread to `slot`, for `current_context`."""
-    _here.slot = slot
+    here.slot = slot

@@ -36,6 +36,21 @@ _SUCCEEDED = TaskState.SUCCEEDED
 class Loop(Generic[T, R]):
     """What the thread of one slot does as long as it has a worker."""
 
+    __slots__ = (
+        "_breakdowns",
+        "_gate",
+        "_handed",
+        "_injector",
+        "_parker",
+        "_pause_noticed",
+        "_succeeded_before",
+        "broken",
+        "engine",
+        "made",
+        "slot",
+        "worker",
+    )
+
     # Touched by that thread alone.
     def __init__(self, engine: Engine[T, R], slot: Slot, gate: Gate, parker: Parker) -> None:
         self.engine = engine
@@ -76,7 +91,7 @@ class Loop(Generic[T, R]):
                 try:
                     task = injector.popleft() if injector.several else popleft()
                 except IndexError:
-                    task = self._next()
+                    task = None  # and not `_next` here, which would sleep with the error and its frame
                 else:
                     # Handshake H3: write _slot, then read _withdrawn.
                     task._slot = slot
@@ -86,9 +101,10 @@ class Loop(Generic[T, R]):
                         or (task._record is not None and not admits(slot, task))
                     ):
                         self._handed, task = task, None  # hold on to nothing while waiting
-                        task = self._next()
                 if task is None:
-                    return
+                    task = self._next()
+                    if task is None:
+                        return
                 task._phase = _RUNNING
                 now = monotonic()
                 record, span = task._record, task._settings.span
