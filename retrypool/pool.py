@@ -585,10 +585,11 @@ class Pool(Generic[T, R]):
         the thread that iterates, until there is a result to give or `window` items are in flight or
         wait to be consumed. So memory stays flat.
 
-        - `window`: by default 32 for each worker, 128 at least; in order, up to 16 times that while the first
-          item is late (for a delay or because it is slow) and workers would run out of items behind it. A
-          number is kept to strictly. With `chunk`, 16 chunks for each worker, of 10,000 items together at the
-          most, and not less than two for each.
+        - `window`: by default 32 for each worker, 128 at least; up to 16 times that while the workers would
+          run out of items: in order, behind a first item that is late (for a delay or because it is slow),
+          and where all that were pulled end before this thread has the first result. A number is kept to
+          strictly. With `chunk`, 16 chunks for each worker, of 10,000 items together at the most, and not
+          less than two for each.
         - `ordered`: in the order of the items, or else as they end.
         - `timeout`: seconds from this call after which waiting for a result raises `TimeoutError`. A
           limit for each attempt is the pool's `timeout`.

@@ -64,7 +64,7 @@ def map_items(
     items = begun(engine, iterable, ordered=ordered, return_exceptions=return_exceptions)
     if ordered:
         return in_order(engine, settings, items, width, most, until, return_exceptions, on_end, key)
-    return as_they_come(engine, settings, items, width, until, return_exceptions, on_end, key)
+    return as_they_come(engine, settings, items, width, most, until, return_exceptions, on_end, key)
 
 
 def begun(
@@ -143,6 +143,8 @@ def in_order(
                     limit = min(most, len(tasks) + half)
                     continue
                 tasks[0]._wait(None if until is None else _left(until))
+                if len(tasks) >= window and tasks[-1]._phase is _SUCCEEDED:  # the workers ran out of items
+                    limit = window = min(2 * window, most)
                 if errors and tasks[0]._phase is not _SUCCEEDED:
                     yield TaskResult.of(tasks.popleft()).error
                     continue
@@ -185,6 +187,7 @@ def as_they_come(
     settings: TaskSettings,
     items: Iterator[T],
     window: int,
+    most: int,
     until: float | None,
     errors: bool,
     on_end: Callable[[Task[T, R]], object] | None = None,
@@ -215,6 +218,8 @@ def as_they_come(
                 break
             if not ended:
                 inbox.wait(until, "map()")
+                if len(ended) >= len(pending) >= window:  # the workers ran out of items
+                    window = min(2 * window, most)
             if ended[0] not in pending:  # it was told of twice
                 ended.popleft()
                 continue

@@ -20,6 +20,7 @@ from retrypool import (
     WrongThread,
     fixed,
 )
+from retrypool.collect import map as map_module
 from retrypool.testing import FakeClock, ManualPool
 
 ONCE = RetryPolicy(attempts=1)
@@ -130,6 +131,38 @@ def test_slow_item_does_not_starve_the_other_workers(stage: Any) -> None:
 
     pool = stage.pool([run] * 2)
     assert list(pool.map(range(3000))) == list(range(3000))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_window_grows_where_the_workers_run_out_of_items(
+    ordered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that were pulled have ended when the one who iterates gets to see the first result."""
+    pulled: list[int] = []
+    in_flight: list[int] = []
+    with Pool([double]) as pool:
+        pool.pause()
+
+        def all_end(wait: Any) -> Any:
+            def waiting(*arguments: Any) -> Any:
+                in_flight.append(len(pulled))
+                pool.resume()
+                assert pool.wait(10)
+                pool.pause()
+                return wait(*arguments)
+
+            return waiting
+
+        monkeypatch.setattr(map_module, "is_held_up", all_end(lambda *_: False))
+        monkeypatch.setattr(map_module._Inbox, "wait", all_end(lambda *_: None))
+        results = pool.map((pulled.append(n) or n for n in itertools.count()), ordered=ordered)
+        for _ in range(128 + 256):
+            next(results)
+        assert in_flight[0] == 128
+        assert len(pulled) <= 16 * 128 + 384
+        results.close()
+        pool.resume()
+    assert any(later - earlier > 128 for earlier, later in itertools.pairwise(in_flight))
 
 
 def test_slow_item_does_not_widen_a_window_that_was_given(stage: Any) -> None:
