@@ -200,9 +200,8 @@ class Observers(Generic[T, R]):
         call_each("listener", hearers, event)
 
     def _find_hearers(self, kind: type[Event]) -> _Hearers:
-        by_kind = (
-            self._by_kind
-        )  # read first: if the listeners change meanwhile, this one is not used any more
+        # Read first: if the listeners change meanwhile, this table is not used any more.
+        by_kind = self._by_kind
         hearers = tuple(hearer.hear for _, hearer in self._listeners if hearer.wants(kind))
         if kind is TaskDead and self.on_dead is not None:
             hearers = (self._died, *hearers)
