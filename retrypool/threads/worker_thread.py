@@ -340,7 +340,10 @@ class Loop(Generic[T, R]):
         # The first entry is the hot loop's own frame. Without it, the error that the task keeps does
         # not hold what this thread does later.
         # Not by assignment, which an error may refuse, as a frozen dataclass does; nor is the error asked.
-        BaseException.with_traceback(error, sys.exc_info()[2].tb_next)  # type: ignore[union-attr]
+        traceback = sys.exc_info()[2]
+        if traceback is not None:  # another thread, which raises the same error, may have taken it off
+            BaseException.with_traceback(error, traceback.tb_next)
+            traceback = None
         self.engine.attempts.failed(slot, ctx, error, ended)
 
     def came_back(self, attempt: Context | Task[T, R]) -> None:

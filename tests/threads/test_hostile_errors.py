@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from retrypool import Pool, RetryPolicy, TaskState
+from retrypool.clock import SystemClock
 
 ONCE_MORE = RetryPolicy(attempts=2, delay=0)
 
@@ -194,3 +195,23 @@ def test_type_of_an_error_may_have_a_metaclass_of_the_users(stage: Any) -> None:
     kinds = [type(task.exception(stage.within)) for task in tasks]
     assert all(kind is Odd for kind in kinds)
     assert asked == []
+
+
+def test_error_whose_traceback_another_thread_takes_off_is_tried_again() -> None:
+    """Several threads raise the same error, and each of them takes off what the others have put there."""
+    shared = ValueError("shared")
+    seen: list[int] = []
+
+    class Clock(SystemClock):
+        def monotonic(self) -> float:
+            shared.with_traceback(None)
+            return super().monotonic()
+
+    def run(item: int) -> int:
+        seen.append(item)
+        if len(seen) == 1:
+            raise shared
+        return item
+
+    with Pool([run], clock=Clock(), retry=RetryPolicy(attempts=2, delay=0)) as pool:
+        assert pool.dispatch(7).result(10) == 7
