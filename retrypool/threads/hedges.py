@@ -50,13 +50,15 @@ class Hedges:
         found = None
         with engine.step:
             now = engine.monotonic()
-            # Who has been called meanwhile is not among the parked any more, and goes to see what for.
+            # Who was called under the lock meanwhile is not parked any more, and goes to see what for.
             if (
                 slot in fleet.parked
                 and (first := self._straggler_for(slot, now)) is not None
                 and fleet.unpark(slot)
             ):
                 # H1: from here on nobody can call the slot for what is in the queue, so it looks itself.
+                # It may have been called already (H8): so nobody is to rely on it, and then it looks.
+                engine.waking.searching = False
                 found = None if engine.injector else self._race(slot, first, now)
                 if found is None:
                     fleet.parked[slot] = None

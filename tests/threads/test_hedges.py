@@ -107,6 +107,21 @@ def test_task_that_waits_goes_before_a_second_attempt() -> None:
     assert claimed(pool, 1).task is waiting
 
 
+def test_nobody_relies_on_a_worker_that_was_called_and_begins_a_second_attempt() -> None:
+    """Another has taken what it was called for: the next task needs a call of its own."""
+    pool = warmed_up("a", "b")
+    pool.dispatch("slow")
+    claimed(pool, 0)
+    assert pool.claim(1) is None
+    pool.clock.advance(3.0)
+    engine, slot = pool._engine, pool._workers.find(1)[0].slot
+    assert engine.hedges is not None
+    engine.parked[slot] = None
+    engine.waking.searching = True
+    assert engine.hedges.begin(slot) is not None
+    assert not engine.waking.searching
+
+
 def test_there_are_no_three_attempts_at_once() -> None:
     pool = warmed_up("a", "b", "c")
     race(pool)
