@@ -161,9 +161,10 @@ def _in_order(
             if tasks[0].data.failed or tasks[0]._phase is not _SUCCEEDED:
                 yield from _each_of(tasks[0], wait, errors=errors)
             else:
-                for result in tasks[0].data.results:
-                    yield result
-                    del result
+                results = tasks[0].data.results
+                results.reverse()
+                for _ in range(len(results)):
+                    yield results.pop()  # whoever consumes it decides for how long it is kept
             tasks.popleft()
         if source.trouble is not None:
             raise source.trouble
@@ -240,9 +241,10 @@ def _as_they_come(
                 del failed
                 yield from _those_of(inbox.tasks.popleft(), errors=errors)
             else:
-                for result in inbox.tasks.popleft().data.results:
-                    yield result
-                    del result
+                results = inbox.tasks.popleft().data.results
+                results.reverse()
+                for _ in range(len(results)):
+                    yield results.pop()
         if source.trouble is not None:
             raise source.trouble
     finally:

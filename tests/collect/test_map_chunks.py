@@ -1,6 +1,7 @@
 """`map(chunk=)`: what is taken together is tried again one by one."""
 
 import itertools
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -261,3 +262,23 @@ def test_pool_that_is_closed_meanwhile_takes_no_more_chunks() -> None:
 def test_chunk_that_makes_no_sense_is_refused(chunk: Any, kind: Any) -> None:
     with Pool([double]) as pool, pytest.raises(kind, match="chunk"):
         pool.map([1], chunk=chunk)
+
+
+@both_orders
+def test_results_are_let_go_of_as_they_are_consumed(ordered: bool) -> None:
+    class Result:
+        pass
+
+    made: list[weakref.ref[Result]] = []
+
+    def make(_item: int) -> Result:
+        result = Result()
+        made.append(weakref.ref(result))
+        return result
+
+    with Pool([make]) as pool:
+        results = pool.map(range(10), chunk=10, ordered=ordered)
+        for _ in range(4):
+            next(results)
+        assert sum(each() is not None for each in made) == 6
+        results.close()
