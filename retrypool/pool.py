@@ -423,7 +423,7 @@ class Pool(Generic[T, R]):
     @property
     def processing_count(self) -> int:
         """How many tasks run."""
-        return sum(len(runner.slot.running) for runner in self._workers)
+        return self._engine.look(lambda: sum(len(runner.slot.running) for runner in self._workers))
 
     @property
     def dead_count(self) -> int:
