@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from retrypool.callbacks import call_guarded
-from retrypool.clock import Clock, SystemClock
+from retrypool.clock import Clock
 from retrypool.core.hedging import Hedging
 from retrypool.core.scheduler import Scheduler
 from retrypool.core.schedules import TickDue
@@ -37,9 +37,10 @@ from retrypool.threads.hedges import Hedges
 from retrypool.threads.intake import Intake
 from retrypool.threads.interrupt import shielded
 from retrypool.threads.kept import Kept
+from retrypool.threads.leaving import Leaving
 from retrypool.threads.observers import Listening, Observers
 from retrypool.threads.outcome import Attempts
-from retrypool.threads.parker import Bell, Parker
+from retrypool.threads.parker import Bell
 from retrypool.threads.queue_limit import QueueLimit
 from retrypool.threads.races import Races
 from retrypool.threads.spinning import spin_while_held
@@ -136,7 +137,6 @@ class Engine(Generic[T, R]):
         self.guarded = True  # a pool starts without workers
         self.announces = False  # whether it is guarded only because listeners hear of each task
         self.bound: QueueLimit | None = None  # the limit of the queue, if it is guarded only because of that
-        self.leaving = Parker(SystemClock())  # called by each worker that is about to leave
         self.journal = journal  # what is told of every task, if the pool has a storage
         self.admission = Admission(self)
         self.refusal, self.closing_refusal = self.admission.refusal, self.admission.closing_refusal
@@ -149,6 +149,7 @@ class Engine(Generic[T, R]):
         self.cancelling = Cancelling(self)
         self.unwanted = self.cancelling.unwanted
         self.waking = Waking(self)
+        self.leaving = Leaving()
         self.intake: Intake[T, R] = Intake(self)
         self.dead_tasks: DeadTasks[T, R] = DeadTasks(self)
         self.costs = Costs(self)

@@ -32,9 +32,6 @@ log = logging.getLogger("retrypool")
 T = TypeVar("T")
 R = TypeVar("R")
 
-AN_INSTANT = 0.001
-"""Seconds that a worker has to be on its way before the next one is woken to leave."""
-
 _BEFORE_ITS_TIME = "the pool was closed before its time had come"
 
 
@@ -153,15 +150,17 @@ class Lifecycle(Generic[T, R]):
         """Let all workers leave once they have ended what they run."""
         engine = self.engine
         with engine.step:
-            runners = list(self.workers)
+            # The others have been woken by whoever retired them.
+            runners = [runner for runner in self.workers if not runner.slot.retired]
             for runner in runners:
                 engine.scheduler.retire(runner.slot, engine.monotonic())
-        # One after the other: thousands that wake at once would all queue for the lock. Who sleeps is on its
-        # way within some microseconds; who is held up, in a hook perhaps, holds up the others for an instant.
+        asleep = []
         for runner in runners:
-            runner.slot.wake()
-            if runner.slot.idle and runner.thread.is_alive():
-                engine.leaving.park(AN_INSTANT)
+            if runner.sleeps:
+                asleep.append(runner.slot)
+            else:
+                runner.slot.wake()
+        engine.leaving.wake_all(asleep)
 
     def _join(self, timeout: float | None, until: float | None) -> None:
         """Wait for the threads. Without a timeout, one that is stuck is given `grace`, and then given up."""

@@ -78,6 +78,11 @@ class Runner(Generic[T, R]):
         return self._loop.worker
 
     @property
+    def sleeps(self) -> bool:
+        """Whether its thread waits for work, or is about to, as far as can be seen from outside."""
+        return self.slot.idle and self.ready and self.thread.is_alive()
+
+    @property
     def can_be_remade(self) -> bool:
         """Whether there is something to make its worker anew from."""
         return self.replacement is not None or self.spec.factory is not None
@@ -98,7 +103,7 @@ class Runner(Generic[T, R]):
         self._gate.open()
         try:
             if self._set_up() and self._serve_until_told():
-                self.engine.leaving.call()
+                self.engine.leaving.wake_next()
                 call_hook(self.slot, self.worker, "on_stop")
         except BaseException as broken:  # noqa: BLE001 - logged there
             log_broken("%s breaks down", self.slot.name)
