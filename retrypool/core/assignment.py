@@ -276,16 +276,11 @@ class Assignment:
         self.fleet.park(slot, now)
 
     def running_at(self, slot: Slot) -> list[Any]:
-        """Return the contexts of what runs at `slot`. This may be the last to hold one that ends.
+        """Return the context of what runs at `slot`, if anything does.
 
         To be asked in place of the box itself, where an attempt may stand without one.
         """
-        held = slot.running[:]
-        if not held:
-            return held
-        attempts = attempts_at(slot)
-        self.dropped.extend((held, attempts))
-        return attempts
+        return attempts_at(slot, self.dropped)
 
     def clear_tombstones(self) -> None:
         """Remove the tombstones, if they are more than a few."""

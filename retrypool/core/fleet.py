@@ -245,7 +245,8 @@ class Fleet:
     def let_sleepers_in(self, slots: Iterable[Slot], now: float) -> None:
         """Park those idle `slots` that may be given something again, so that they can be called."""
         for slot in slots:
-            if slot.idle and not self.barred(slot, now):
+            # Who is away would not come; it looks for a task as it comes back.
+            if slot.idle and not slot.away and not self.barred(slot, now):
                 self.parked[slot] = None
 
     # -- pace ------------------------------------------------------------------------------------

@@ -242,22 +242,29 @@ def begin(task: Task[Any, Any], slot: Slot, started: float, expires: float) -> C
     return ctx
 
 
-def attempts_at(slot: Slot) -> list[Context]:
-    """Return the contexts of what runs at `slot`. Called under the pool's lock.
+def attempts_at(slot: Slot, dropped: list[object]) -> list[Context]:
+    """Return the context of what runs at `slot`, if anything does. Called under the pool's lock.
 
     The first attempt of a plain task stands in the box as that task until somebody wants its context, which
     is put in its place: first in, then the task out, so that the box is never empty meanwhile (handshake H5).
+    If the worker has gone on to another one in between, that is given its context. A finalizer that runs
+    then, and looks here, finds both, and leaves them as they are. `dropped` gets what this may be the last to
+    hold.
     """
     running = slot.running
-    for task in running[-1:]:
-        if isinstance(task, Task):
-            ctx = begin(task, slot, task._started, _UNLIMITED)
-            running.insert(0, ctx)
-            try:
-                running.remove(task)
-            except ValueError:  # the attempt has just ended
-                running.remove(ctx)
-    return running[:]
+    while held := running[:]:
+        dropped.append(held)
+        task = held[0]
+        if not isinstance(task, Task):
+            break
+        ctx = begin(task, slot, task._started, _UNLIMITED)
+        dropped.append(ctx)
+        running.insert(0, ctx)
+        try:
+            running.remove(task)
+        except ValueError:  # the attempt has just ended
+            running.remove(ctx)
+    return held[:1]
 
 
 class _Past:

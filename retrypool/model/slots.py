@@ -35,6 +35,7 @@ class Slot:
     #   lost, seen       under the pool's lock
     #   idle             its own thread: set as it parks (H11, H14), cleared when it wakes and before
     #                    it looks for a task
+    #   away             its own thread: set before its worker is remade, cleared before it looks for a task
     #   running          a box for the attempt that runs. Its own thread puts it in; whoever gets it
     #                    out decides how the attempt ends (handshake H5)
     #   asks, succeeded, failed, failures, retried, passed, row_start, row_mark, row_began, look_at, where
@@ -42,6 +43,7 @@ class Slot:
     __slots__ = (
         "asks",
         "attentive",
+        "away",
         "cordoned_for",
         "direct",
         "failed",
@@ -94,6 +96,7 @@ class Slot:
         self.go = False  # what it has claimed, or taken by itself, it may begin
         self.attentive = False  # the scheduler wants to hear of its next success
         self.idle = True  # its thread has no task in hand, and is not about to take one
+        self.away = False  # its thread does not sleep though it is idle: its worker starts, or is remade
         self.paused = False
         self.cordoned_for: str | None = None  # why it is given nothing for good
         self.waits_for: Any = None  # the task that its thread waits for without end; under the pool's lock

@@ -127,7 +127,7 @@ class Engine(Generic[T, R]):
         # ours, and that may look at the pool. What it wants to change there is put off, see `Steps`.
         self.lock = threading.RLock()
         self.queue_limit = None if max_queue is None else QueueLimit(self, max_queue, patient=patient)
-        self.waiters: set[Bell] = set()  # rung when no task waits or runs, or none ever can; under `lock`
+        self.waiters: set[Bell] = set()  # rung when no task waits or runs, or none ever can
         self.closed = False
         self.stopped = False  # it has come to its end, and that was told; under `lock`
         self.forked = False
@@ -260,7 +260,7 @@ class Engine(Generic[T, R]):
     def settle_waiters(self) -> None:
         """Wake those who wait for the last task to end, if there is nothing left to wait for."""
         if self.waiters and (self.scheduler.idle() or self.scheduler.is_stranded()):
-            for bell in self.waiters:
+            for bell in self.waiters.copy():  # who ceases to wait takes its own out without the lock
                 bell.ring()
             if self.watchdog.stands_in:
                 self.watchdog.nudge()

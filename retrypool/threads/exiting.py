@@ -86,8 +86,13 @@ def _is_able(pool: Lifecycle[Any, Any], runner: Runner[Any, Any]) -> bool:
 
 def _progress(pool: Lifecycle[Any, Any]) -> tuple[set[object], Tally]:
     """Return the attempts that are under way, and how many have ended."""
-    under_way = {attempt for runner in pool.workers for attempt in runner.slot.running[:]}
-    return under_way, pool.workers.tally()
+    engine, workers = pool.engine, pool.workers
+    return engine.look(
+        lambda: (
+            {ctx for runner in workers for ctx in engine.scheduler.running_at(runner.slot)},
+            workers.tally(),
+        )
+    )
 
 
 # -- left behind by a fork -----------------------------------------------------------------------

@@ -60,7 +60,8 @@ H5  End and take over. The worker pops the context from `slot.running`; whoever 
     The first attempt of a plain task stands in the box as that task until somebody wants its context
     (`attempts_at`, lock held): the context is put in below the task, then the task removed, or the context
     if the worker has popped the task meanwhile. The worker pops what is on top: one entry, in any case.
-    Excluded: an attempt with two ends.
+    Whoever takes an attempt over writes `stuck` before it reaches into the box, and a worker that finds its
+    box empty looks there. Excluded: an attempt with two ends.
     Test: test_timeout_strikes_as_the_thread_reaches_for_its_success
     Test: test_attempt_that_ends_while_it_is_given_its_context_ends_once
 H6  End and wait. Whoever ends a task writes `_phase`, then reads `_completion`. Whoever waits installs a

@@ -47,7 +47,8 @@ class Gate:
     def __init__(self, slot: Slot) -> None:
         self._slot = slot
         self._thread_id: int | None = None
-        self._lock = threading.Lock()
+        # Reentrant for finalizers: what ends with the last attempt may call the pool.
+        self._lock = threading.RLock()
         self._absorbed: Context | None = None  # under _lock: the last attempt that came by `absorb`
         self._raised: Context | None = None  # under _lock: the last attempt that was raised in
         # Under _lock, but for the look of `unbar`: the attempt to raise in once not barred.
@@ -88,6 +89,7 @@ class Gate:
                 self.barred = True
             _let_strike()
         except BaseException:
+            self._let_go()
             self.barred = False
             raise
 
@@ -96,11 +98,15 @@ class Gate:
         self.barred = False
         if self._deferred is None:  # nearly always
             return
-        with self._lock:
-            deferred, self._deferred = self._deferred, None
-            if deferred is None or self._slot.stuck is not deferred:
-                return
-            self._raised = deferred
+        try:
+            with self._lock:
+                deferred, self._deferred = self._deferred, None
+                if deferred is None or self._slot.stuck is not deferred:
+                    return
+                self._raised = deferred
+        except BaseException:
+            self._let_go()
+            raise
         raise Interrupted
 
     def repeat(self) -> None:
@@ -124,7 +130,15 @@ class Gate:
                     _set_async_exc(self._thread_id, None)
                 return raised
             except Interrupted:
-                continue
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Release the lock, should an interrupt have struck before the block that it was taken for.
+
+        CPython is open there from 3.14 on, where `with lock` takes it by a call like any other.
+        """
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            self._lock.release()
 
 
 def _let_strike() -> None:

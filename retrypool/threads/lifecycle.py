@@ -73,17 +73,16 @@ class Lifecycle(Generic[T, R]):
         self._not_from_a_worker("wait()")
         self._refuse_if_forked()
         until = None if timeout is None else time.monotonic() + timeout
-        bell = Bell()
+        bell, called = Bell(), True
         try:
             while True:
                 with engine.lock:
                     engine.waiters.add(bell)
                     idle = scheduler.idle()
                     over = idle or scheduler.is_stranded()
-                if over:
+                if over or not called:
                     return idle
-                if not bell.wait(seconds_left(until), engine.stand_by):
-                    return scheduler.idle()
+                called = bell.wait(seconds_left(until), engine.stand_by)
         finally:
             engine.waiters.discard(bell)
 

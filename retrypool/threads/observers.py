@@ -165,8 +165,9 @@ class Observers(Generic[T, R]):
                     self._deliver(event)
                     self._close(queue, event)
                     return
-                if self._is_left_behind(queue, event):
-                    return
+                for each in self._leave_behind(queue, event):
+                    self._deliver(each)
+                return
         self._deliver(event)
 
     def _close(self, queue: _Queue, event: TaskEvent) -> None:
@@ -183,14 +184,18 @@ class Observers(Generic[T, R]):
             queue[0] = None
         del self._held[event.task.id]
 
-    def _is_left_behind(self, queue: _Queue, event: Event) -> bool:
-        """Put an event behind what is held, unless that has been let go of."""
+    def _leave_behind(self, queue: _Queue, event: Event) -> list[Event]:
+        """Put an event behind what is held. If that has been let go of, return it: nobody else will tell it.
+
+        And what has come from this thread meanwhile: a finalizer may run in between.
+        """
+        taken_back: list[Event] = []
         with self._changing:
             queue.append(event)
-            if queue[0] is None and len(queue) == 2:
-                queue.pop()
-                return False
-        return True
+            if queue[0] is None and queue[1] is event:
+                while len(queue) > 1:
+                    taken_back.append(queue.pop(1))  # type: ignore[arg-type]
+        return taken_back
 
     def _deliver(self, event: Event) -> None:
         try:

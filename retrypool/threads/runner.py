@@ -51,6 +51,7 @@ class Runner(Generic[T, R]):
         self._gate = Gate(slot)
         self._loop: Loop[T, R] = Loop(engine, slot, self._gate, parker)
         self._have(spec)
+        slot.away = engine.threaded
         slot.wake = parker.call
         slot.interrupt = self._gate.interrupt
         self.thread = self._make_thread()
@@ -148,8 +149,8 @@ class Runner(Generic[T, R]):
     def _serve_and_restart(self) -> bool:
         while True:
             try:
-                if self.slot.stuck is not None:
-                    self._loop.came_back(self.slot.stuck)
+                if (stuck := self.slot.stuck) is not None:
+                    self._loop.came_back(stuck)
                 self._loop.serve()
                 if self.slot.retired:
                     return True
@@ -165,7 +166,7 @@ class Runner(Generic[T, R]):
         """Stop the worker and start it again, or a new one if there is something to make it from."""
         with self.engine.lock:
             # First of all: if this is asked for again meanwhile, it is done again.
-            self.slot.unfit = False
+            self.slot.unfit, self.slot.away = False, True
         call_hook(self.slot, self.worker, "on_stop")
         if self.can_be_remade:
             spec, self.replacement = self.next_spec, None

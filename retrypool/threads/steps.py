@@ -14,7 +14,8 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from retrypool.callbacks import call_guarded
+from retrypool.callbacks import call_ours
+from retrypool.ctrl_c import shielded
 from retrypool.errors import PoolClosed, WrongThread
 from retrypool.events import Event
 from retrypool.model.context import slot_here
@@ -112,6 +113,7 @@ class Steps:
         limited = any(ctx._expires < inf for ctx in self._engine.scheduler.running_at(slot))
         return ends_by_itself or limited or task.done()
 
+    @shielded
     def finish(self) -> None:
         """Do what was put off. Called outside the lock."""
         while True:
@@ -119,4 +121,4 @@ class Steps:
                 change = self._later.popleft()
             except IndexError:
                 return
-            call_guarded("what was put off", change)
+            call_ours("what was put off", change)

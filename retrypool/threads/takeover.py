@@ -40,13 +40,16 @@ class Takeovers:
     def take_over(self, slot: Slot, ctx: Context) -> bool:
         """Make an attempt one's own, unless its worker has just ended it. Called under the lock.
 
-        The slot is stuck from then on, until its thread comes back.
+        The slot is stuck from then on, until its thread comes back, which may be at once.
         """
+        if ctx not in slot.running:
+            return False
+        slot.stuck = ctx  # first: a thread that finds its box empty looks here
         try:
             slot.running.remove(ctx)  # atomic: the worker's pop gets it, or this
         except ValueError:
+            slot.stuck = None
             return False
-        slot.stuck = ctx
         self._scheduler.undecided += 1
         return True
 

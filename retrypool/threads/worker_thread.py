@@ -81,7 +81,7 @@ class Loop(Generic[T, R]):
         remember = engine.scheduler.history.entries.append
         run, takes_context = run_of(self.worker)
         gate = self._gate
-        slot.asks, slot.idle = takes_context, False
+        slot.asks, slot.idle, slot.away = takes_context, False, False
         expires, listening = inf, False
         task: Any = None
         ctx: Any = None
@@ -184,10 +184,10 @@ class Loop(Generic[T, R]):
         if self._breakdowns >= MOST_BREAKDOWNS:
             self.broken = broken
         with engine.lock:
-            under_way = engine.scheduler.running_at(slot)
+            under_way, stuck = engine.scheduler.running_at(slot), slot.stuck
         if under_way:
             self._failed(under_way[-1], broken)
-        elif task is not None and slot.stuck is None:
+        elif task is not None and stuck is None:
             engine.attempts.lost(slot, task, broken)
 
     def _run_wrapped(self, task: Task[T, R], record: Record, ctx: Context, data: T) -> R:
@@ -348,11 +348,7 @@ class Loop(Generic[T, R]):
 
     def came_back(self, attempt: Context | Task[T, R]) -> None:
         """Notice that the attempt was over before this thread was: what it brings is of no use."""
-        if isinstance(attempt, Task):
-            with self.engine.lock:  # under which it was taken over, and given its context
-                ctx = self.slot.stuck
-        else:
-            ctx = attempt
+        ctx = self.slot.stuck if isinstance(attempt, Task) else attempt
         interrupted = self._gate.absorb(ctx)
         self.engine.takeovers.came_back(self.slot, unfit=interrupted and self.made)
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from retrypool import AttemptTimeout, Interrupted, PoolClosed, RetryPolicy, TaskState, WorkerSpec
+from retrypool.ctrl_c import here
 from retrypool.testing import ManualAttempt, ManualPool
 from retrypool.threads.interrupt import Gate
 from retrypool.threads.worker_thread import Loop
@@ -69,6 +70,7 @@ def over() -> Iterator[tuple[Gate, ManualAttempt[Any, Any]]]:
     gate = Gate(attempt._slot)
     gate.open()
     yield gate, attempt
+    del here.gate  # the main thread has one of its own
     attempt._slot.stuck = None
     pool.force_close()
 
