@@ -589,7 +589,7 @@ class Pool(Generic[T, R]):
           run out of items: in order, behind a first item that is late (for a delay or because it is slow),
           and where all that were pulled end before this thread has the first result. A number is kept to
           strictly. With `chunk`, 16 chunks for each worker, of 10,000 items together at the most, and not
-          less than two for each.
+          less than two for each; up to 10,000 items where all end before this thread has the first result.
         - `ordered`: in the order of the items, or else as they end.
         - `timeout`: seconds from this call after which waiting for a result raises `TimeoutError`. A
           limit for each attempt is the pool's `timeout`.

@@ -73,15 +73,15 @@ def map_chunks(
     if window is None:
         least = max(128, 32 * workers, 2 * size * workers)
         width = max(least, min(CHUNKS * size * workers, MOST_ITEMS))
-        late = MOST_WINDOWS * least
+        late, quick = MOST_WINDOWS * least, max(width, MOST_ITEMS)
     else:
-        width = late = count("window", window, least=1)
+        width = late = quick = count("window", window, least=1)
     items = begun(engine, iterable, ordered=ordered, return_exceptions=return_exceptions)
     source = _Source(engine, settings, items, min(size, width))
-    most = max(1, width // size)
+    most, more = max(1, width // size), max(1, quick // size)
     if ordered:
-        return _in_order(source, most, max(most, late // size), until, errors=return_exceptions)
-    return _as_they_come(source, most, until, errors=return_exceptions)
+        return _in_order(source, most, more, max(most, late // size), until, errors=return_exceptions)
+    return _as_they_come(source, most, more, until, errors=return_exceptions)
 
 
 class _Source:
@@ -134,9 +134,12 @@ def _failed_of(task: AnyTask) -> list[AnyTask]:
 
 
 def _in_order(
-    source: _Source, most: int, ahead: int, until: float | None, *, errors: bool
+    source: _Source, most: int, more: int, ahead: int, until: float | None, *, errors: bool
 ) -> Generator[Any, None, None]:
-    """Yield results in the order of the items, with `most` chunks in hand; `ahead` while a result is late."""
+    """Yield results in the order of the items.
+
+    With `most` chunks in hand; up to `more` where calls are quick, and `ahead` while a result is late.
+    """
     tasks: deque[AnyTask] = deque()
     dispatch_next = source.way_in(tasks.append)
     half = most // 2
@@ -158,6 +161,8 @@ def _in_order(
                 break
             if not tasks[0].done():
                 wait(tasks[0])
+                if len(tasks) >= most and tasks[-1]._phase is _SUCCEEDED:  # the workers ran out of items
+                    most = min(2 * most, more)
             if tasks[0].data.failed or tasks[0]._phase is not _SUCCEEDED:
                 yield from _each_of(tasks[0], wait, errors=errors)
             else:
@@ -205,9 +210,12 @@ def _outcome(task: AnyTask, *, errors: bool) -> Any:
 
 
 def _as_they_come(
-    source: _Source, most: int, until: float | None, *, errors: bool
+    source: _Source, most: int, more: int, until: float | None, *, errors: bool
 ) -> Generator[Any, None, None]:
-    """Yield results as the chunks end, and those of items that failed at first as they end."""
+    """Yield results as the chunks end, and those of items that failed at first as they end.
+
+    With `most` chunks in hand, and up to `more` where calls are quick.
+    """
     inbox: _Inbox[Any, Any] = _Inbox()
     reporter = Reporter(inbox.put)
     pending: set[AnyTask] = set()
@@ -224,6 +232,8 @@ def _as_they_come(
                 break
             if not inbox.tasks:
                 inbox.wait(until, "map()")
+                if chunks >= most and len(inbox.tasks) >= len(pending):  # the workers ran out of items
+                    most = min(2 * most, more)
             if inbox.tasks[0] not in pending:  # it was told of twice
                 inbox.tasks.popleft()
                 continue

@@ -20,6 +20,7 @@ from retrypool import (
     WrongThread,
     fixed,
 )
+from retrypool.collect import chunks as chunks_module
 from retrypool.collect import map as map_module
 from retrypool.testing import FakeClock, ManualPool
 
@@ -133,9 +134,9 @@ def test_slow_item_does_not_starve_the_other_workers(stage: Any) -> None:
     assert list(pool.map(range(3000))) == list(range(3000))
 
 
-@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize(("chunk", "window"), [(1, 128), (10, 160)])
 def test_window_grows_where_the_workers_run_out_of_items(
-    ordered: bool, monkeypatch: pytest.MonkeyPatch
+    ordered: bool, chunk: int, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All that were pulled have ended when the one who iterates gets to see the first result."""
     pulled: list[int] = []
@@ -153,16 +154,18 @@ def test_window_grows_where_the_workers_run_out_of_items(
 
             return waiting
 
-        monkeypatch.setattr(map_module, "is_held_up", all_end(lambda *_: False))
+        for module in (map_module, chunks_module):
+            monkeypatch.setattr(module, "is_held_up", all_end(lambda *_: False))
         monkeypatch.setattr(map_module._Inbox, "wait", all_end(lambda *_: None))
-        results = pool.map((pulled.append(n) or n for n in itertools.count()), ordered=ordered)
-        for _ in range(128 + 256):
+        items = (pulled.append(n) or n for n in itertools.count())
+        results = pool.map(items, ordered=ordered, chunk=chunk)
+        for _ in range(3 * window):
             next(results)
-        assert in_flight[0] == 128
-        assert len(pulled) <= 16 * 128 + 384
+        assert in_flight[0] == window
+        assert len(pulled) <= 16 * window + 3 * window
         results.close()
         pool.resume()
-    assert any(later - earlier > 128 for earlier, later in itertools.pairwise(in_flight))
+    assert any(later - earlier > window for earlier, later in itertools.pairwise(in_flight))
 
 
 def test_slow_item_does_not_widen_a_window_that_was_given(stage: Any) -> None:
