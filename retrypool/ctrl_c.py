@@ -151,7 +151,6 @@ class MainGate:
 
     def bar(self) -> None:
         """Put off a Ctrl-C from now on."""
-        self._struck = False
         handler = _signal.getsignal(_SIGINT)
         if callable(handler):  # or else it is ignored, or ends the process
             _signal.signal(_SIGINT, self._note)
@@ -161,11 +160,13 @@ class MainGate:
     def unbar(self) -> None:
         """Let a Ctrl-C strike again, and raise the one that came meanwhile."""
         handler, self._handler = self._handler, None
+        # Read while it is barred: a finalizer, or the handler of another signal, may bar it after that.
+        struck, self._struck = self._struck, False
         self.barred = False
         if handler is not None:
-            struck = self._struck
             _signal.signal(_SIGINT, handler)
             if struck or self._struck:
+                self._struck = False
                 handler(_SIGINT, sys._getframe(1))
 
     def _note(self, _number: int, _frame: object) -> None:

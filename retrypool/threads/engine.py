@@ -188,6 +188,7 @@ class Engine(Generic[T, R]):
         self.settle_waiters()
         return self.take_happened()
 
+    @shielded
     def look(self, function: Callable[[], L]) -> L:
         """Return what `function()` finds under the lock. What it lets go of there ends after that."""
         nested = self.steps.in_step
@@ -329,7 +330,6 @@ class Engine(Generic[T, R]):
         """Have something done once the lock is left, with which the timers say that its time has come."""
         self.scheduler.report(Errand(now, errand))
 
-    @shielded
     def attempt_at(self, slot: Slot) -> Any:
         """Return the context of what the calling thread, which is that of `slot`, is at."""
         running = self.look(lambda: self.scheduler.running_at(slot))

@@ -74,12 +74,15 @@ class Lifecycle(Generic[T, R]):
         self._refuse_if_forked()
         until = None if timeout is None else time.monotonic() + timeout
         bell, called = Bell(), True
+
+        def begin() -> tuple[bool, bool]:
+            engine.waiters.add(bell)
+            idle = scheduler.idle()
+            return idle, idle or scheduler.is_stranded()
+
         try:
             while True:
-                with engine.lock:
-                    engine.waiters.add(bell)
-                    idle = scheduler.idle()
-                    over = idle or scheduler.is_stranded()
+                idle, over = engine.look(begin)
                 if over or not called:
                     return idle
                 called = bell.wait(seconds_left(until), engine.stand_by)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -78,6 +79,8 @@ class Steps:
         if not self.in_step:
             return False
         self._later.append(change)
+        # Not all who have the lock take a step, so that somebody does: the watchdog, if nobody is quicker.
+        self._engine.watchdog.expect(self._engine.monotonic())
         return True
 
     def check(self, call: str) -> None:
@@ -97,12 +100,16 @@ class Steps:
         slot = slot_here()
         if slot is None or timeout is not None or slot not in self._engine.scheduler.fleet.slots:
             return None
-        with self._engine.lock:
-            slot.waits_for = task
-            if any(self._may_go_on(other) for other in self._engine.scheduler.fleet):
-                return slot
-            slot.waits_for = None
+        if self._engine.look(partial(self._may_wait, slot, task)):
+            return slot
         raise WrongThread("waiting for a task of the same pool, as all its workers do,")
+
+    def _may_wait(self, slot: Slot, task: Task[Any, Any]) -> bool:
+        slot.waits_for = task
+        if any(self._may_go_on(other) for other in self._engine.scheduler.fleet):
+            return True
+        slot.waits_for = None
+        return False
 
     def _may_go_on(self, slot: Slot) -> bool:
         """Return whether `slot` may come to take a task by itself, as far as can be seen. Under the lock."""

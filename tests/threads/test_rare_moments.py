@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from retrypool import Interrupted, Pool, Rate, WorkerSpec
+from retrypool.ctrl_c import MainGate
 from retrypool.events import AttemptStarted, TaskSucceeded
 from retrypool.model.context import attempts_at
 from retrypool.testing import ManualPool
@@ -280,3 +281,35 @@ def test_finalizer_that_uses_the_pool_as_an_attempt_is_absorbed_hangs_nobody(sta
 
     stage.start(run_here).result(stage.within)
     assert told[0].result(stage.within) == 1
+
+
+def test_what_a_finalizer_has_put_off_is_done_whoever_has_the_lock(stage: Any) -> None:
+    """Not all who have it take a step: some only look."""
+    pool = stage.pool([abs])
+    stage.until(lambda: pool._engine.parked)
+    with pool._engine.lock:
+        task = pool.dispatch(-2, delay=0.001)
+    assert task.result(stage.within) == 2
+
+
+def test_ctrl_c_is_raised_though_another_handler_uses_a_pool_just_before(monkeypatch: Any) -> None:
+    """That of another signal, or a finalizer, as the shield is lifted: it has the shield for itself then."""
+
+    class Gate(MainGate):
+        @property
+        def barred(self) -> bool:  # type: ignore[override]
+            return bool(states and states[-1])
+
+        @barred.setter
+        def barred(self, state: bool) -> None:
+            states.append(state)
+            if state is False and len(states) == 3:  # `__init__`, `bar`, and now
+                self.bar()
+                self.unbar()
+
+    states: list[bool] = []
+    gate = Gate()
+    gate.bar()
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        gate.unbar()
