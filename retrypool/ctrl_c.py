@@ -174,11 +174,21 @@ class MainGate:
 
     def lowered(self, function: Callable[..., T], *args: Any) -> T:
         """Return `function(*args)`, during which a Ctrl-C strikes at once. Raises one that came before."""
-        self.unbar()
         try:
+            self.unbar()
             return function(*args)
         finally:
-            self.bar()
+            self._bar_for_sure()
+
+    def _bar_for_sure(self) -> None:
+        """Put off a Ctrl-C from now on, also one that comes right behind the one that has ended a call."""
+        while True:
+            try:
+                if not self.barred:
+                    self.bar()
+                return
+            except KeyboardInterrupt:
+                self._struck = True
 
     def call(self, function: Callable[..., T], *args: Any) -> T | None:
         """The same, but put off a Ctrl-C that ends it, or came before; return None then."""
@@ -193,14 +203,8 @@ class MainGate:
             return self.lowered(begin)
         except KeyboardInterrupt:
             struck = True
-            if begun:
-                return None
-            if not self.barred:
-                self.bar()
-            return function(*args)
+            return None if begun else function(*args)
         finally:
-            if not self.barred:
-                self.bar()
             self._struck = self._struck or struck
 
 

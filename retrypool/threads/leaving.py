@@ -6,12 +6,12 @@ it would have to be told of each: two more switches of threads.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 
-from retrypool.clock import SystemClock
 from retrypool.model.slots import Slot
-from retrypool.threads.parker import Parker
 
 __all__ = ["Leaving"]
 
@@ -25,7 +25,10 @@ class Leaving:
     def __init__(self) -> None:
         # In the order in which they leave. Whoever takes one out, in one atomic step, calls it.
         self._asleep: deque[Slot] = deque()
-        self._parker = Parker(SystemClock())  # called by who is woken, and finds nobody left to wake
+        # Held, and released by who is woken and finds nobody left to wake. No parker: that would let a Ctrl-C
+        # strike in the middle of closing.
+        self._bell = threading.Lock()
+        self._bell.acquire()
 
     def wake_all(self, slots: Iterable[Slot]) -> None:
         """Wake `slots`, which are retired, one after the other; return when the last one is on its way.
@@ -36,7 +39,7 @@ class Leaving:
         self.wake_next()
         while left := len(self._asleep):
             # Who is held up, in a hook perhaps, holds up the others for an instant.
-            if not self._parker.park(AN_INSTANT) and len(self._asleep) >= left:
+            if not self._bell.acquire(timeout=AN_INSTANT) and len(self._asleep) >= left:
                 self.wake_next()
 
     def wake_next(self) -> None:
@@ -44,6 +47,7 @@ class Leaving:
         try:
             slot = self._asleep.popleft()
         except IndexError:
-            self._parker.call()
+            with suppress(RuntimeError):  # it has been released
+                self._bell.release()
         else:
             slot.wake()

@@ -1,11 +1,14 @@
 """Workers that leave at once wake each other, and none is left behind by one that is held up."""
 
+import signal
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 
+from retrypool import Drain
+from retrypool.events import PoolStopped
 from retrypool.model.slots import Group, Slot
 from retrypool.threads import leaving as module
 from retrypool.threads.leaving import Leaving
@@ -66,43 +69,22 @@ def test_worker_that_leaves_by_itself_meanwhile_breaks_no_chain() -> None:
     assert sorted(woken) == [0, 1, 2, 3, 4, 5]
 
 
-def test_ctrl_c_that_strikes_the_wait_leaves_the_rest_to_the_next_close(
-    stage: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first worker is held up in a hook, and the program is struck before another is woken."""
-    held = stage.gate()
-    stopped: list[object] = []
+def test_ctrl_c_in_the_middle_of_closing_by_force_waits_for_its_end(stage: Any) -> None:
+    told: list[type] = []
+    drain = Drain[int]()
+    pool = stage.pool([abs] * 2, listeners=[lambda event: told.append(type(event))])
+    pool.dispatch(1, drain=drain).result(stage.within)
+    engine = pool._engine
+    stage.until(lambda: len(engine.parked) == 2)
+    wake_all = engine.leaving.wake_all
 
-    class Worker:
-        def run(self, ctx: Any, data: object) -> object:
-            return data
+    def struck_wake_all(slots: Any) -> None:
+        engine.leaving.wake_all = wake_all
+        signal.raise_signal(signal.SIGINT)
+        wake_all(slots)
 
-        def on_pause(self) -> None:
-            if self is workers[0]:
-                held.hold()
-
-        def on_stop(self) -> None:
-            stopped.append(self)
-
-    workers = [Worker() for _ in range(4)]
-    pool = stage.pool(workers)
-    stage.until(lambda: len(pool._engine.parked) == 4)
-    pool.pause()
-    held.wait_until_reached()
-    park = type(pool._engine.leaving._parker).park
-    strikes = [True]
-
-    def strike(parker: Any, timeout: float | None = None) -> bool:
-        if timeout == module.AN_INSTANT and strikes:
-            strikes.pop()
-            raise KeyboardInterrupt
-        return park(parker, timeout)
-
-    monkeypatch.setattr(type(pool._engine.leaving._parker), "park", strike)
+    engine.leaving.wake_all = struck_wake_all
     with pytest.raises(KeyboardInterrupt):
         pool.force_close()
-    pool.force_close()
-    stage.until(lambda: len(stopped) == 3)
-    held.open()
-    pool.close(timeout=stage.within)
-    assert len(stopped) == 4
+    assert list(drain) == []
+    assert told[-1] is PoolStopped

@@ -313,3 +313,22 @@ def test_ctrl_c_is_raised_though_another_handler_uses_a_pool_just_before(monkeyp
     signal.raise_signal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         gate.unbar()
+
+
+def test_second_ctrl_c_that_comes_as_the_first_has_ended_a_wait_finds_the_shield_up() -> None:
+    class Gate(MainGate):
+        def bar(self) -> None:
+            if self.left:
+                self.left -= 1
+                raise KeyboardInterrupt
+            super().bar()
+
+    gate = Gate()
+    gate.left = 0
+    gate.bar()
+    gate.left = 2
+    with pytest.raises(KeyboardInterrupt):
+        gate.lowered(signal.raise_signal, signal.SIGINT)
+    assert gate.barred
+    with pytest.raises(KeyboardInterrupt):
+        gate.unbar()
