@@ -168,6 +168,7 @@ class Backlog:
         self.subqueues: dict[tuple[Rank, Constraints], Subqueue] = {}
         self.next_seq = itertools.count(1).__next__
         self.tombstones = 0  # withdrawn tasks that are still in a queue, in both places
+        self.sweep_at = 0  # fewer than so many need not be swept out; 0 if that is to be seen anew
         self._next_subqueue = itertools.count(1).__next__
 
     def __len__(self) -> int:
@@ -314,6 +315,7 @@ class Backlog:
         """Discount a tombstone that was taken out of its queue."""
         if task._withdrawn is True:
             self.tombstones -= 1
+            self.sweep_at = 0
             task._withdrawn = GONE
         self._dropped.append(task)
 
@@ -326,14 +328,28 @@ class Backlog:
             self.bury(task)
 
     def sweep_if_due(self) -> bool:
-        """Remove all tombstones if they are more than one in SWEPT_AT tasks; return whether so.
+        """Remove tombstones if they are more than one in SWEPT_AT tasks; return whether so.
 
         One in SWEPT_AT keeps the cost of a cancellation flat, and the memory of cancelled tasks small.
         """
-        if not self.tombstones or self.tombstones * SWEPT_AT <= len(self.injector) + self.filed:
+        self.sweep_at = (len(self.injector) + self.filed) // SWEPT_AT + 1
+        if (many := self.tombstones) < self.sweep_at:
             return False
-        self.sweep()
+        for line in self.injector.lines():
+            self._sweep_head(line)
+        if self.tombstones * 2 > many:
+            self.sweep()
         return True
+
+    def _sweep_head(self, line: Line) -> None:
+        """Remove the tombstones at the head of a line, where they are if the oldest are cancelled first.
+
+        A worker that takes one waits for the lock: if a living task is out for a moment, it is for that one.
+        """
+        with suppress(IndexError):
+            while line[0]._withdrawn:
+                task = line.popleft()
+                (self.bury if task._withdrawn else line.appendleft)(task)
 
     def sweep(self) -> None:
         """Remove all tombstones. Whoever calls this wakes somebody afterwards: see `_sweep_line`."""

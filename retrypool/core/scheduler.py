@@ -82,7 +82,9 @@ class Scheduler:
         self.history = History(history_limit)
         self.retry_budget = None if budget is None else RetryBudget(budget)
         self.failures = Failures(assignment, self.history, self._count_delayed, self._pull_forward)
-        self.endings = Endings(self.failures, self.history, self.report, self.dropped, dead_limit=dead_limit)
+        self.endings = Endings(
+            self.failures, self.backlog, self.history, self.report, self.dropped, dead_limit=dead_limit
+        )
         self.deadlines = Deadlines(timers, fleet, self.endings, self.withdraw)
         self.shortage = Shortage(fleet)
         # What its parts do alone is called through here, without another call in between.
@@ -100,7 +102,7 @@ class Scheduler:
         self.bar = assignment.bar
         self.remove = assignment.remove
         self.bury = self.endings.bury
-        self.cancel = self.endings.cancel
+        self.cancel, self.cancel_plain = self.endings.cancel, self.endings.cancel_plain
         self.retry_at_once = QuickRetry(fleet, self.backlog, allowed=budget is None).take
 
     # -- tasks -----------------------------------------------------------------------------------

@@ -29,22 +29,51 @@ class Cancelling:
         self._engine = engine
         # What is to be cancelled soon: anybody appends; whoever calls `Engine.act` takes out.
         self.unwanted: deque[Task[Any, Any]] = deque()
+        self._backlog = engine.scheduler.backlog
+        self._cancel_plain = engine.scheduler.cancel_plain
+
+    def cancel_waiting(self, task: Task[Any, Any], reason: str = "cancelled") -> bool:
+        """Cancel a task if it waits; return whether it is cancelled.
+
+        Without a shield, which would cost as much as all of this: `Endings.cancel_plain` can't be struck in
+        its midst, and what there is to do after it, or is left to do by a strike, is done with care.
+        """
+        engine, backlog, limit = self._engine, self._backlog, self._engine.queue_limit
+        try:
+            if not engine.lock._is_owned():  # type: ignore[attr-defined]
+                data, now = task.data, engine.monotonic()  # noqa: F841 - data: let go of after the lock
+                with engine.lock:
+                    cancelled = self._cancel_plain(task, reason, now)
+                # Nobody is to be told (H6), called or let in, nothing is to be swept out or was put off.
+                if (
+                    cancelled
+                    and task._completion is None
+                    and backlog.tombstones < backlog.sweep_at
+                    and not (engine.waiters or engine.steps.later or (limit is not None and limit.waiting))
+                ):
+                    return True
+            return self._cancel_with_care(task, reason)
+        except BaseException:
+            self._cancel_with_care(task, reason)
+            raise
 
     @shielded
-    def cancel_waiting(self, task: Task[Any, Any], reason: str = "cancelled") -> bool:
-        """Cancel a task if it waits; return whether it is cancelled."""
+    def _cancel_with_care(self, task: Task[Any, Any], reason: str) -> bool:
+        """Cancel a task if it waits, or do what is left to do after that."""
         engine = self._engine
-        if engine.steps.in_step:
-            engine.steps.put_off(partial(self.cancel_waiting, task, reason))
+        if engine.steps.put_off(partial(self._cancel_with_care, task, reason)):
             return False
+        now = engine.monotonic()
         spin_while_held(engine.lock)
         with engine.lock:
             found = engine.scheduler.withdraw(task)
             if found:
-                engine.scheduler.cancel(task, reason, engine.monotonic())
+                engine.scheduler.cancel(task, reason, now)
             happened = engine.decided()
         engine.act(happened)
-        return found or task.cancelled()
+        if not found and task.cancelled():
+            task._announce()
+        return task.cancelled()
 
     @shielded
     def cancel_task(

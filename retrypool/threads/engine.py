@@ -148,6 +148,7 @@ class Engine(Generic[T, R]):
         self.takeovers = Takeovers(self)
         self.cancelling = Cancelling(self)
         self.unwanted = self.cancelling.unwanted
+        self.cancel_waiting = self.cancelling.cancel_waiting
         self.waking = Waking(self)
         self.leaving = Leaving()
         self.intake: Intake[T, R] = Intake(self)
@@ -313,10 +314,6 @@ class Engine(Generic[T, R]):
             drain._end_source(self)
 
     # -- what tasks need -------------------------------------------------------------------------
-
-    def cancel_waiting(self, task: Task[Any, Any], reason: str = "cancelled") -> bool:
-        """See `Cancelling.cancel_waiting`."""
-        return self.cancelling.cancel_waiting(task, reason)
 
     def stand_by(self) -> None:
         """Do what nobody else might do. Called now and then by a thread that only waits."""

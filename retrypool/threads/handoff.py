@@ -26,7 +26,7 @@ States, and who may move a task
 - SCHEDULED and RETRYING: the scheduler, lock held: `_due` when the moment has come, `withdraw` when
   cancelled.
 - QUEUED: the worker that takes it, by `popleft` from the injector queue (no lock) or by `Scheduler.claim`
-  (lock held); or the scheduler, lock held, by `withdraw`: then it is a tombstone, and ends.
+  (lock held); or the scheduler, lock held, by `withdraw` or `cancel_plain`: then it is a tombstone, and ends.
 - RUNNING: the owner of its attempt, whoever gets the context out of `Slot.running` (H5). If it has two
   attempts under way (`races.py`), the one who owns both, or the one that is left.
 - An end is final.
@@ -48,8 +48,9 @@ H2  Dispatch and close. The dispatcher appends, then reads `guarded` (and takes 
     a pool that has ended.
     Test: test_task_appended_just_before_the_pool_closes_is_refused_or_run
 H3  Take and withdraw. The worker writes `task._slot`, then reads `task._withdrawn`. `Scheduler.withdraw`
-    writes `_withdrawn`, then reads `_slot`. Excluded: a task that is cancelled and runs. If both see the
-    other, the worker asks `claim`, which waits for the lock and finds that it may have the task.
+    and `Endings.cancel_plain` write `_withdrawn`, then read `_slot`. Excluded: a task that is cancelled and
+    runs. If both see the other, the worker asks `claim`, which waits for the lock and finds that it may have
+    the task.
     Test: test_task_cancelled_between_the_taking_and_the_look_is_not_run
 H4  Begin and stop. The worker appends the context to `slot.running`, then reads `slot.go`. Whoever keeps a
     slot from beginning (pause, remove, cordon, cool-down) writes `go`, then reads `running`. Excluded: an

@@ -62,11 +62,11 @@ class Steps:
 
     def __init__(self, engine: Works) -> None:
         self._engine = engine
-        self._later: deque[Callable[[], object]] = deque()  # anybody appends; `finish` takes out
+        self.later: deque[Callable[[], object]] = deque()  # anybody appends; `finish` takes out
 
     def __bool__(self) -> bool:
         """Whether something was put off."""
-        return bool(self._later)
+        return bool(self.later)
 
     @property
     def in_step(self) -> bool:
@@ -78,7 +78,7 @@ class Steps:
         """If this thread is in the middle of a step, have `change()` called after it; return whether so."""
         if not self.in_step:
             return False
-        self._later.append(change)
+        self.later.append(change)
         # Not all who have the lock take a step, so that somebody does: the watchdog, if nobody is quicker.
         self._engine.watchdog.expect(self._engine.monotonic())
         return True
@@ -125,7 +125,7 @@ class Steps:
         """Do what was put off. Called outside the lock."""
         while True:
             try:
-                change = self._later.popleft()
+                change = self.later.popleft()
             except IndexError:
                 return
             call_ours("what was put off", change)

@@ -1,5 +1,6 @@
 """Claiming stays flat: counted in subqueues that are touched, not in time."""
 
+from collections import deque
 from typing import Any
 
 import pytest
@@ -98,6 +99,49 @@ def test_withdrawn_tasks_are_dropped_when_come_upon() -> None:
     assert list(scheduler.backlog) == [tasks[2]]
     assert claim(scheduler, slot) is tasks[2]
     assert scheduler.backlog.tombstones == 0
+
+
+class Raced(deque[Any]):
+    """A line of which a worker takes the first task whenever somebody has looked at that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[Any] = []
+
+    def __getitem__(self, index: Any) -> Any:
+        first = super().__getitem__(index)
+        self.taken.append(self.popleft())
+        return first
+
+
+def test_living_task_behind_a_tombstone_that_a_worker_has_just_taken_stays_in_its_place() -> None:
+    scheduler = Scheduler(injector=InjectorQueue(Raced))
+    line: Any = scheduler.backlog.injector.usual
+    dead, *living = [submit(scheduler) for _ in range(4)]
+    assert scheduler.endings.cancel_plain(dead, "cancelled", 0.0) is False  # somebody wants to hear of it
+    scheduler.endings.tells_cancelled = False
+    assert scheduler.endings.cancel_plain(dead, "cancelled", 0.0) is True
+    scheduler.backlog._sweep_head(line)
+    assert line.taken == [dead, living[0]]  # the second look found that one at the head again
+    assert list(line) == living[1:]
+    assert scheduler.backlog.tombstones == 1  # until its worker says that it has it
+
+
+@pytest.mark.parametrize("first", ["oldest", "newest"])
+def test_sweep_costs_each_cancelled_task_a_few_looks(monkeypatch: pytest.MonkeyPatch, first: str) -> None:
+    scheduler = Scheduler()
+    scheduler.endings.tells_cancelled = False
+    backlog, whole = scheduler.backlog, []
+    sweep = backlog.sweep
+    monkeypatch.setattr(backlog, "sweep", lambda: (whole.append(len(backlog.injector)), sweep()))
+    tasks = [submit(scheduler) for _ in range(MANY)]
+    for task in tasks if first == "oldest" else reversed(tasks):
+        assert scheduler.endings.cancel_plain(task, "cancelled", 0.0)
+        if backlog.tombstones >= backlog.sweep_at:
+            scheduler.clear_tombstones()
+        assert backlog.tombstones * queue.SWEPT_AT <= len(backlog.injector)
+    assert sum(whole) <= (0 if first == "oldest" else MANY * (queue.SWEPT_AT + 1))
+    assert len(backlog) == len(backlog.injector) == backlog.tombstones == 0
 
 
 def test_slot_that_never_claims_does_not_pile_up_subqueues() -> None:

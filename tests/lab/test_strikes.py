@@ -250,6 +250,30 @@ def test_place_in_the_queue_is_not_lost_to_a_strike(paused: bool, patience: floa
     raise AssertionError("it never came to its end")
 
 
+@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "told", "bounded", "kept"])
+def test_tasks_whose_cancellation_is_struck_are_counted(options: dict[str, Any], patience: float) -> None:
+    for number in strikes(patience, 10_000):
+        pool = make(**options)
+        pool.pause()
+        tasks = [pool.dispatch("x") for _ in range(3)]
+        told: list[Any] = []
+        tasks[1].add_done_callback(told.append)
+        strike = Strike(number)
+        struck = strike(lambda tasks=tasks: [task.cancel() for task in tasks])  # type: ignore[misc]
+        check(pool, strike)
+        cancelled = [task for task in tasks if task.cancelled()]
+        assert exact(pool), strike.struck_at
+        assert pool.queue_size == 3 - len(cancelled), strike.struck_at
+        assert pool.stats().cancelled == len(cancelled), strike.struck_at
+        assert [pool.status(task.id).state for task in cancelled] == ["cancelled"] * len(cancelled)
+        if "begin" not in strike.struck_at:  # where the callback itself is what the Ctrl-C ends
+            assert told == [task for task in cancelled if task is tasks[1]], strike.struck_at
+        pool.force_close()
+        if not struck:
+            return
+    raise AssertionError("it never came to its end")
+
+
 TOKENS: dict[str, Callable[[], CancelToken]] = {
     "plain": CancelToken,
     "with a deadline": lambda: CancelToken().after(3600),

@@ -1,18 +1,20 @@
 """The hand-over without a lock, each of its races forced: see Engine, Runner and Scheduler.withdraw."""
 
+import threading
 from typing import Any
 
 import pytest
 
 from retrypool import AttemptTimeout, CancelToken, DeadReason, Pool, RetryPolicy, TaskState, current_context
 from retrypool.core import queue
+from retrypool.events import TaskCancelled
 from retrypool.threads import intake
 
 
 @pytest.fixture
 def tombstones_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """As those do that are few among many tasks."""
-    monkeypatch.setattr(queue, "SWEPT_AT", 0)
+    monkeypatch.setattr(queue, "SWEPT_AT", 1)
 
 
 def busy_worker(stage: Any, hooks: Any, **options: Any) -> "tuple[Pool[Any, Any], Any]":
@@ -175,6 +177,35 @@ def test_task_that_a_worker_has_in_hand_cannot_be_cancelled(stage: Any, hooks: A
     starting.open()
     assert task.result(stage.within) == "x"
     pool.close(timeout=stage.within)
+
+
+@pytest.mark.parametrize("end", ["run", "cancelled", "closed", "heard"])
+def test_task_that_somebody_else_ends_as_it_is_about_to_be_cancelled_ends_once(
+    stage: Any, hooks: Any, end: str
+) -> None:
+    """Between the look at it and the lock."""
+    pool, first = busy_worker(stage, hooks)
+    task = pool.dispatch("x")
+    heard: list[Any] = []
+
+    def overtake() -> None:
+        if end == "run":
+            first.open()
+            task.result(stage.within)
+        elif end == "cancelled":
+            task.cancel()
+        elif end == "closed":
+            pool.force_close()
+        else:
+            pool.add_listener(lambda event: isinstance(event, TaskCancelled) and heard.append(event.task))
+
+    hooks.clock.call_next(threading.get_ident(), overtake)
+    assert task.cancel() is (end != "run")
+    first.open()
+    pool.close(timeout=stage.within)
+    assert task.cancelled() is (end != "run")
+    assert pool.stats().cancelled == (2 if end == "closed" else end != "run")  # the first one too, by force
+    assert heard == ([task] if end == "heard" else [])
 
 
 def test_task_cancelled_between_the_taking_and_the_look_is_not_run(stage: Any, hooks: Any) -> None:

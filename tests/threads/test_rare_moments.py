@@ -95,7 +95,7 @@ def test_ctrl_c_that_comes_as_what_was_put_off_is_done_loses_nothing() -> None:
         done.append(True)
 
     pool = ManualPool([abs], max_queue=10)
-    pool._engine.steps._later.append(change)
+    pool._engine.steps.later.append(change)
     with pytest.raises(KeyboardInterrupt):
         pool.dispatch(1)
     assert done == [True]

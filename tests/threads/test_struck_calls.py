@@ -48,6 +48,64 @@ def test_map_gives_up_the_task_that_it_was_struck_over(
     assert queued == tombstones
 
 
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_task_whose_cancellation_is_struck_is_cancelled(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Who waits for the last task to end, or for this one, is told."""
+    gate = stage.gate()
+    pool = stage.pool([gate.hold])
+    running, task = pool.dispatch("first"), pool.dispatch("second")
+    gate.wait_until_reached()
+    told: list[Any] = []
+    task.add_done_callback(told.append)
+    pool.pause()
+    gate.open()
+    running.result(stage.within)
+    engine = pool._engine
+    cancel_plain = engine.cancelling._cancel_plain
+
+    def struck(*arguments: Any) -> None:
+        if place == "after":
+            assert cancel_plain(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine.cancelling, "_cancel_plain", struck)
+    waiting = stage.start(pool.wait)
+    stage.until(lambda: engine.waiters)
+    with pytest.raises(KeyboardInterrupt):
+        task.cancel()
+    assert not engine.lock._is_owned()
+    assert task.cancelled()
+    assert told == [task]
+    assert waiting.result(stage.within) is True
+    assert pool.stats().cancelled == 1
+    assert held(pool) == (0, 0, 0)
+    pool.close(timeout=stage.within)
+
+
+def test_task_cancelled_in_the_midst_of_a_cancellation_is_cancelled_after_it(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a finalizer that the garbage collector calls there."""
+    pool = stage.pool([len])
+    pool.pause()
+    first, second = pool.dispatch("x"), pool.dispatch("y")
+    cancelling = pool._engine.cancelling
+    cancel_plain = cancelling._cancel_plain
+
+    def collect(*arguments: Any) -> Any:
+        monkeypatch.setattr(cancelling, "_cancel_plain", cancel_plain)
+        assert second.cancel() is False
+        return cancel_plain(*arguments)
+
+    monkeypatch.setattr(cancelling, "_cancel_plain", collect)
+    assert first.cancel()
+    assert second.cancelled()
+    assert pool.stats().cancelled == 2
+    pool.close(timeout=stage.within)
+
+
 def test_task_that_was_struck_before_it_came_in_is_no_tombstone(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = ManualPool([len])
     token = CancelToken()
