@@ -57,6 +57,7 @@ class QuickRetry:
             or (record.round == 1 and fleet.health is not None and _is_worth_a_look(slot, started))
         ):
             return False
+        is_first = record.round == 1
         outcome = _TIMED_OUT if issubclass(type(error), AttemptTimeout) else _FAILED
         attempt = Attempt(ctx.attempt, slot.id, group.name, started, ended, outcome, error)
         record.history.append(attempt)
@@ -76,6 +77,7 @@ class QuickRetry:
         task._phase = _QUEUED
         slot.failures[outcome._value_] += 1
         slot.retried += 1
+        slot.passed += is_first
         line.append(task)
         return True
 
@@ -88,10 +90,10 @@ def _take_out_again(record: Record) -> None:
 
 
 def _is_worth_a_look(slot: Slot, started: float) -> bool:
-    """Count a task that failed at `slot` for the first time, in an attempt that `started` then.
+    """Return whether a task that failed at `slot` for the first time is to be looked at under the lock.
 
-    Return whether there are so many in a row that it is worth a look under the lock, which enters those that
-    were passed by before. The next look is made when the row is twice as long.
+    So it is if there are so many in a row; that enters those that were passed by before. The next look is
+    made when the row is twice as long. The attempt `started` then.
     """
     if slot.succeeded != slot.row_mark:
         slot.row_mark, slot.row_start, slot.row_began = slot.succeeded, slot.passed, started
@@ -102,5 +104,4 @@ def _is_worth_a_look(slot: Slot, started: float) -> bool:
         if share**row < UNLIKELY:
             slot.look_at = 2 * row
             return True
-    slot.passed += 1
     return False

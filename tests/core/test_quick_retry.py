@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from retrypool import HealthPolicy, RetryPolicy, WorkerSpec
+from retrypool import HealthPolicy, RetryPolicy, TaskState, WorkerSpec
+from retrypool.model.record import Record
 from retrypool.testing import ManualPool
 
 from .fleets import AT_ONCE, claimed, echo, fleet
@@ -114,3 +115,33 @@ def test_tasks_that_are_about_to_die_are_always_looked_at(looks: list[Any]) -> N
     claimed(pool).fail(DOWN)
     assert looks == [task]
     assert task.exception() is DOWN
+
+
+class CancelledOnTheWay(Record):
+    """A record whose task is cancelled between the first look and the second one (handshake H7)."""
+
+    looks = 0
+
+    @property
+    def cancelled(self) -> bool:  # type: ignore[override]
+        self.looks += 1
+        return self.looks > 1
+
+    @cancelled.setter
+    def cancelled(self, value: bool) -> None:
+        """Leave it to the looks."""
+
+
+def test_failure_that_is_taken_back_because_its_task_is_cancelled_counts_once() -> None:
+    """What is entered under the lock is not one that its worker has passed by."""
+    pool = alike(1)
+    works(pool)
+    task = pool.dispatch("x")
+    attempt = claimed(pool)
+    task._record = CancelledOnTheWay(task.id)
+    attempt.fail(DOWN)
+    assert task.state is TaskState.CANCELLED
+    assert len(task.history) == 1
+    beliefs = pool._engine.scheduler.fleet.quarantine.beliefs
+    assert beliefs is not None
+    assert beliefs.row.length == 1
