@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from retrypool.core.fleet import Fleet
 from retrypool.core.outage import UNLIKELY
 from retrypool.core.queue import Backlog
 from retrypool.errors import AttemptTimeout
-from retrypool.model.context import Context
 from retrypool.model.record import Attempt, Record
 from retrypool.model.slots import Slot
+from retrypool.model.task import Task
 from retrypool.policy.retry import UNCHARGED
 from retrypool.states import Outcome, TaskState
 
@@ -30,14 +32,16 @@ class QuickRetry:
         self._next_seq = backlog.next_seq
         self._allowed = allowed  # False if each retry has to be counted
 
-    def take(self, slot: Slot, ctx: Context, error: BaseException, ended: float) -> bool:
+    def take(
+        self, slot: Slot, task: Task[Any, Any], started: float, error: BaseException, ended: float
+    ) -> bool:
         """Record a failure that is no evidence, and put the task back without the lock; if it may be so.
 
         That is where there is one group alone, so that each failure begins a new round, and where no look at
         the row of failures is due. The caller owns the task, and puts it back (handshake H12): the append
         comes last, and from then on whoever takes the task sees the rest.
         """
-        task, group, fleet, started = ctx._task, slot.group, self._fleet, ctx._started
+        group, fleet = slot.group, self._fleet
         record, settings = task._record, task._settings
         assert record is not None
         line = self._line(settings.priority)
@@ -59,9 +63,8 @@ class QuickRetry:
             return False
         is_first = record.round == 1
         outcome = _TIMED_OUT if issubclass(type(error), AttemptTimeout) else _FAILED
-        attempt = Attempt(ctx.attempt, slot.id, group.name, started, ended, outcome, error)
-        record.history.append(attempt)
         record.entries += 1
+        record.history.append(Attempt(record.entries, slot.id, group.name, started, ended, outcome, error))
         record.charged += 1
         record.round += 1
         record.seq = self._next_seq()

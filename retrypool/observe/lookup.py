@@ -148,9 +148,10 @@ class Lookup:
                     return task, True
         deciding = engine.attempts.deciding.copy()
         scheduler.dropped.append(deciding)
-        for ctx in deciding:
-            if ctx.task_id == task_id:
-                if isinstance(task := ctx._task, Task):
+        for attempt in deciding:
+            task = attempt if isinstance(attempt, Task) else attempt._task
+            if task.id == task_id:
+                if isinstance(task, Task):
                     return task, True
                 all_seen = False  # it has just gone on from there
         return None, all_seen

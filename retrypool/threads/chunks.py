@@ -13,7 +13,7 @@ from typing import Any
 from retrypool.callbacks import traceback_of
 from retrypool.model.chunk import PENDING, Chunk
 from retrypool.model.completion import Reporter
-from retrypool.model.context import Context, begin
+from retrypool.model.context import Context
 from retrypool.model.preparing import new_task
 from retrypool.model.settings import TaskSettings
 from retrypool.model.task import Record, Task
@@ -128,6 +128,6 @@ def _fail(engine: Works, ctx: Context, item: Any, error: BaseException) -> AnyTa
     traceback = traceback_of(error)
     if traceback is not None:  # without the frame of the caller, which holds all the other items
         BaseException.with_traceback(error, traceback.tb_next)
-    own = begin(task, slot, ctx._started, ctx._expires)
-    engine.attempts.failed(slot, own, error, engine.monotonic())
+    task._started = ctx._started
+    engine.attempts.failed(slot, task, error, engine.monotonic())
     return task

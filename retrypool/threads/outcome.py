@@ -7,6 +7,7 @@ Only the owner goes on from there, so each attempt ends once, and its task has o
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from retrypool.callbacks import log_broken, shown
@@ -15,7 +16,7 @@ from retrypool.core.scheduler import CLOSED_BY_FORCE
 from retrypool.ctrl_c import is_ctrl_c
 from retrypool.errors import WorkerFault
 from retrypool.events import AttemptEnded, AttemptStarted, TaskRetrying, attempt_started
-from retrypool.model.context import Context
+from retrypool.model.context import Context, begin
 from retrypool.model.describe import annotate
 from retrypool.model.slots import Slot
 from retrypool.model.task import Attempt, Task
@@ -44,7 +45,7 @@ class Attempts:
         self._watched = engine.races is not None or engine.journal is not None
         # The attempts that are over while their tasks' fate is not decided: nowhere else do these tasks
         # stand. Adding to a set and discarding from it are atomic, and each attempt is in it once.
-        self.deciding: set[Context] = set()
+        self.deciding: set[Context | Task[Any, Any]] = set()
 
     # -- begun -----------------------------------------------------------------------------------
 
@@ -63,15 +64,22 @@ class Attempts:
     # -- failed ----------------------------------------------------------------------------------
 
     def failed(
-        self, slot: Slot, ctx: Context, error: BaseException, ended: float, *, over: bool = False
+        self,
+        slot: Slot,
+        attempt: Context | Task[Any, Any],
+        error: BaseException,
+        ended: float,
+        *,
+        over: bool = False,
     ) -> None:
         """Take an attempt from its failure to what becomes of its task.
 
         Judged, recorded, stopped if its code still runs, told, decided, carried out. `over` says that the
-        attempt was taken over: that is where timeouts join.
+        attempt was taken over: that is where timeouts join. A task stands for its first attempt, whose
+        context nobody has wanted.
         """
-        task, races = ctx._task, self._engine.races
-        self.deciding.add(ctx)
+        task, races = attempt if isinstance(attempt, Task) else attempt._task, self._engine.races
+        self.deciding.add(attempt)
         is_back = False
         decision: Decision | None = None
         try:
@@ -80,21 +88,20 @@ class Attempts:
                 scope, retry_after = self._judge(error)
                 quiet = not (over or self._watched or self._observers.attends_failures)
                 if quiet and scope is _TASK and not self._scheduler.over:
-                    is_back = self._scheduler.retry_at_once(slot, ctx, error, ended)
+                    is_back = self._scheduler.retry_at_once(slot, task, attempt._started, error, ended)
                 if is_back:
                     self._put_back(task)
                     return
-                attempt, scope, is_back = self._record(
-                    slot, ctx, error, scope, retry_after, ended, quiet=quiet
-                )
+                ctx = begin(attempt, slot, attempt._started, inf) if isinstance(attempt, Task) else attempt
+                entry, scope, is_back = self._record(slot, ctx, error, scope, retry_after, ended, quiet=quiet)
                 if is_back:
                     if races is not None:
-                        self._leave(slot, ctx, attempt, error, over=over)
+                        self._leave(slot, ctx, entry, error, over=over)
                 else:
                     if over:
                         self._stop(slot, ctx, error)
-                    action = self._tell(task, attempt, error)
-                    decision = self._decide(task, attempt, scope, action, over=over)
+                    action = self._tell(task, entry, error)
+                    decision = self._decide(task, entry, scope, action, over=over)
             except BaseException as broken:
                 # The user's code runs in more places than callbacks: in a property of an error, for one.
                 if is_ctrl_c(broken):
@@ -114,8 +121,9 @@ class Attempts:
                 log_broken("what was decided of %r could not be done", task)
                 self.lost(slot, task, broken)
         finally:
-            self.deciding.discard(ctx)
-            ctx._let_go()
+            self.deciding.discard(attempt)
+            if isinstance(attempt, Context):
+                attempt._let_go()
 
     def lost(self, slot: Slot, task: Task[Any, Any], error: BaseException) -> None:
         """Let a task be dead that the thread at `slot` had in hand when something broke down.

@@ -335,7 +335,6 @@ class Loop(Generic[T, R]):
             self.came_back(attempt)
             return
         ended = self.engine.monotonic()
-        ctx = begin(attempt, slot, attempt._started, inf) if isinstance(attempt, Task) else attempt
         slot.failed += 1
         # The first entry is the hot loop's own frame. Without it, the error that the task keeps does
         # not hold what this thread does later.
@@ -344,7 +343,7 @@ class Loop(Generic[T, R]):
         if traceback is not None:  # another thread, which raises the same error, may have taken it off
             BaseException.with_traceback(error, traceback.tb_next)
             traceback = None
-        self.engine.attempts.failed(slot, ctx, error, ended)
+        self.engine.attempts.failed(slot, attempt, error, ended)
 
     def came_back(self, attempt: Context | Task[T, R]) -> None:
         """Notice that the attempt was over before this thread was: what it brings is of no use."""
