@@ -112,8 +112,8 @@ def shown(value: object) -> str:
 
 def described(error: BaseException) -> str:
     """Return the type and the text of an error, the text cut short if it is long."""
-    text = text_of(error)
-    return f"{_name_of(error)}: {text}" if text else _name_of(error)
+    text, name = text_of(error), _name_of(error)
+    return f"{name}: {text}" if text else name
 
 
 def text_of(value: object) -> str:
@@ -143,5 +143,8 @@ _NAME = type.__dict__["__name__"]
 
 
 def _name_of(value: object) -> str:
-    name: str = _NAME.__get__(type(value))
+    kind = type(value)
+    if type(kind) is type:  # there is no metaclass: this is quicker
+        return kind.__name__
+    name: str = _NAME.__get__(kind)
     return name

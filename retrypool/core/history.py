@@ -79,7 +79,9 @@ class History:
         if not history:
             self.entries.append((task.id, task._dispatched, task._started, task._ended))
             return
-        error = _error_of(history)
+        error = history[-1].error  # nearly always there is one
+        if error is None:
+            error = _error_of(history)
         tried, attempts = tried_by(history), len(history) + 1
         text = None if error is None else described(error)
         self.entries.append(
