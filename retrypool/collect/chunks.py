@@ -217,9 +217,8 @@ def _as_they_come(
     With `most` chunks in hand, and up to `more` where calls are quick.
     """
     inbox: _Inbox[Any, Any] = _Inbox()
-    reporter = Reporter(inbox.put)
     pending: set[AnyTask] = set()
-    dispatch_next = source.way_in(pending.add, reporter)
+    dispatch_next = source.way_in(pending.add, inbox)
     chunks = 0
     try:
         while True:
@@ -263,7 +262,7 @@ def _as_they_come(
         finally:
             source.end(pending)
             pending.clear()
-            reporter.end()
+            inbox.end()
 
 
 def _those_of(task: AnyTask, *, errors: bool) -> Generator[Any, None, None]:

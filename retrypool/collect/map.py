@@ -11,6 +11,7 @@ from dataclasses import replace
 from math import inf
 from typing import Any, Generic, TypeVar
 
+from retrypool.callbacks import call_ours
 from retrypool.checks import Duration, count, flag, optional_seconds
 from retrypool.collect.results import TaskResult
 from retrypool.ctrl_c import acquire
@@ -195,10 +196,9 @@ def as_they_come(
 ) -> Generator[R | BaseException | None, None, None]:
     """Yield results in the order in which the tasks end."""
     inbox: _Inbox[T, R] = _Inbox(on_end)
-    reporter = Reporter(inbox.put)
     ended = inbox.tasks
     pending: set[Task[T, R]] = set()
-    dispatch = _way_in(engine, settings, until, pending.add, reporter, key)
+    dispatch = _way_in(engine, settings, until, pending.add, inbox, key)
     more, trouble = True, None
     try:
         while True:
@@ -220,10 +220,11 @@ def as_they_come(
                 inbox.wait(until, "map()")
                 if len(ended) >= len(pending) >= window:  # the workers ran out of items
                     window = min(2 * window, most)
-            if ended[0] not in pending:  # it was told of twice
+            try:
+                pending.remove(ended[0])
+            except KeyError:  # it was told of twice
                 ended.popleft()
                 continue
-            pending.discard(ended[0])
             if ended[0]._phase is _SUCCEEDED:
                 yield ended.popleft()._outcome
             elif errors:
@@ -239,7 +240,7 @@ def as_they_come(
         finally:
             engine.cancelling.give_up(pending)
             pending.clear()
-            reporter.end()
+            inbox.end()
 
 
 def _way_in(
@@ -277,29 +278,37 @@ def _until_there_is_room(
     return dispatch
 
 
-class _Inbox(Generic[T, R]):
+class _Inbox(Reporter, Generic[T, R]):
     """A queue of tasks that have ended, read by one thread."""
 
     # A task that ends is appended, and then _waits is looked at; the reader sets _waits, and then looks
     # for tasks. One of the two sees the other. The bell may be rung once too often, never too seldom.
-    __slots__ = ("_bell", "_on_end", "_waits", "tasks")
+    __slots__ = ("_add", "_bell", "_on_end", "_waits", "tasks")
 
     def __init__(self, on_end: Callable[[Task[T, R]], object] | None = None) -> None:
         self._on_end = on_end
         self.tasks: deque[Task[T, R]] = deque()
+        self._add: Callable[[Task[T, R]], object] = self.tasks.append
         self._waits = False
         self._bell = threading.Lock()
         self._bell.acquire()
 
-    def put(self, task: Task[T, R]) -> None:
+    def announce(self, task: Task[T, R], /) -> None:
         """Add a task. Called on the thread that ends it."""
         if self._on_end is not None:
-            self._on_end(task)
-        self.tasks.append(task)
+            call_ours("callback of map()", self._on_end, task)
+        self._add(task)
         if self._waits:
             self._waits = False
             with suppress(RuntimeError):  # somebody else has just rung
                 self._bell.release()
+
+    report = announce  # a method in place of the attribute, which would be a reference to itself
+
+    def end(self) -> None:
+        """Ignore further tasks, and release those that are there."""
+        self._on_end, self._add = None, id
+        self.tasks.clear()
 
     def wait(self, until: float | None, call: str) -> None:
         """Wait until there is a task. Raises `TimeoutError` that names `call`."""
@@ -334,9 +343,8 @@ def _as_they_end(tasks: list[Task[T, R]], until: float | None) -> Generator[Task
         del pending[task]
         yield task
     inbox: _Inbox[T, R] = _Inbox()
-    reporter = Reporter(inbox.put)
     for task in pending:
-        task._report_to(reporter)
+        task._report_to(inbox)
     number = len(pending)
     while pending:
         if not inbox.tasks:

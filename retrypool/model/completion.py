@@ -74,7 +74,7 @@ class Completion:
             self.ring()
         for callback in callbacks:
             if isinstance(callback, Reporter):
-                call_ours("reporter", callback.report, task)
+                callback.announce(task)
             else:
                 call_guarded("done callback", callback, task)
 
@@ -98,6 +98,10 @@ class Reporter:
     def __init__(self, report: Callable[[Any], object]) -> None:
         self.report = report
 
+    def announce(self, task: Any, /) -> None:
+        """Report the end of a task. Called by whoever ends it, outside locks. Raises nothing."""
+        call_ours("reporter", self.report, task)
+
     def end(self) -> None:
         """Ignore further tasks, and release the callback."""
         self.report = _ignore
@@ -112,13 +116,14 @@ class Bell(Reporter):
         self.lock = threading.Lock()
         self.lock.acquire()
 
-    # A method in place of the attribute, which would be a reference to itself.
-    def report(self, _task: Any) -> None:
+    def announce(self, _task: Any, /) -> None:
         """Wake the one who waits, unless that has been done."""
         try:
             self.lock.release()
         except RuntimeError:
             pass
+
+    report = announce  # a method in place of the attribute, which would be a reference to itself
 
 
 def _ignore(_task: object) -> None:

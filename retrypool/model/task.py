@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from typing_extensions import override
 
-from retrypool.callbacks import call_guarded, call_ours
+from retrypool.callbacks import call_guarded
 from retrypool.checks import checked_timeout
 from retrypool.ctrl_c import acquire, shielded
 from retrypool.model.completion import ANNOUNCED, Announced, Bell, Reporter
@@ -368,10 +368,7 @@ class Task(Future[R], Generic[T, R]):
     def _announce(self) -> None:
         """Tell those who wait that the task has ended, unless they know. Called outside locks."""
         completion = self._completion
-        if isinstance(completion, Reporter):
-            # If `_meet` has just put a completion in its place, that tells it too.
-            call_ours("reporter", completion.report, self)
-        elif completion is not None:
+        if completion is not None:  # if `_meet` has just put another in its place, that tells it too
             completion.announce(self)
 
     # concurrent.futures reads these three under `_condition`. A lock does for that: a `Condition` costs more.

@@ -162,7 +162,7 @@ class Loop(Generic[T, R]):
                         # Handshake H6: the task has ended with this write; then read _completion.
                         task._phase = _SUCCEEDED
                         if task._completion is not None:
-                            task._announce()
+                            task._completion.announce(task)  # the steps of `Task._announce`
                         if observers.talkative or slot.attentive or (record is not None and record.accused):
                             successes.tell(slot, task)
                 # Hold on to nothing while waiting for the next one.

@@ -9,18 +9,18 @@ import pytest
 from retrypool import RetryPolicy, Task
 from retrypool.collect import map as map_module
 from retrypool.model import task as task_module
-from retrypool.model.completion import Reporter
+from retrypool.model.completion import Completion, Reporter
 
 
 def hold_after_the_end(monkeypatch: pytest.MonkeyPatch, ended: Any) -> None:
     """Hold whoever ends a task between the moment when it has ended and the telling of that."""
-    announce = Task._announce
+    announce = Completion.announce
 
-    def announce_late(self: "Task[Any, Any]") -> None:
+    def announce_late(self: Completion, task: "Task[Any, Any]") -> None:
         ended.hold()
-        announce(self)
+        announce(self, task)
 
-    monkeypatch.setattr(Task, "_announce", announce_late)
+    monkeypatch.setattr(Completion, "announce", announce_late)
 
 
 def tasks_just_ended(stage: Any, monkeypatch: pytest.MonkeyPatch, how: str, count: int) -> "tuple[Any, Any]":
@@ -210,14 +210,14 @@ def test_condition_of_a_task_that_has_ended_is_that_of_all_who_ask(
 def test_task_that_is_told_of_twice_is_yielded_once(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody adds a callback while the end is being told: both tell of it."""
     ended, running = stage.gate(), stage.gate()
-    put = map_module._Inbox.put
+    announce = map_module._Inbox.announce
 
-    def put_late(self: Any, task: "Task[Any, Any]") -> None:
+    def announce_late(self: Any, task: "Task[Any, Any]") -> None:
         if threading.current_thread() is not threading.main_thread():
             ended.hold()
-        put(self, task)
+        announce(self, task)
 
-    monkeypatch.setattr(map_module._Inbox, "put", put_late)
+    monkeypatch.setattr(map_module._Inbox, "announce", announce_late)
     pool = stage.pool([lambda data: (running.hold(), data)[1]])
     task, other = pool.dispatch("x"), pool.dispatch("y")
     running.wait_until_reached()
