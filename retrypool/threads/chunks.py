@@ -110,24 +110,29 @@ def run_chunk(engine: Works, ctx: Context, run: Callable[..., Any], *, takes_con
                 raise
             place = len(results)
             slot.succeeded += place - before
-            failed[place] = _fail(engine, ctx, chunk.items[place], error)
+            _fail(engine, ctx, chunk.items[place], error, partial(failed.__setitem__, place))
             results.append(PENDING)
     slot.succeeded += len(results) - before - 1  # the chunk itself is counted as one
 
 
 @shielded
-def _fail(engine: Works, ctx: Context, item: Any, error: BaseException) -> AnyTask:
-    """Make a task of an item whose first attempt has just failed, and find out what becomes of it."""
+def _fail(
+    engine: Works, ctx: Context, item: Any, error: BaseException, note: Callable[[AnyTask], object]
+) -> None:
+    """Make a task of an item whose first attempt has just failed, and find out what becomes of it.
+
+    `note` is called with it first of all: an interrupt that comes meanwhile strikes as this returns.
+    """
     slot, chunk = ctx._slot, ctx._task
     seq = engine.scheduler.backlog.next_seq()
     task: AnyTask = new_task(seq, item, chunk._settings, engine, chunk._dispatched)
     task._completion = chunk.data.reporter
     task._slot = slot
     task._phase = TaskState.RUNNING
+    note(task)
     slot.failed += 1
     traceback = traceback_of(error)
     if traceback is not None:  # without the frame of the caller, which holds all the other items
         BaseException.with_traceback(error, traceback.tb_next)
     task._started = ctx._started
     engine.attempts.failed(slot, task, error, engine.monotonic())
-    return task

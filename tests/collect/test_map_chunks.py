@@ -282,3 +282,22 @@ def test_results_are_let_go_of_as_they_are_consumed(ordered: bool) -> None:
             next(results)
         assert sum(each() is not None for each in made) == 6
         results.close()
+
+
+def test_chunk_that_is_taken_from_its_worker_as_an_item_has_failed_goes_on_behind_that(stage: Any) -> None:
+    """The item is a task of its own by then, which must not be run for nothing beside the chunk's."""
+    ran: list[int] = []
+
+    def run(item: int) -> int:
+        ran.append(item)
+        if ran == [1, 2]:
+            raise OSError
+        return item
+
+    def interrupt(_task: object, _error: object) -> None:
+        pool.interrupt_worker(pool.workers()[0].id, task="retry", force=True)
+
+    pool = stage.eager_pool([run], on_failure=interrupt)
+    assert list(pool.map([1, 2, 3], chunk=3)) == [1, 2, 3]
+    pool.close(timeout=stage.within)
+    assert sorted(ran) == [1, 2, 2, 3]
