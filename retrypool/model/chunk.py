@@ -23,13 +23,14 @@ class Chunk:
     # Each attempt has a list and a dict of its own: one that is over may still write what comes of the item
     # that it is at, and no further. Written by the worker of the attempt: first into `failed`, then PENDING
     # into `results`. Read by others once the task has ended.
-    __slots__ = ("failed", "items", "reporter", "results")
+    __slots__ = ("counted", "failed", "items", "reporter", "results")
 
     def __init__(self, items: list[Any], reporter: Reporter | None) -> None:
         self.items = items
         self.reporter = reporter  # hears of the end of the chunk, and of items that have failed
         self.results: list[Any] = []  # of the first items, as far as a worker has come
         self.failed: dict[int, Any] = {}  # the tasks of items that have failed, by the place of the item
+        self.counted = 0  # how many results there were when that was asked last
 
     def go_on(self) -> tuple[list[Any], dict[int, Any]]:
         """Return the results and failures for another attempt to add to: it goes on behind them."""
@@ -39,6 +40,11 @@ class Chunk:
             results.append(PENDING)
         self.results, self.failed = results, failed
         return results, failed
+
+    def count(self) -> int:
+        """Return how many items have succeeded since this was asked last, in whatever attempt."""
+        before, self.counted = self.counted, len(self.results) - len(self.failed)
+        return self.counted - before
 
     def has_result(self, place: int) -> bool:
         """Return whether the item at `place` has a result."""

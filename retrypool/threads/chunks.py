@@ -98,7 +98,6 @@ def run_chunk(engine: Works, ctx: Context, run: Callable[..., Any], *, takes_con
     if takes_context:
         run = partial(run, ctx)
     while True:
-        before = len(results)
         try:
             for item in todo:
                 if ctx._reason is not None:
@@ -109,10 +108,11 @@ def run_chunk(engine: Works, ctx: Context, run: Callable[..., Any], *, takes_con
             if ctx.cancelled:  # it was taken over; the error may be what that has brought about
                 raise
             place = len(results)
-            slot.succeeded += place - before
+            slot.succeeded += chunk.count()
             _fail(engine, ctx, chunk.items[place], error, partial(failed.__setitem__, place))
             results.append(PENDING)
-    slot.succeeded += len(results) - before - 1  # the chunk itself is counted as one
+    if not ctx.cancelled:
+        slot.succeeded += chunk.count() - 1  # the chunk itself is counted as one
 
 
 @shielded

@@ -301,3 +301,17 @@ def test_chunk_that_is_taken_from_its_worker_as_an_item_has_failed_goes_on_behin
     assert list(pool.map([1, 2, 3], chunk=3)) == [1, 2, 3]
     pool.close(timeout=stage.within)
     assert sorted(ran) == [1, 2, 2, 3]
+
+
+def test_items_of_a_chunk_that_is_taken_from_its_worker_are_counted_once(stage: Any) -> None:
+    def run(item: int) -> int:
+        if item == 3 and not interrupted:
+            interrupted.append(item)
+            pool.interrupt_worker(pool.workers()[0].id, task="retry")
+        return item
+
+    interrupted: list[int] = []
+    pool = stage.eager_pool([run])
+    assert list(pool.map([1, 2, 3, 4], chunk=4)) == [1, 2, 3, 4]
+    pool.close(timeout=stage.within)
+    assert pool.stats().succeeded == 4
