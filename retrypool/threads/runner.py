@@ -151,7 +151,8 @@ class Runner(Generic[T, R]):
             try:
                 if (stuck := self.slot.stuck) is not None:
                     self._loop.came_back(stuck)
-                self._loop.serve()
+                if not self.slot.retired:
+                    self._loop.serve()
                 if self.slot.retired:
                     return True
                 if self._loop.broken is not None:

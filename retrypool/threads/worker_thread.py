@@ -350,6 +350,10 @@ class Loop(Generic[T, R]):
         ctx = self.slot.stuck if isinstance(attempt, Task) else attempt
         interrupted = self._gate.absorb(ctx)
         self.engine.takeovers.came_back(self.slot, unfit=interrupted and self.made)
+        if self.slot.retired:
+            # To the guard, which lets it leave at once. It must not take a task even to put it back: the pool
+            # may have forgotten the slot, and would count as idle meanwhile (H11).
+            raise Interrupted
 
     def _notice_pause(self, paused: bool) -> None:
         if paused is not self._pause_noticed:

@@ -1,6 +1,7 @@
 """What may happen in between two steps of the pool's own, each moment forced."""
 
 import signal
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -332,3 +333,39 @@ def test_second_ctrl_c_that_comes_as_the_first_has_ended_a_wait_finds_the_shield
     assert gate.barred
     with pytest.raises(KeyboardInterrupt):
         gate.unbar()
+
+
+@pytest.mark.parametrize("ending", ["returns", "raises"])
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_thread_that_comes_back_to_no_worker_takes_nothing(
+    stage: Any, hooks: Any, how: str, ending: str
+) -> None:
+    """Not even to put it back: nobody looks there any more, and the pool would count as idle meanwhile."""
+    hang = stage.hang()
+
+    def hold(data: object) -> None:
+        hang()
+        if ending == "raises":
+            raise OSError
+
+    pool = stage.eager_pool([WorkerSpec(factory=lambda: hold), str], grace=0.01)
+    held, other = (worker.id for worker in pool.workers())
+    thread = next(iter(pool._workers)).thread
+    pool.pause_worker(other)
+    pool.dispatch("x", timeout=0.01 if how == "replaced" else None, retry=stage.once)
+    hang.wait_until_begun()
+    if how == "removed":
+        pool.remove_worker(held, timeout=0)
+    else:
+        stage.until(lambda: pool.stats().abandoned)
+        pool.pause()
+        stage.until(lambda: all(each.slot.idle and not each.slot.away for each in pool._workers))
+    waiting = pool.dispatch("y")
+    taken: list[object] = []
+    hooks.arm("taken", lambda: taken.append(threading.current_thread()))
+    hang.release()
+    thread.join(stage.within)
+    assert taken == []
+    pool.resume()
+    pool.resume_worker(other)
+    waiting.result(stage.within)
