@@ -121,14 +121,13 @@ class Workers(Generic[T, R]):
         if engine.steps.put_off(partial(self.dismiss, worker_id, reason, force=force)):
             return
         crew = self._ask_to_leave(worker_id)
-        for runner in crew:
-            self._end_attempt(runner.slot, "retry", reason, force=force)
+        found = [self._end_attempt(runner.slot, "retry", reason, force=force) for runner in crew]
         with engine.step:
-            for runner in crew:
+            for runner, was_found in zip(crew, found, strict=True):
                 runner.dismissed = True
                 # A thread that has neither left nor been found in an attempt may have a task in hand
                 # that it is just about to begin: it is forgotten once it has left.
-                if runner.gone or runner.slot.idle or runner.slot.stuck is not None:
+                if was_found or runner.gone or runner.slot.idle or runner.slot.stuck is not None:
                     self.crews.forget(runner)
         engine.bonds.unbind(worker_id)
 

@@ -369,3 +369,36 @@ def test_thread_that_comes_back_to_no_worker_takes_nothing(
     pool.resume()
     pool.resume_worker(other)
     waiting.result(stage.within)
+
+
+def test_worker_that_comes_back_as_it_is_removed_is_there_no_more(stage: Any, monkeypatch: Any) -> None:
+    """It was found in an attempt, and takes nothing more: there is nothing to wait for."""
+    leaving = stage.gate()
+
+    class Obedient:
+        def run(self, ctx: Any, data: object) -> None:
+            leaving.reached = True
+            ctx.token.wait()
+
+        def on_stop(self) -> None:
+            leaving.hold()
+
+    pool = stage.eager_pool([Obedient(), str])
+    (obedient, other), end = (worker.id for worker in pool.workers()), pool._engine.takeovers.end
+    slot = next(iter(pool._workers)).slot
+
+    def end_slowly(*arguments: Any, **options: Any) -> None:
+        end(*arguments, **options)
+        leaving.wait_until_reached()
+
+    monkeypatch.setattr(pool._engine.takeovers, "end", end_slowly)
+    pool.pause_worker(other)
+    task = pool.dispatch("x")
+    stage.until(lambda: leaving.reached)
+    pool.remove_worker(obedient, timeout=0)
+    assert slot.stuck is None
+    assert [worker.id for worker in pool.workers()] == [other]
+    leaving.open()
+    pool.resume_worker(other)
+    assert task.result(stage.within) == "x"
+    stage.until(lambda: pool.stats().abandoned == 0)
