@@ -44,13 +44,14 @@ class Cancelling:
                 data, now = task.data, engine.monotonic()  # noqa: F841 - data: let go of after the lock
                 with engine.lock:
                     cancelled = self._cancel_plain(task, reason, now)
-                # Nobody is to be told (H6), called or let in, nothing is to be swept out or was put off.
+                # Nobody is to be called or let in, nothing is to be swept out or was put off.
                 if (
                     cancelled
-                    and task._completion is None
                     and backlog.tombstones < backlog.sweep_at
                     and not (engine.waiters or engine.steps.later or (limit is not None and limit.waiting))
                 ):
+                    if task._completion is not None:  # handshake H6
+                        self._announce(task)
                     return True
             return self._cancel_with_care(task, reason)
         except BaseException:
@@ -58,10 +59,15 @@ class Cancelling:
             raise
 
     @shielded
+    def _announce(self, task: Task[Any, Any]) -> None:
+        task._announce()
+
+    @shielded
     def _cancel_with_care(self, task: Task[Any, Any], reason: str) -> bool:
         """Cancel a task if it waits, or do what is left to do after that."""
         engine = self._engine
-        if engine.steps.put_off(partial(self._cancel_with_care, task, reason)):
+        if engine.steps.in_step:
+            engine.steps.put_off(partial(self._cancel_with_care, task, reason))
             return False
         now = engine.monotonic()
         spin_while_held(engine.lock)
@@ -84,9 +90,8 @@ class Cancelling:
         Without patience also if somebody has it in hand, who may be the thread that calls this.
         """
         engine = self._engine
-        if engine.steps.put_off(
-            partial(self.cancel_task, task, reason, interrupt=interrupt, patient=False)
-        ):  # in the middle of a step
+        if engine.steps.in_step:
+            engine.steps.put_off(partial(self.cancel_task, task, reason, interrupt=interrupt, patient=False))
             return False
         while not task.done():
             if self.cancel_waiting(task, reason):
