@@ -81,7 +81,6 @@ class Cancelling:
             task._announce()
         return task.cancelled()
 
-    @shielded
     def cancel_task(
         self, task: Task[Any, Any], reason: str, *, interrupt: bool = False, patient: bool = True
     ) -> bool:
@@ -89,13 +88,20 @@ class Cancelling:
 
         Without patience also if somebody has it in hand, who may be the thread that calls this.
         """
+        if task.done():
+            return task.cancelled()
+        if self.cancel_waiting(task, reason):
+            return True
+        return self._cancel_in_hand(task, reason, interrupt=interrupt, patient=patient)
+
+    @shielded
+    def _cancel_in_hand(self, task: Task[Any, Any], reason: str, *, interrupt: bool, patient: bool) -> bool:
+        """Cancel a task that did not wait just now."""
         engine = self._engine
         if engine.steps.in_step:
             engine.steps.put_off(partial(self.cancel_task, task, reason, interrupt=interrupt, patient=False))
             return False
         while not task.done():
-            if self.cancel_waiting(task, reason):
-                return True
             slot = task._slot
             if slot is not None and (ctx := self._take_over_from(slot, task)) is not None:
                 engine.takeovers.end(slot, ctx, "drop", reason, interrupt=interrupt)
@@ -110,6 +116,8 @@ class Cancelling:
             if not patient:
                 return False
             time.sleep(0)
+            if self._cancel_with_care(task, reason):
+                return True
         return task.cancelled()
 
     def _take_over_from(self, slot: Slot, task: Task[Any, Any]) -> Context | None:

@@ -84,6 +84,23 @@ def test_task_whose_cancellation_is_struck_is_cancelled(
     pool.close(timeout=stage.within)
 
 
+def test_who_waits_for_a_task_is_told_though_a_strike_comes_before_that(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = stage.pool([len])
+    pool.pause()
+    first, task, *others = pool.dispatch_many(range(20))
+    told: list[Any] = []
+    task.add_done_callback(told.append)
+    assert first.cancel()  # with a look whether anything is to be swept out
+    monkeypatch.setattr(pool._engine.cancelling, "_announce", strike)
+    with pytest.raises(KeyboardInterrupt):
+        task.cancel()
+    assert told == [task]
+    assert pool.queue_size == len(others)
+    pool.close(timeout=stage.within)
+
+
 def test_task_cancelled_in_the_midst_of_a_cancellation_is_cancelled_after_it(
     stage: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
