@@ -319,8 +319,12 @@ class Scheduler:
         return all(slot.idle or slot.stuck is not None for slot in self.fleet)
 
     def is_stranded(self) -> bool:
-        """Return whether tasks wait, and no present worker can ever take one."""
-        waits = len(self.backlog) > 0
+        """Return whether tasks wait, and no present worker can ever take one.
+
+        Handshake H11: read the injector queue, then the slots.
+        """
+        backlog = self.backlog
+        arrived, waits = bool(backlog.injector), len(backlog) > 0
         if (
             self.undecided
             or not (waits or self.delayed)
@@ -332,12 +336,12 @@ class Scheduler:
             return False
         if not usable:
             return True
-        return not (
+        return backlog.filed > 0 and not (
             self.delayed
-            or self.backlog.injector
+            or arrived
             or any(
                 subqueue.tasks and any(map(subqueue.constraints.suits, usable))
-                for subqueue in self.backlog.subqueues.values()
+                for subqueue in backlog.subqueues.values()
             )
         )
 

@@ -1,5 +1,7 @@
 """What the scheduler owes to single cases; test_scheduler_machine.py takes them in any order."""
 
+from typing import Any
+
 import pytest
 
 from retrypool.core.scheduler import Scheduler
@@ -21,6 +23,24 @@ def test_tasks_go_by_priority_then_immediate_retries_then_first_in_first_out() -
     fail_and_retry(scheduler, slots["A"], retried)
     order = [claim(scheduler, slots["B"]) for _ in range(5)]
     assert order == [high, retried, first, second, low]
+
+
+def test_task_that_a_worker_takes_just_then_is_not_stranded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers take from the injector queue without the lock, also while somebody looks who has it."""
+    scheduler = Scheduler()
+    slot = slot_workers(scheduler, "A")["A"]
+    assert claim(scheduler, slot) is None
+    slot.idle = True
+    submit(scheduler)
+    usable = scheduler.fleet.usable
+
+    def take(slot: Any) -> bool:
+        slot.idle = False
+        scheduler.backlog.injector.popleft()._slot = slot
+        return usable(slot)
+
+    monkeypatch.setattr(scheduler.fleet, "usable", take)
+    assert not scheduler.is_stranded()
 
 
 def test_retry_waits_for_a_group_that_has_not_tried() -> None:
