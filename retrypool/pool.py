@@ -351,7 +351,12 @@ class Pool(Generic[T, R]):
     def _settling(self, options: Mapping[str, Any]) -> _Settled:
         """Return the settings for `options`, and the way in. Those that come again are found again."""
         # The types too: 1, 1.0 and True are equal, and not all of them are a priority.
-        key = (*options, *options.values(), *map(type, options.values()))
+        key: tuple[Any, ...]
+        if len(options) == 1:  # nearly always, and this takes half the time
+            ((name, value),) = options.items()
+            key = (name, value, type(value))
+        else:
+            key = (*options, *options.values(), *map(type, options.values()))
         try:
             found = self._known.get(key)
         except TypeError:  # something in it can't be hashed
