@@ -184,7 +184,7 @@ class Pool(Generic[T, R]):
             raise InvalidType("clock", clock, "a clock, such as retrypool.testing.FakeClock()")
         time = SystemClock() if clock is None else clock
         self._settings = TaskSettings().having(given)
-        specs = [as_spec(worker) for worker in _each(workers)]
+        specs = _specs(workers)
         _warn_of_shared(spec.worker for spec in specs)
         named = exact(name) or f"pool-{_pool_number()}"
         observers: Observers[T, R] = Observers(
@@ -246,8 +246,7 @@ class Pool(Generic[T, R]):
         if self._threaded:
             self._lifecycle.watch_over(self)
         try:
-            for spec in specs:
-                self._workers.add(spec)
+            self._workers.add_each(specs)
             if journal is not None:
                 restore_all(self._engine, journal, self._engine.dead_tasks.requeue)
                 restore_schedules(self._engine, journal)
@@ -1044,10 +1043,16 @@ def _import_parts() -> None:
     globals().update({name: getattr(parts, name) for name in parts.__all__})
 
 
-def _each(workers: Iterable[Any]) -> Iterable[Any]:
+def _specs(workers: Iterable[Any]) -> list[WorkerSpec[Any, Any]]:
+    """Return a spec for each of `workers`; one for all that follow each other and are the same object."""
     if isinstance(workers, (str, bytes)) or not isinstance(workers, Iterable):
         raise InvalidType("workers", workers, "a list of workers, such as [fetch] * 8")
-    return workers
+    specs: list[WorkerSpec[Any, Any]] = []
+    before: Any = None
+    for worker in workers:
+        specs.append(specs[-1] if specs and worker is before else as_spec(worker))
+        before = worker
+    return specs
 
 
 def _warn_of_shared(workers: Iterable[object]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from typing import Any
 from weakref import ref
 
@@ -126,9 +127,11 @@ class Assignment:
     # -- workers ---------------------------------------------------------------------------------
 
     def add(self, slot: Slot) -> None:
-        """Add a worker."""
+        """Add a worker. If nothing waits that it would have to ask for, it need not claim its first task."""
         self.fleet.add(slot)
         self.backlog.review(slot)
+        # Where it may help itself, the time is of no matter.
+        slot.direct = slot.go = self._may_be_direct(slot) and not self.fleet.barred(slot, inf)
 
     def retire(self, slot: Slot, now: float) -> None:
         """Give `slot` nothing any more. If its group goes with it, what all others tried starts afresh."""

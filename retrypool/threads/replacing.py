@@ -35,10 +35,11 @@ class Replacing(Generic[T, R]):
         self._crews = crews
         self._max_abandoned = max_abandoned
         engine.on_stuck = self._replace_stuck
+        self._on_leave = self._has_left  # bound once, for all runners
 
     def make(self, slot: Slot, spec: WorkerSpec[T, R]) -> Runner[T, R]:
         """Return a runner for `slot` whose thread is to be started."""
-        return Runner(self._engine, slot, spec, self._has_left)
+        return Runner(self._engine, slot, spec, self._on_leave)
 
     # -- started ---------------------------------------------------------------------------------
 

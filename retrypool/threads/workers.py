@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar, get_args
 from weakref import ref
@@ -52,6 +52,12 @@ class Workers(Generic[T, R]):
         return len(self.crews.abandoned)
 
     # -- coming ----------------------------------------------------------------------------------
+
+    @shielded
+    def add_each(self, specs: Iterable[WorkerSpec[T, R]]) -> None:
+        """Add several workers."""
+        for spec in specs:
+            self.add(spec)
 
     @shielded
     def add(self, spec: WorkerSpec[T, R]) -> int:
