@@ -246,7 +246,7 @@ class Pool(Generic[T, R]):
         if self._threaded:
             self._lifecycle.watch_over(self)
         try:
-            self._workers.add_each(specs)
+            self._workers.add(specs)
             if journal is not None:
                 restore_all(self._engine, journal, self._engine.dead_tasks.requeue)
                 restore_schedules(self._engine, journal)
@@ -832,7 +832,7 @@ class Pool(Generic[T, R]):
         spec = as_spec(worker, **options)
         if any(runner.worker is spec.worker for runner in self._workers):
             _warn_of_shared([spec.worker] * 2)
-        return self._workers.add(spec)
+        return self._workers.add([spec])[0]
 
     def remove_worker(self, worker_id: int, timeout: Duration = 5.0, *, force: bool = False) -> None:
         """Let a worker leave, and wait for it.

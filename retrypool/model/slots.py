@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -109,8 +109,8 @@ class Slot:
         self.subqueues: list[Any] = []  # the queue's own: a heap of those that it may take from
         self.succeeded = 0
         self.failed = 0
-        self.failures: Counter[str] = Counter()  # attempts by outcome, as its own thread ended them
-        self.lost: Counter[str] = Counter()  # the same, for those that were taken over
+        self.failures: dict[str, int] = defaultdict(int)  # attempts by outcome, as its own thread ended them
+        self.lost: dict[str, int] = defaultdict(int)  # the same, for those that were taken over
         self.retried = 0
         self.passed = 0  # tasks whose first failure was here, and has not been looked at; see `QuickRetry`
         self.seen = 0  # how many of these were counted later, where rows of failures are judged

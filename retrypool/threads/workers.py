@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar, get_args
 from weakref import ref
@@ -54,39 +54,43 @@ class Workers(Generic[T, R]):
     # -- coming ----------------------------------------------------------------------------------
 
     @shielded
-    def add_each(self, specs: Iterable[WorkerSpec[T, R]]) -> None:
-        """Add several workers."""
-        for spec in specs:
-            self.add(spec)
-
-    @shielded
-    def add(self, spec: WorkerSpec[T, R]) -> int:
-        """Add a worker, start its threads, and return its id."""
+    def add(self, specs: Sequence[WorkerSpec[T, R]]) -> list[int]:
+        """Add workers, start their threads, and return their ids."""
         self._engine.steps.check("add_worker()")
-        engine, scheduler = self._engine, self._engine.scheduler
+        engine = self._engine
         with engine.step:
             if refusal := engine.closing_refusal():
                 raise refusal
-            worker_id = self._next_id()
-            name = spec.name or f"worker-{worker_id}"
-            # A group of its own, also for one that is called as another is.
-            own = name if name not in scheduler.fleet.groups else f"{name}-{worker_id}"
-            group = scheduler.fleet.group(spec.group or self.crews.group_of(spec) or own, spec.rate)
-            crew = tuple(
-                self._replacing.make(Slot(worker_id, name, group, spec.tags), spec)
-                for _ in range(spec.concurrency)
-            )
-            engine.admission.workers_seen.update((worker_id, group.name))
-            self.crews.join(worker_id, crew)
+            crews = [self._enter(spec) for spec in specs]
             engine.review_guard()
+        for spec, crew in zip(specs, crews, strict=True):
+            self._begin(spec, crew)
+        return [crew[0].slot.id for crew in crews]
+
+    def _enter(self, spec: WorkerSpec[T, R]) -> Crew[T, R]:
+        """Make the runners of a new worker, and enter them. Called under the lock."""
+        fleet = self._engine.scheduler.fleet
+        worker_id = self._next_id()
+        name = spec.name or f"worker-{worker_id}"
+        # A group of its own, also for one that is called as another is.
+        own = name if name not in fleet.groups else f"{name}-{worker_id}"
+        group = fleet.group(spec.group or self.crews.group_of(spec) or own, spec.rate)
+        slots = [Slot(worker_id, name, group, spec.tags) for _ in range(spec.concurrency)]
+        crew = tuple([self._replacing.make(slot, spec) for slot in slots])
+        self._engine.admission.workers_seen.update((worker_id, group.name))
+        self.crews.join(worker_id, crew)
+        return crew
+
+    def _begin(self, spec: WorkerSpec[T, R], crew: Crew[T, R]) -> None:
+        """Start the threads of a new worker."""
+        engine, slot = self._engine, crew[0].slot
         if engine.journal is not None:
-            engine.journal.worker(crew[0].slot, there=True)
-        self.crews.tell(WorkerAdded, crew[0].slot)
+            engine.journal.worker(slot, there=True)
+        self.crews.tell(WorkerAdded, slot)
         for runner in crew:
             self._replacing.start(runner)
         if spec.cancel is not None:
-            engine.bonds.bind(worker_id, spec.cancel, partial(_dismiss_by, ref(self), worker_id))
-        return worker_id
+            engine.bonds.bind(slot.id, spec.cancel, partial(_dismiss_by, ref(self), slot.id))
 
     # -- leaving ---------------------------------------------------------------------------------
 

@@ -325,3 +325,30 @@ def test_task_cancelled_while_it_was_decided_about_is_not_retried() -> None:
     scheduler.retry(task, 0.0, 0.0)
     assert task.state is TaskState.CANCELLED
     assert len(scheduler.backlog) == 0
+
+
+def test_new_worker_takes_its_first_task_without_a_claim() -> None:
+    scheduler = Scheduler()
+    slots = slot_workers(scheduler, "A", "B")
+    assert all(slot.direct and slot.go for slot in slots.values())
+
+
+def test_new_worker_asks_for_its_first_task_where_others_would_have_to() -> None:
+    """The pool is paused, a task waits that is not for everybody, its group is to wait."""
+    scheduler = Scheduler()
+    slots = slot_workers(scheduler, "A", "B")
+    submit(scheduler)
+    task = claim(scheduler, slots["A"])
+    assert task is not None
+    fail_and_retry(scheduler, slots["A"], task)
+    assert not slot_workers(scheduler, "C")["C"].direct
+    assert slot_workers(scheduler, "A2")["A2"].direct
+
+    scheduler = Scheduler()
+    scheduler.fleet.pause_all()
+    assert not slot_workers(scheduler, "A")["A"].go
+
+    scheduler = Scheduler()
+    slot_workers(scheduler, "A")["A"].group.cool(0.0, 10.0)
+    late = slot_workers(scheduler, "A2")["A2"]
+    assert (late.direct, late.go) == (False, False)

@@ -89,6 +89,7 @@ def test_dispatcher_that_is_too_late_to_wake_anybody_keeps_no_other_from_it(stag
         hooks.arm("asleep", asleep_again.open)
 
     hooks.clock.call_next(thread.ident, be_overtaken)
+    slot.go = False  # so it asks for a task, and looks at the clock for that
     slot.wake()
     asleep_again.hold()
     task = pool.dispatch("x")

@@ -8,8 +8,10 @@ import pytest
 from retrypool import (
     Context,
     DeadReason,
+    InvalidValue,
     NoWorkers,
     Pool,
+    Rate,
     RetryPolicy,
     WorkerFault,
     WorkerSpec,
@@ -144,3 +146,57 @@ def test_worker_may_ask_for_a_fresh_start_and_keep_its_result() -> None:
     with Pool([Session()]) as pool:
         assert [task.result(20) for task in pool.dispatch_many(range(3))] == [0, 1, 2]
     assert len(starts) >= 3
+
+
+def test_worker_that_starts_while_the_pool_is_paused_begins_nothing(stage: Any) -> None:
+    starting, ran = stage.gate(), []
+
+    class Slow:
+        def on_start(self) -> None:
+            starting.hold()
+
+        def run(self, ctx: Context, data: Any) -> None:
+            ran.append(data)
+
+    pool = stage.pool([Slow()])
+    task = pool.dispatch("x")
+    starting.wait_until_reached()
+    pool.pause()
+    starting.open()
+    stage.until(lambda: pool.workers()[0].state == "active")
+    assert pool.wait(timeout=0.001) is False
+    assert ran == []
+    pool.resume()
+    task.result(stage.within)
+    pool.close(timeout=stage.within)
+
+
+def test_no_worker_is_started_if_one_of_them_can_not_join() -> None:
+    started: list[object] = []
+
+    class Worker:
+        def on_start(self) -> None:
+            started.append(self)
+
+        def run(self, ctx: Context, data: Any) -> Any:
+            return data
+
+    threads = threading.active_count()
+    with pytest.raises(InvalidValue, match="rate"):
+        Pool([WorkerSpec(Worker(), group="one", rate=rate) for rate in (Rate(1), Rate(1), Rate(2))])
+    assert threading.active_count() == threads
+    assert started == []
+
+
+def test_repeated_workers_are_one_group_and_others_are_not() -> None:
+    """Also where those that are the same do not follow each other."""
+
+    class Client:
+        def fetch(self, data: Any) -> Any:
+            return data
+
+    one, two = Client(), Client()
+    workers = [str, str, one.fetch, str, WorkerSpec(Flaky(0)), two.fetch, str, one.fetch]
+    with Pool(workers) as pool:
+        groups = [worker.group for worker in pool.workers()]
+    assert groups == [f"worker-{number}" for number in (0, 0, 2, 0, 4, 5, 0, 2)]
