@@ -89,30 +89,37 @@ def chunk_entrance(
     return dispatch
 
 
-def run_chunk(engine: Works, ctx: Context, run: Callable[..., Any], *, takes_context: bool) -> None:
+def run_chunk(
+    engine: Works, ctx: Context, chunk: Chunk, run: Callable[..., Any], *, takes_context: bool
+) -> None:
     """Run the items of a chunk one after the other, on the thread of their worker."""
-    chunk: Chunk = ctx._task.data
+    ctx.check()
     slot = ctx._slot
     results, failed = chunk.go_on()
-    todo = iter(chunk.items[len(results) :])
+    todo = iter(chunk.items[len(results) :] if results else chunk.items)
+    item: Any = None
     if takes_context:
         run = partial(run, ctx)
-    while True:
-        try:
-            for item in todo:
-                if ctx._reason is not None:
-                    ctx.check()
-                results.append(run(item))  # by its name, which CPython makes one instruction of
-            break
-        except BaseException as error:
-            if ctx.cancelled:  # it was taken over; the error may be what that has brought about
-                raise
-            place = len(results)
-            slot.succeeded += chunk.count()
-            _fail(engine, ctx, chunk.items[place], error, partial(failed.__setitem__, place))
-            results.append(PENDING)
-    if not ctx.cancelled:
-        slot.succeeded += chunk.count() - 1  # the chunk itself is counted as one
+    try:
+        while True:
+            try:
+                for item in todo:
+                    if ctx._reason is not None:
+                        ctx.check()
+                    results.append(run(item))  # by its name, which CPython makes one instruction of
+                break
+            except BaseException as error:
+                if ctx.cancelled:  # it was taken over; the error may be what that has brought about
+                    raise
+                place = len(results)
+                slot.succeeded += chunk.count()
+                _fail(engine, ctx, chunk.items[place], error, partial(failed.__setitem__, place))
+                results.append(PENDING)
+        if not ctx.cancelled:
+            slot.succeeded += chunk.count() - 1  # the chunk itself is counted as one
+    finally:
+        # The frame of `run` leads to this one, and the tracebacks of all that has failed lead there.
+        del chunk, ctx, run, results, failed, item, todo
 
 
 @shielded

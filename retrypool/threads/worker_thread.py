@@ -139,10 +139,13 @@ class Loop(Generic[T, R]):
                             task = ctx = None
                             continue
                 try:
-                    if record is not None and record.wrapped:
-                        result = self._run_wrapped(task, record, ctx, task.data)
-                    else:
+                    if record is None or not record.wrapped:
                         result = run(ctx, task.data) if takes_context else run(task.data)
+                    elif task.data.__class__ is Chunk:  # in all else it is plain, see `takes_chunks`
+                        run_chunk(engine, ctx, task.data, run, takes_context=takes_context)
+                        result = None
+                    else:
+                        result = self._run_wrapped(task, record, ctx, task.data)
                 except BaseException as error:  # noqa: BLE001 - whatever it is, the task failed of it
                     self._failed(ctx, error)
                 else:
@@ -166,7 +169,7 @@ class Loop(Generic[T, R]):
                         if observers.talkative or slot.attentive or (record is not None and record.accused):
                             successes.tell(slot, task)
                 # Hold on to nothing while waiting for the next one.
-                task = record = ctx = result = None  # type: ignore[assignment]
+                task = record = ctx = result = None
         except Interrupted:
             raise
         except BaseException as broken:  # noqa: BLE001 - logged there
@@ -206,9 +209,6 @@ class Loop(Generic[T, R]):
         # An ended task may have dropped its data. This is asked after the data was read: whoever ends
         # the task cancels the context first.
         ctx.check()
-        if data.__class__ is Chunk:
-            run_chunk(self.engine, ctx, run, takes_context=takes_context)
-            return None  # type: ignore[return-value]
         if self.engine.scheduler.fleet.is_measured(self.slot):
             self.engine.costs.measure(self.slot, ctx, data)
         arguments = (ctx, data) if takes_context else (data,)

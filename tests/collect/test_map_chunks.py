@@ -315,3 +315,25 @@ def test_items_of_a_chunk_that_is_taken_from_its_worker_are_counted_once(stage: 
     assert list(pool.map([1, 2, 3, 4], chunk=4)) == [1, 2, 3, 4]
     pool.close(timeout=stage.within)
     assert pool.stats().succeeded == 4
+
+
+@both_orders
+def test_error_of_an_item_leaves_no_cycle_behind(stage: Any, ordered: bool, no_garbage: None) -> None:
+    """Its traceback leads to the frame of its chunk, which knows of all that has failed."""
+
+    class Broken(Exception):
+        pass
+
+    def run(item: int) -> int:
+        if item == 3:
+            raise Broken
+        return item
+
+    pool = stage.pool([run], retry=RetryPolicy(attempts=2, delay=0), dead_limit=0)
+    known = []
+    for result in pool.map(range(10), chunk=5, ordered=ordered, return_exceptions=True):
+        if isinstance(result, Broken):
+            known.append(weakref.ref(result))
+        del result
+    pool.close()
+    assert [error() for error in known] == [None]
