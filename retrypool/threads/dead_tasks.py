@@ -78,7 +78,7 @@ class DeadTasks(Generic[T, R]):
                 engine.journal.requeued(task)
             if engine.observers.wants_dispatched:
                 told = True
-                engine.observers.tell(TaskDispatched(now, task))
+                engine.observers.dispatched(TaskDispatched(now, task))
             with engine.lock:
                 if refusal := engine.refusal(dead.settings):
                     raise refusal
@@ -107,12 +107,15 @@ class DeadTasks(Generic[T, R]):
         prepare(task, engine.journal is not None, engine.hedges is not None)
         if engine.journal is not None:
             engine.journal.accept(task, None, later=False)
-        if engine.observers.wants_dispatched:
-            engine.observers.tell(TaskDispatched(now, task))
+        told = engine.observers.wants_dispatched
+        if told:
+            engine.observers.dispatched(TaskDispatched(now, task))
         with engine.step:
             refusal = engine.refusal(settings)
             if refusal is None:
                 self._revive(task, dead)
+            elif told and not task.done():
+                engine.scheduler.cancel(task, str(refusal), now)  # so that what was told of has an end
         if refusal is not None:
             if engine.journal is not None:
                 engine.journal.take_back((task,))

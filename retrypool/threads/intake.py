@@ -232,14 +232,16 @@ class Intake(Generic[T, R]):
         now = self._monotonic()
         task: Task[T, R] = new_task(self._next_id(), data, settings, engine, now)
         task._completion = reporter
+        event = task_dispatched(now, task)
         try:
-            engine.observers.tell(task_dispatched(now, task))
+            engine.observers.dispatched(event)
             arrive(task)
             if not engine.announces:  # handshake H2
                 self.look_again(task, told=True)
             if engine.parked and not engine.waking.searching:
                 engine.waking.wake_one()
         except BaseException:
+            engine.observers.release(event)
             engine.cancelling.take_back(task)
             raise
         return task
@@ -265,7 +267,7 @@ class Intake(Generic[T, R]):
             if engine.journal is not None:
                 engine.journal.accept(task, key, later=later)
             if told:
-                engine.observers.tell(TaskDispatched(now, task))
+                engine.observers.dispatched(TaskDispatched(now, task))
         except BaseException:  # a cost function that raises, a Ctrl-C, a full disk
             if queue_limit is not None:
                 queue_limit.give_back()

@@ -52,16 +52,18 @@ def _dispatch_batch(
         if kept is not None:
             task._completion = kept.reporter(None)
     journal.accept_all(tasks, settings)
-    if works.observers.wants_dispatched:
-        for task in tasks:
-            works.observers.tell(TaskDispatched(now, task))
+    told = works.observers.wants_dispatched
+    for task in tasks if told else ():
+        works.observers.dispatched(TaskDispatched(now, task))
     with works.step:
         refusal = works.refusal(settings)
-        if refusal is None:
-            for task in tasks:
+        for task in tasks:
+            if refusal is None:
                 if kept is not None:
                     scheduler.dropped.append(kept.add(task))
                 scheduler.submit(task, now, wall)
+            elif told and not task.done():
+                scheduler.cancel(task, str(refusal), now)  # so that what was told of has an end
     if refusal is not None:
         journal.take_back(tasks)
         raise refusal

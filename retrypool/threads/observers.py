@@ -85,6 +85,7 @@ class Observers(Generic[T, R]):
         self.wants_retrying = self._wants(TaskRetrying)
         self.wants_succeeded = self._wants(TaskSucceeded)
         self.wants_cancelled = self._wants(TaskCancelled)
+        self._several = len(self._listeners) > 1
         # Whether a success is to be told of at all.
         self.talkative = self.on_success is not None or self.wants_ended or self.wants_succeeded
         # And a failure, or a retry.
@@ -146,6 +147,12 @@ class Observers(Generic[T, R]):
     # anything has come; who comes appends, then looks at the first place. If both see the other, the lock
     # decides.
 
+    def dispatched(self, event: TaskEvent) -> None:
+        """Tell that a task was dispatched. If a listener cancels it, the others hear of that after this."""
+        if self._several:
+            self.hold(event)
+        self.tell(event)
+
     def hold(self, event: TaskEvent) -> None:
         """Let what happens to a task from now on wait until `event` has been told, or is released."""
         self._held.setdefault(event.task.id, [event])
@@ -162,8 +169,10 @@ class Observers(Generic[T, R]):
             queue = self._held.get(event.task.id)
             if queue is not None:
                 if queue[0] is event:
-                    self._deliver(event)
-                    self._close(queue, event)
+                    try:
+                        self._deliver(event)
+                    finally:  # a Ctrl-C may strike a listener
+                        self._close(queue, event)
                     return
                 for each in self._leave_behind(queue, event):
                     self._deliver(each)

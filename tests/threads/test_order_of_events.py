@@ -3,12 +3,13 @@
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from retrypool import PoolClosed, RetryPolicy, TaskState
+from retrypool import PoolClosed, RetryPolicy, SQLiteStorage, TaskState
 from retrypool.events import (
     AttemptEnded,
     AttemptStarted,
@@ -76,6 +77,67 @@ def test_task_that_a_listener_closes_the_pool_on_has_an_end(stage: Any, max_queu
     with pytest.raises(PoolClosed):
         pool.dispatch("x")
     assert list(ledger.told.values()) == [[TaskDispatched, TaskCancelled]]
+
+
+def test_tasks_of_a_batch_that_a_listener_closes_the_pool_on_have_an_end(stage: Any, tmp_path: Path) -> None:
+    ledger = Ledger(lambda event: isinstance(event, TaskDispatched) and pool.close(timeout=stage.within))
+    pool = stage.pool([str], listeners=[ledger], storage=SQLiteStorage(tmp_path / "run.db"))
+    with pytest.raises(PoolClosed):
+        pool.dispatch_many([1, 2])
+    assert list(ledger.told.values()) == [[TaskDispatched, TaskCancelled]] * 2
+
+
+def test_adopted_task_that_a_listener_closes_the_pool_on_has_an_end(stage: Any) -> None:
+    other = stage.pool([int], retry=ONCE)
+    other.dispatch("x").exception(stage.within)
+    ledger = Ledger(lambda event: isinstance(event, TaskDispatched) and pool.close(timeout=stage.within))
+    pool = stage.pool([str], listeners=[ledger])
+    with pytest.raises(PoolClosed):
+        pool.adopt_dead_task(other.dead_tasks()[0])
+    assert list(ledger.told.values()) == [[TaskDispatched, TaskCancelled]]
+
+
+@pytest.mark.parametrize("way", ["plain", "careful", "batch", "requeued", "adopted"])
+def test_task_that_a_listener_cancels_was_dispatched_before_for_all_listeners(
+    stage: Any, tmp_path: Path, way: str
+) -> None:
+    def cancel(event: Any) -> None:
+        if isinstance(event, TaskDispatched):
+            event.task.cancel()
+
+    first, second = Ledger(cancel), Ledger()
+    storage = SQLiteStorage(tmp_path / "run.db") if way == "batch" else None
+    pool = stage.pool([int], retry=ONCE, listeners=[first, second], storage=storage)
+    if way in ("requeued", "adopted"):
+        other = stage.pool([int], retry=ONCE)
+        dies = other.dispatch("x")
+        dies.exception(stage.within)
+        pool._engine.scheduler.endings.dead[dies.id] = other.dead_tasks()[0]
+        if way == "adopted":
+            pool.adopt_dead_task(other.dead_tasks()[0])
+        else:
+            pool.requeue_dead_task(dies.id)
+    elif way == "batch":
+        pool.dispatch_many([1, 2])
+    else:
+        pool.dispatch(1, **({"delay": 0.001} if way == "careful" else {}))
+    pool.close(timeout=stage.within)
+    for told in (first.told, second.told):
+        assert {tuple(each) for each in told.values()} == {(TaskDispatched, TaskCancelled)}
+    assert pool._engine.observers._held == {}
+
+
+def test_listener_that_a_ctrl_c_strikes_holds_up_no_event(stage: Any) -> None:
+    def strike(event: Any) -> None:
+        if isinstance(event, TaskDispatched):
+            raise KeyboardInterrupt
+
+    ledger = Ledger()
+    pool = stage.pool([int], listeners=[ledger, strike])
+    with pytest.raises(KeyboardInterrupt):
+        pool.dispatch(1)
+    assert list(ledger.told.values()) == [[TaskDispatched, TaskCancelled]]
+    assert pool._engine.observers._held == {}
 
 
 @pytest.mark.parametrize("options", [{}, {"delay": 0.001}, {"priority": 1}])
