@@ -13,7 +13,8 @@ These operations are atomic in CPython, with the GIL and with the per-object loc
 - `deque.append`, `deque.popleft`, `deque.copy`; `list.append`, `list.insert`, `list.pop`, `list.remove` (by
   identity or `==` of objects that define no `__eq__`), slicing a whole list;
 - `dict[key] = value`, `dict.pop(key, default)`, `dict.popitem()`, `dict.copy()` with keys that hash and
-  compare by identity, or are integers; `next` of `iter(dict)` or `reversed(dict)`: a key, or it raises;
+  compare by identity, or are integers; `next` of `iter(dict)`: a key, or it raises (not of `reversed(dict)`:
+  CPython crashes if the table was made anew, smaller, between the two);
 - `set.add`, `set.discard` with such members; `next()` of an `itertools.count`.
 
 Nothing is assumed of two operations in a row: another thread may run between any two bytecodes. Writes are

@@ -14,6 +14,10 @@ from retrypool.threads.works import Works
 __all__ = ["Waking"]
 
 
+MANY = 64
+"""Parked workers of which the first is woken, and not the last."""
+
+
 class Waking:
     """Wakes parked workers one at a time (H8), and lets them claim."""
 
@@ -29,7 +33,8 @@ class Waking:
         """Wake a parked worker for what is in the injector. Called without the lock.
 
         The one that was parked last is the quickest: its memory is warm. Where more waits than one task,
-        who was parked first has its turn (`oldest`), or some would never work.
+        who was parked first has its turn (`oldest`), or some would never work; and where so many sleep that
+        finding the last one takes longer than it wins.
 
         Not shielded, which would cost more than all of this: the worker takes itself out of `parked`, so none
         is lost if a Ctrl-C strikes before the call, and who is struck calls one with `take_back`.
@@ -38,7 +43,8 @@ class Waking:
         while True:
             self.searching = True
             try:
-                slot = next(iter(parked) if oldest else reversed(parked))
+                # Backwards over a copy: CPython crashes if a dict is made anew under such an iterator.
+                slot = next(iter(parked) if oldest or len(parked) > MANY else reversed(parked.copy()))
             except RuntimeError:  # one was parked or taken in between
                 oldest = False
             except StopIteration:  # others were quicker

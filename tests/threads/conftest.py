@@ -100,10 +100,13 @@ def hooks(stage: Any) -> Hooks:
 
     class Parked(dict[Any, None]):
         def __reversed__(self) -> Iterator[Any]:
-            slots = list(super().__reversed__())
+            raise AssertionError("CPython may crash if others change the dict meanwhile")
+
+        def copy(self) -> dict[Any, None]:
+            slots = super().copy()
             if not slots:
                 it.fire("nobody parked")
-            return iter(slots)
+            return slots
 
         def __setitem__(self, slot: Any, value: None) -> None:
             it.fire("parking")

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from retrypool import Interrupted, Pool, Rate, WorkerSpec
 from retrypool.ctrl_c import MainGate
 from retrypool.events import AttemptStarted, TaskSucceeded
 from retrypool.model.context import attempts_at
+from retrypool.model.slots import Group, Slot
 from retrypool.testing import ManualPool
 from retrypool.threads import exiting
 from retrypool.threads.interrupt import Gate
@@ -402,3 +404,23 @@ def test_worker_that_comes_back_as_it_is_removed_is_there_no_more(stage: Any, mo
     pool.resume_worker(other)
     assert task.result(stage.within) == "x"
     stage.until(lambda: pool.stats().abandoned == 0)
+
+
+@pytest.mark.parametrize("sleeping", [3, 100])
+def test_dispatcher_survives_that_all_workers_are_parked_anew_as_it_looks_for_one(sleeping: int) -> None:
+    """CPython crashes if a dict is made anew between `reversed` and `next`, in whatever thread."""
+
+    class Parked(dict[Any, None]):
+        def __reversed__(self) -> Any:
+            raise AssertionError("such an iterator may be left behind by the dict")
+
+    slots = [Slot(number, f"worker-{number}", Group("all")) for number in range(sleeping)]
+    woken: list[int] = []
+    for slot in slots:
+        slot.wake = partial(woken.append, slot.id)  # type: ignore[assignment]
+    pool = ManualPool([abs])
+    pool._engine.parked = Parked.fromkeys(slots)
+    pool._engine.waking.wake_one()
+    pool._engine.waking.wake_one(oldest=True)
+    assert woken == [2 if sleeping == 3 else 0, 0]
+    pool.close()
