@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any, Generic, TypeVar
 
 from retrypool.checks import as_id
@@ -91,13 +92,21 @@ class Crews(Generic[T, R]):
         return total
 
     def group_of(self, spec: WorkerSpec[T, R]) -> str | None:
-        """Return the name of the group that has the same object for a worker, if neither says otherwise."""
-        if spec.group is not None or spec.worker is None:
+        """Return the name of the group that has the same object for a worker, if neither says otherwise.
+
+        Called under the lock.
+        """
+        worker = spec.worker
+        if spec.group is not None or worker is None:
             return None
-        for known, *_ in self.all():
-            same = known.spec.group is None and is_same(known.spec.worker, spec.worker)
-            if same and not known.slot.retired:
-                return known.slot.group.name
+        # All are looked through for each that joins: so in a few bytecodes.
+        bound = isinstance(worker, MethodType)
+        for crew in self._crews.values():
+            other = crew[0].spec.worker
+            if other is worker or (bound and is_same(other, worker)):
+                known = crew[0]
+                if known.spec.group is None and not known.slot.retired:
+                    return known.slot.group.name
         return None
 
     def join(self, worker_id: int, crew: Crew[T, R]) -> None:
