@@ -39,18 +39,22 @@ __all__ = ["EventLog"]
 log = logging.getLogger("retrypool")
 
 AT_ONCE = 10
-"""So many dead tasks are told of one by one; so many ejections and outages, too."""
+"""So many dead tasks are told of one by one; so many ejections, too. Of outages, it is one."""
 
 INTERVAL = 10.0
 """After that, one in so many seconds, with how many there were in between."""
+
+NOTABLE = 1.0
+"""The end of an outage that has lasted so many seconds is told of, though its beginning was left out."""
 
 
 class _Quota:
     """Limits how many records of a kind are logged one by one, and counts the rest."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = AT_ONCE) -> None:
+        self._most = float(most)  # at once
         self._lock = threading.Lock()  # around what follows
-        self._room = float(AT_ONCE)
+        self._room = self._most
         self._told_at = 0.0
         self.left_out = 0  # since the last that was let through
 
@@ -58,7 +62,7 @@ class _Quota:
         """Return how many were left out before this one; None if this one is left out too."""
         with self._lock:
             left_out = self.left_out
-            room = min(float(AT_ONCE), self._room + max(0.0, now - self._told_at) / INTERVAL)
+            room = min(self._most, self._room + max(0.0, now - self._told_at) / INTERVAL)
             if room < 1:
                 self.left_out += 1
                 return None
@@ -78,7 +82,7 @@ class EventLog:
             if log.isEnabledFor(logging.DEBUG):
                 kinds.append(TaskRetrying)
         self.listens_to = tuple(kinds)
-        self._deaths, self._ejections, self._outages = _Quota(), _Quota(), _Quota()
+        self._deaths, self._ejections, self._outages = _Quota(), _Quota(), _Quota(1)
         # Written by whoever gets the event, one after the other for each group.
         self._ejected: set[str] = set()
         self._outage_told = True
@@ -108,7 +112,7 @@ class EventLog:
                     **_error_fields(event.error),
                 )
             case OutageEnded():
-                if not self._outage_told:
+                if not self._outage_told and event.recovered and event.lasted < NOTABLE:
                     return
                 level, text = logging.INFO, f"the outage is over after {event.lasted:.3g} s"
                 if not event.recovered:

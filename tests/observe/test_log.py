@@ -22,7 +22,9 @@ from retrypool import (
     WorkerSpec,
     fixed,
 )
+from retrypool.events import OutageBegan, OutageEnded
 from retrypool.model.describe import shortened
+from retrypool.observe.log import EventLog
 from retrypool.testing import ManualPool
 
 ONCE = RetryPolicy(attempts=1)
@@ -268,6 +270,21 @@ def test_outage_is_warned_of_and_its_end_told(logged: pytest.LogCaptureFixture) 
     assert ended.levelno == logging.INFO
     assert ended.recovered
     assert records(logged, "task_dead") == []
+    pool.force_close()
+
+
+def test_outages_that_follow_each_other_are_told_of_once(logged: pytest.LogCaptureFixture) -> None:
+    """Where many tasks fail, one may be over and the next begun within a millisecond."""
+    pool = ManualPool([len], name="p")
+    told = EventLog(pool._engine)
+    for at in (0.0, 0.01, 0.02, 30.0):
+        told.on_event(OutageBegan(at, at + 300, ConnectionError("down")))
+        told.on_event(OutageEnded(at + 0.005, 0.005, recovered=True))
+    assert [record.left_out for record in records(logged, "outage_began")] == [0, 2]
+    assert len(records(logged, "outage_ended")) == 2
+    told.on_event(OutageBegan(31.0, 331.0, ConnectionError("down")))
+    told.on_event(OutageEnded(51.0, 20.0, recovered=True))
+    assert [record.seconds for record in records(logged, "outage_ended")][2:] == [20.0]
     pool.force_close()
 
 
