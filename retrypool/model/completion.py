@@ -5,12 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from time import monotonic
+from typing import Any, Protocol
 
 from retrypool.callbacks import call_guarded, call_ours
 from retrypool.ctrl_c import acquire
 
-__all__ = ["ANNOUNCED", "Announced", "Bell", "Completion", "Reporter"]
+__all__ = ["ANNOUNCED", "Announced", "Bell", "Completion", "Reporter", "Standby"]
+
+
+class Standby(Protocol):
+    """The pool of a task, as far as a thread that waits for the task does something for it."""
+
+    def stand_by(self) -> None:
+        """Do what nobody else might do. Called by the main thread every now and then."""
+
+    def wake_another(self) -> None:
+        """Wake a worker for what waits beside the task, if anything does."""
 
 
 class Completion:
@@ -26,12 +37,10 @@ class Completion:
         self.callbacks: list[Callable[[Any], object] | Reporter] = []
         self.waiters: list[Any] = []  # those of concurrent.futures.wait and as_completed
 
-    def wait(
-        self, timeout: float | None, ended: Callable[[], bool], look_up: Callable[[], object] | None = None
-    ) -> bool:
+    def wait(self, timeout: float | None, ended: Callable[[], bool], pool: Standby) -> bool:
         """Wait until the bells are rung, unless it has `ended`; return False if `timeout` seconds pass.
 
-        The main thread calls `look_up()` every now and then.
+        The main thread stands by for the pool every now and then.
         """
         bell = threading.Lock()
         bell.acquire()
@@ -41,7 +50,7 @@ class Completion:
             self.bells.append(bell)
         rung = False
         try:
-            rung = acquire(bell, timeout, look_up)
+            rung = acquire(bell, timeout, pool.stand_by)
         finally:
             if not rung:  # its time is over, or a Ctrl-C
                 with self.lock:
@@ -108,13 +117,47 @@ class Reporter:
 
 
 class Bell(Reporter):
-    """One thread waits for one task, as nearly always: a lock that the end releases is all that takes."""
+    """One thread waits for one task, as nearly always: a lock that the end releases is all that takes.
 
-    __slots__ = ("lock",)
+    A worker that is about to begin the task may call that thread before the end, to have it wake another
+    worker for what else waits. If the task is a quick one, nobody was woken in vain: the thread is on its way
+    up when that ends.
+    """
+
+    __slots__ = ("attended", "called", "lock")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.lock.acquire()
+        self.attended = False  # by who waits: it will look at `called` before it goes; its own thread
+        self.called = False  # to wake another worker; whoever runs the task
+
+    def call(self) -> bool:
+        """Have who waits wake another worker; return False if nobody will."""
+        if not self.attended:
+            return False
+        self.called = True
+        self.report(None)
+        return self.attended  # handshake H18
+
+    def wait(self, timeout: float | None, ended: Callable[[], bool], pool: Standby) -> bool:
+        """Wait for the end, and wake another worker if called meanwhile; return False if it has not come."""
+        until = None if timeout is None else monotonic() + timeout
+        try:
+            self.attended = True
+            rung = ended() or acquire(self.lock, timeout, pool.stand_by)
+            self._leave(pool)
+        except BaseException:  # it may have come between the call and what that asks for
+            self._leave(pool)
+            raise
+        if rung and not ended():
+            rung = acquire(self.lock, None if until is None else max(0.0, until - monotonic()), pool.stand_by)
+        return rung
+
+    def _leave(self, pool: Standby) -> None:
+        self.attended = False
+        if self.called:  # handshake H18: written first, read afterwards
+            pool.wake_another()
 
     def announce(self, _task: Any, /) -> None:
         """Wake the one who waits, unless that has been done."""

@@ -17,8 +17,8 @@ from typing_extensions import override
 
 from retrypool.callbacks import call_guarded
 from retrypool.checks import checked_timeout
-from retrypool.ctrl_c import acquire, shielded
-from retrypool.model.completion import ANNOUNCED, Announced, Bell, Reporter
+from retrypool.ctrl_c import shielded
+from retrypool.model.completion import ANNOUNCED, Announced, Bell, Reporter, Standby
 from retrypool.model.completion import Completion as _Completion
 from retrypool.model.record import Attempt, DeadTask, Record, succeeded
 from retrypool.states import TaskState
@@ -52,7 +52,7 @@ _FUTURE_STATES = {
 }
 
 
-class TaskOwner(Protocol):
+class TaskOwner(Standby, Protocol):
     """What a task needs of its pool."""
 
     @property
@@ -60,7 +60,6 @@ class TaskOwner(Protocol):
     @property
     def identity(self) -> str: ...
     def cancel_waiting(self, task: Task[Any, Any]) -> bool: ...
-    def stand_by(self) -> None: ...
     def wait_begins(self, task: Task[Any, Any], timeout: float | None) -> Slot | None: ...
     def attempt_at(self, slot: Slot) -> Any: ...
     def restart(self, slot: Slot) -> None: ...
@@ -353,7 +352,6 @@ class Task(Future[R], Generic[T, R]):
                 slot.waits_for = None
 
     def _wait_for_bell(self, timeout: float | None) -> bool:
-        stand_by = self._owner.stand_by
         if self._completion is None:
             bell = Bell()
             with _install:
@@ -361,9 +359,9 @@ class Task(Future[R], Generic[T, R]):
                 if alone:
                     self._completion = bell
             if alone:
-                return self.done() or acquire(bell.lock, timeout, stand_by) or self.done()
+                return bell.wait(timeout, self.done, self._owner) or self.done()
         completion = self._meet()
-        return not isinstance(completion, _Completion) or completion.wait(timeout, self.done, stand_by)
+        return not isinstance(completion, _Completion) or completion.wait(timeout, self.done, self._owner)
 
     def _announce(self) -> None:
         """Tell those who wait that the task has ended, unless they know. Called outside locks."""

@@ -319,6 +319,10 @@ class Engine(Generic[T, R]):
         """Do what nobody else might do. Called now and then by a thread that only waits."""
         self.watchdog.stand_by()
 
+    def wake_another(self) -> None:
+        """See `Waking.wake_another`."""
+        self.waking.wake_another()
+
     def wait_begins(self, task: Task[Any, Any], timeout: float | None) -> Slot | None:
         """See `Steps.wait_begins`."""
         return self.steps.wait_begins(task, timeout)

@@ -118,4 +118,9 @@ H17 Tell and come later. Whoever tells of a task first puts None in the first pl
     then looks at the first place. Excluded: an event that nobody tells, or that overtakes another. If both
     see the other, `Observers._changing` decides.
     Test: test_event_that_comes_as_the_one_before_it_is_let_go_of_is_told_once
+H18 Call and cease to wait. A worker that was woken, and finds more than the task that it has taken, sets
+    `Bell.called`, rings the one who waits for that task, then reads `attended`: if it is set, that one wakes
+    another worker. Who waits clears `attended`, then reads `called`, however its waiting ends. Excluded: a
+    task that waits beside a worker that sleeps, behind one that takes long.
+    Test: test_who_ceases_to_wait_just_before_it_is_called_leaves_nothing_behind
 """

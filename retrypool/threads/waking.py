@@ -56,6 +56,15 @@ class Waking:
                 slot.wake()
                 return
 
+    def wake_another(self) -> None:
+        """Wake a worker for what is left, if there is anything: in place of the one that has taken a task.
+
+        A Ctrl-C may have struck the caller while it did so, and left `searching` set.
+        """
+        self.searching = False
+        if self._engine.injector and self._engine.parked:
+            self.wake_one()
+
     # -- for the workers -------------------------------------------------------------------------
 
     def claim(self, slot: Slot, handed: Task[Any, Any] | None = None) -> Task[Any, Any] | None:

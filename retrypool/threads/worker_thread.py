@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from retrypool.callbacks import call_guarded, log_broken
 from retrypool.errors import Interrupted
 from retrypool.model.chunk import Chunk
+from retrypool.model.completion import Bell
 from retrypool.model.context import Context, begin
 from retrypool.model.slots import Slot
 from retrypool.model.task import Record, Task
@@ -276,7 +277,10 @@ class Loop(Generic[T, R]):
             return None
         task._slot = slot
         if engine.injector and engine.parked:
-            engine.waking.wake_one(oldest=task.id % 4 == 0)  # there is more
+            # There is more. Who waits for this task is called before its end, and wakes another (H18).
+            waiter = task._completion
+            if not (isinstance(waiter, Bell) and waiter.call()):
+                engine.waking.wake_one(oldest=task.id % 4 == 0)
         return task
 
     def _help_out(self, hedges: Hedges) -> bool:

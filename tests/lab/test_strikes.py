@@ -104,6 +104,7 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "dispatch, for some": lambda pool: pool.dispatch("x", require={"tag"}, timeout=5, deadline=50),
     "dispatch_many": lambda pool: pool.dispatch_many(range(3)),
     "result": lambda pool: pool.dispatch("x").result(WITHIN),
+    "results": lambda pool: [task.result(WITHIN) for task in pool.dispatch_many(range(3))],
     "exception": lambda pool: pool.dispatch("bad").exception(WITHIN),
     "cancel": lambda pool: pool.dispatch("x", delay=3600).cancel(),
     "cancel_task": lambda pool: pool.cancel_task(pool.dispatch("x", delay=3600)),

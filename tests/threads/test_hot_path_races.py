@@ -5,9 +5,21 @@ from typing import Any
 
 import pytest
 
-from retrypool import AttemptTimeout, CancelToken, DeadReason, Pool, RetryPolicy, TaskState, current_context
+from retrypool import (
+    AttemptTimeout,
+    CancelToken,
+    DeadReason,
+    Pool,
+    RetryPolicy,
+    Task,
+    TaskState,
+    current_context,
+)
 from retrypool.core import queue
 from retrypool.events import TaskCancelled
+from retrypool.model import completion
+from retrypool.model import task as task_module
+from retrypool.model.completion import Bell
 from retrypool.threads import intake
 
 
@@ -495,3 +507,94 @@ def test_plain_attempt_that_is_cancelled_while_it_runs_finds_its_context_cancell
     assert found[0].task_id == task.id
     stage.until(lambda: pool.workers()[0].state == "active")
     pool.dispatch("y").result(stage.within)
+
+
+def called_to_wake(stage: Any, hooks: Any) -> "tuple[Task[Any, Any], Task[Any, Any], Any]":
+    """Return two tasks of a pool with two workers, and the gate that holds the first one.
+
+    One worker alone was woken. It begins the first task, which lasts, when somebody waits for it.
+    """
+    first_one, lasting, asleep = stage.gate(), stage.gate(), set()
+
+    def note() -> None:
+        asleep.add(threading.get_ident())
+        hooks.arm("asleep", note)
+
+    pool = stage.pool([lambda gate: gate is not None and gate.hold()] * 2)
+    waking = pool._engine.waking
+    pool.dispatch_many([first_one] * 2)  # each worker claims a task: from then on it helps itself
+    first_one.wait_until_reached(2)
+    hooks.arm("asleep", note)
+    first_one.open()
+    stage.until(lambda: len(asleep) == 2)
+    waking.searching = True  # so the dispatches wake nobody
+    first, second = pool.dispatch_many([lasting, None])
+    hooks.arm("taken", lambda: stage.until(lambda: getattr(first._completion, "attended", False)))
+    waking.wake_one()
+    return first, second, lasting
+
+
+def test_who_waits_for_a_task_wakes_a_worker_for_the_next(stage: Any, hooks: Any) -> None:
+    """In place of the worker that has begun the task: nothing waits behind a task that takes long."""
+    first, second, lasting = called_to_wake(stage, hooks)
+    waiting = stage.start(first.result, stage.within)
+    assert second.result(stage.within / 2) is False
+    assert isinstance(first._completion, Bell)
+    assert first._completion.called
+    assert not waiting.done()
+    lasting.open()
+    assert waiting.result(stage.within) is None
+
+
+def test_who_is_called_to_wake_a_worker_as_a_ctrl_c_strikes_does_so(
+    stage: Any, hooks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def struck(lock: threading.Lock, *_: object) -> bool:
+        lock.acquire()
+        raise KeyboardInterrupt
+
+    first, second, _ = called_to_wake(stage, hooks)
+    monkeypatch.setattr(completion, "acquire", struck)
+    waiting = stage.start(first.result)
+    with pytest.raises(KeyboardInterrupt):
+        waiting.result(stage.within)
+    monkeypatch.undo()
+    assert second.result(stage.within / 2) is False
+
+
+def test_who_ceases_to_wait_just_before_it_is_called_leaves_nothing_behind(
+    stage: Any, hooks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker has seen it wait, and calls it when it has looked for a call for the last time."""
+    calling, waiting_on = stage.gate(), stage.gate()
+
+    class SlowBell(Bell):
+        __slots__ = ("_called",)
+
+        @property
+        def called(self) -> bool:  # type: ignore[override]
+            return self._called
+
+        @called.setter
+        def called(self, called: bool) -> None:
+            if called:
+                calling.hold()
+            self._called = called
+
+    first, second, _ = called_to_wake(stage, hooks)
+    with monkeypatch.context() as patched:
+        patched.setattr(task_module, "Bell", SlowBell)
+        patched.setattr(completion, "acquire", lambda *_: waiting_on.hold())
+        waiting = stage.start(first.result, stage.within)
+        calling.wait_until_reached()
+        waiting_on.open()
+        with pytest.raises(TimeoutError):
+            waiting.result(stage.within)
+    calling.open()
+    assert second.result(stage.within / 2) is False
+
+
+def test_who_was_called_to_wake_a_worker_waits_no_longer_than_it_may(stage: Any, hooks: Any) -> None:
+    first, _, _ = called_to_wake(stage, hooks)
+    waiting = stage.start(first.result, 0.01)
+    assert isinstance(waiting.exception(stage.within / 2), TimeoutError)
