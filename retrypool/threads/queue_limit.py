@@ -78,9 +78,8 @@ class QueueLimit:
                 engine.waking.wake_one()
             note(task)
         except BaseException:  # a Ctrl-C
-            if (
-                engine.steps.in_step
-            ):  # it has struck as the lock was just taken: CPython is open there from 3.14 on
+            # It may have struck as the lock was just taken: CPython is open there from 3.14 on.
+            if engine.steps.in_step:
                 engine.lock.release()
             engine.intake.take_back(task, note)
             raise
