@@ -79,8 +79,6 @@ class Steps:
         if not self.in_step:
             return False
         self.later.append(change)
-        # Not all who have the lock take a step, so that somebody does: the watchdog, if nobody is quicker.
-        self._engine.watchdog.expect(self._engine.monotonic())
         return True
 
     def check(self, call: str) -> None:
