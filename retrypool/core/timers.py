@@ -102,13 +102,15 @@ class Timers:
         return [entry[3] for entry in in_order if entry[2] == action]
 
     def drop(self, action: Action, subject: Any) -> None:
-        """Forget an appointment at a time, if there is one. Costs a look at all that is held."""
+        """Forget an appointment at a time, if there is one. Costs a look at all that is held.
+
+        One that nobody wants stands in its place until its moment, or the next sweep, so that the heap need
+        not be made anew.
+        """
         entries = self._timed.entries
-        for index, entry in enumerate(entries):
-            if entry[3] is subject and entry[2] == action:
-                entries[index] = entries[-1]
-                entries.pop()
-                heapify(entries)
+        for index, (when, number, its_action, its_subject) in enumerate(entries):
+            if its_subject is subject and its_action == action:
+                entries[index] = (when, number, _do_nothing, _DROPPED)
                 return
 
     def tasks(self) -> list[Task[Any, Any]]:
@@ -171,6 +173,19 @@ class Heap:
         if isinstance(subject, Task):
             return subject.done()
         return bool(getattr(subject, "past", False))
+
+
+class _Dropped:
+    """The subject of what was dropped."""
+
+    past = True
+
+
+_DROPPED = _Dropped()
+
+
+def _do_nothing(_subject: object, _now: float) -> None:
+    """Keep an appointment that was dropped."""
 
 
 def _look_at(date: float, now: float, wall: float) -> float:

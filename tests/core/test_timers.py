@@ -97,6 +97,34 @@ def test_weak_appointment_does_not_keep_a_task_alive() -> None:
     assert len(timers) <= 1024
 
 
+def test_what_was_dropped_is_not_kept() -> None:
+    timers, kept = Timers(), []
+
+    def note(subject: int, now: float) -> None:
+        kept.append((subject, now))
+
+    for number in range(6):
+        timers.add(float(number), note, number)
+    for number in (0, 3, 5):
+        timers.drop(note, number)
+    timers.drop(note, "never there")
+    assert timers.subjects(note) == [1, 2, 4]
+    timers.keep(2.0)
+    assert kept == [(1, 2.0), (2, 2.0)]
+    timers.keep(9.0)
+    assert kept[2:] == [(4, 9.0)]
+    assert timers.earliest() is None
+
+
+def test_what_was_dropped_is_swept_out() -> None:
+    timers = Timers()
+    kept: list[object] = []
+    for number in range(2_000):
+        timers.add(9.0, lambda subject, _: kept.append(subject), number)
+        timers.drop(timers._heap.entries[-1][2], number)
+    assert len(timers) < 1_100
+
+
 def test_subjects_are_those_of_one_action_in_order() -> None:
     timers = Timers()
 
