@@ -22,7 +22,7 @@ from retrypool.core.queue import InjectorQueue
 from retrypool.core.quick_retry import QuickRetry
 from retrypool.core.schedules import Schedules
 from retrypool.core.shortage import Shortage
-from retrypool.core.timers import Moment, Timers
+from retrypool.core.timers import Entry, Moment, Timers
 from retrypool.events import Event
 from retrypool.model.slots import Slot
 from retrypool.model.task import Attempt, DeadTask, Record
@@ -76,6 +76,7 @@ class Scheduler:
         self.over = False  # closed by force: what is put back is cancelled
         self.undecided = 0  # attempts that were taken over, and whose task's fate is being decided
         self.delayed = 0  # tasks in the timers, waiting for their moment
+        self._delays: dict[AnyTask, Entry] = {}  # of those that wait for a time, so that it can be dropped
         self.retried = 0  # but for those that slots count themselves
         self._happened: list[Event] = []
         self.schedules = Schedules(timers, fleet, self.report)
@@ -165,7 +166,7 @@ class Scheduler:
         """End the delay of a task that waits within its round."""
         if task._withdrawn or self.deadlines.is_too_late(task, now):
             return
-        self.timers.drop(self._due, task)
+        self.timers.drop(self._delays.pop(task))
         self.delayed -= 1
         task._phase = _QUEUED
         self.assignment.put_in_place(task, now)
@@ -187,6 +188,7 @@ class Scheduler:
         if phase is _QUEUED:
             self.backlog.tombstones += 1
         else:
+            self._delays.pop(task, None)
             self.delayed -= 1
             self.timers.tombstones += 1
         return True
@@ -356,13 +358,14 @@ class Scheduler:
     def _defer(self, task: AnyTask, phase: TaskState, when: float) -> None:
         task._phase = phase
         self.delayed += 1
-        self.timers.add(when, self._due, task)
+        self._delays[task] = self.timers.add(when, self._due, task)
 
     def _due(self, task: AnyTask, now: float) -> None:
         """The delay of a task is over."""
         if task._withdrawn:
             self.timers.tombstones = max(0, self.timers.tombstones - 1)
             return
+        self._delays.pop(task, None)
         self.delayed -= 1
         task._phase = _QUEUED
         self._enqueue(task, now)

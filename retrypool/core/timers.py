@@ -12,7 +12,7 @@ from weakref import ref
 
 from retrypool.model.task import Task
 
-__all__ = ["Moment", "Timers"]
+__all__ = ["Entry", "Moment", "Timers"]
 
 SWEPT_AT = 8
 """What is past is swept out when there is more than one such appointment in so many."""
@@ -27,7 +27,8 @@ no finer."""
 Action = Callable[[Any, float], None]
 """Called as `action(subject, now)` once its moment has come."""
 
-Entry = tuple[float, int, Action, Any]
+Entry = list[Any]
+"""A moment, a number, so that no two are alike, an action and its subject."""
 
 Moment = tuple[float, bool]
 """A time, and whether it is one on the wall clock."""
@@ -73,9 +74,12 @@ class Timers:
         self.incoming.append((when, action, subject))
         return len(self.incoming)
 
-    def add(self, when: float, action: Action, subject: Any) -> None:
-        """Have `action(subject, now)` called at `when`. A weak reference is passed on as one."""
-        self._timed.push(when, action, subject)
+    def add(self, when: float, action: Action, subject: Any) -> Entry:
+        """Have `action(subject, now)` called at `when`; return what `drop` takes.
+
+        A weak reference is passed on as one.
+        """
+        return self._timed.push(when, action, subject)
 
     def add_date(self, date: float, action: Action, subject: Any, *, now: float, wall: float) -> None:
         """The same, once the wall clock, which shows `wall` at `now`, shows `date`."""
@@ -101,17 +105,9 @@ class Timers:
         in_order = [*sorted(self._timed.entries), *sorted(self._dated.entries)]
         return [entry[3] for entry in in_order if entry[2] == action]
 
-    def drop(self, action: Action, subject: Any) -> None:
-        """Forget an appointment at a time, if there is one. Costs a look at all that is held.
-
-        One that nobody wants stands in its place until its moment, or the next sweep, so that the heap need
-        not be made anew.
-        """
-        entries = self._timed.entries
-        for index, (when, number, its_action, its_subject) in enumerate(entries):
-            if its_subject is subject and its_action == action:
-                entries[index] = (when, number, _do_nothing, _DROPPED)
-                return
+    def drop(self, entry: Entry) -> None:
+        """Forget an appointment. It keeps its place until its moment, or the next sweep, and does nothing."""
+        entry[2:] = _do_nothing, _DROPPED
 
     def tasks(self) -> list[Task[Any, Any]]:
         """Return the tasks that there is an appointment for, in no order."""
@@ -144,10 +140,12 @@ class Heap:
         self._number: Iterator[int] = itertools.count()
         self._sweep_at = 1024
 
-    def push(self, when: float, action: Action, subject: Any) -> None:
+    def push(self, when: float, action: Action, subject: Any) -> Entry:
         if len(self.entries) >= self._sweep_at:
             self.sweep()
-        heappush(self.entries, (when, next(self._number), action, subject))
+        entry = [when, next(self._number), action, subject]
+        heappush(self.entries, entry)
+        return entry
 
     def keep(self, until: float, now: float) -> None:
         entries = self.entries

@@ -103,11 +103,9 @@ def test_what_was_dropped_is_not_kept() -> None:
     def note(subject: int, now: float) -> None:
         kept.append((subject, now))
 
-    for number in range(6):
-        timers.add(float(number), note, number)
+    entries = [timers.add(float(number), note, number) for number in range(6)]
     for number in (0, 3, 5):
-        timers.drop(note, number)
-    timers.drop(note, "never there")
+        timers.drop(entries[number])
     assert timers.subjects(note) == [1, 2, 4]
     timers.keep(2.0)
     assert kept == [(1, 2.0), (2, 2.0)]
@@ -118,10 +116,8 @@ def test_what_was_dropped_is_not_kept() -> None:
 
 def test_what_was_dropped_is_swept_out() -> None:
     timers = Timers()
-    kept: list[object] = []
     for number in range(2_000):
-        timers.add(9.0, lambda subject, _: kept.append(subject), number)
-        timers.drop(timers._heap.entries[-1][2], number)
+        timers.drop(timers.add(9.0, lambda _, __: None, number))
     assert len(timers) < 1_100
 
 
