@@ -198,10 +198,13 @@ def _open_retrypool(
     function: Function,
     workers: int,
     pool_options: Callable[[], dict[str, Any]] = dict,
+    *,
+    alike: bool = True,
 ) -> Iterator[Batch]:
     from retrypool import Pool
 
-    with Pool([function] * workers, **pool_options()) as pool:
+    resources = [function] * workers if alike else [partial(function) for _ in range(workers)]
+    with Pool(resources, **pool_options()) as pool:
         dispatch = pool.dispatch
 
         def run_batch(items: Sequence[Any]) -> list[Any]:
@@ -302,9 +305,14 @@ def more_executors_timeout(seconds: float) -> Peer:
     return Peer("more-executors with_timeout", open_it, needs="more_executors")
 
 
-def retrypool(label: str = "retrypool", pool_options: Callable[[], dict[str, Any]] = dict) -> Peer:
-    """`pool_options` is called when the pool is made, so that this module needs no retrypool."""
-    return Peer(label, partial(_open_retrypool, pool_options=pool_options), needs="retrypool")
+def retrypool(
+    label: str = "retrypool", pool_options: Callable[[], dict[str, Any]] = dict, *, alike: bool = True
+) -> Peer:
+    """`pool_options` is called when the pool is made, so that this module needs no retrypool.
+
+    The workers are one group if they are `alike`, or each is a group of its own.
+    """
+    return Peer(label, partial(_open_retrypool, pool_options=pool_options, alike=alike), needs="retrypool")
 
 
 def over_the_floor(share: float) -> Goal:

@@ -30,6 +30,7 @@ def contests(scale: float = 1) -> list[Contest]:
     size = scaled(TASKS, scale)
     field = (
         peers.retrypool(pool_options=at_once),
+        peers.retrypool("retrypool, four groups", at_once, alike=False),
         peers.executor_tenacity(),
         peers.executor_by_hand(),
         peers.executor_stamina(),
