@@ -21,8 +21,9 @@ class Chunk:
     """
 
     # Each attempt has a list and a dict of its own: one that is over may still write what comes of the item
-    # that it is at, and no further. Written by the worker of the attempt: first into `failed`, then PENDING
-    # into `results`. Read by others once the task has ended.
+    # that it is at, and no further. Exchanged by whoever takes an attempt over, before another one can begin;
+    # written by the worker of the attempt: first into `failed`, then PENDING into `results`. Read by others
+    # once the task has ended.
     __slots__ = ("counted", "failed", "items", "reporter", "results")
 
     def __init__(self, items: list[Any], reporter: Reporter | None) -> None:
@@ -32,14 +33,11 @@ class Chunk:
         self.failed: dict[int, Any] = {}  # the tasks of items that have failed, by the place of the item
         self.counted = 0  # how many results there were when that was asked last
 
-    def go_on(self) -> tuple[list[Any], dict[int, Any]]:
-        """Return the results and failures for another attempt to add to: it goes on behind them."""
-        results = self.results[:]
-        failed = self.failed.copy()
-        if len(results) in failed:  # it was interrupted before it noted that here as well
-            results.append(PENDING)
-        self.results, self.failed = results, failed
-        return results, failed
+    def go_on(self) -> None:
+        """Have results and failures for another attempt to add to: it goes on behind them."""
+        self.results, self.failed = self.results[:], self.failed.copy()
+        if len(self.results) in self.failed:  # it was interrupted before it noted that here as well
+            self.results.append(PENDING)
 
     def count(self) -> int:
         """Return how many items have succeeded since this was asked last, in whatever attempt."""

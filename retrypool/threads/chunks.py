@@ -93,9 +93,8 @@ def run_chunk(
     engine: Works, ctx: Context, chunk: Chunk, run: Callable[..., Any], *, takes_context: bool
 ) -> None:
     """Run the items of a chunk one after the other, on the thread of their worker."""
-    ctx.check()
-    slot = ctx._slot
-    results, failed = chunk.go_on()
+    slot, results, failed = ctx._slot, chunk.results, chunk.failed
+    ctx.check()  # read first: whoever takes it over cancels the context, and exchanges these after that
     todo = iter(chunk.items[len(results) :] if results else chunk.items)
     item: Any = None
     if takes_context:

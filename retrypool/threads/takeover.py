@@ -13,6 +13,7 @@ from typing import Any, Literal
 from retrypool.core.records import ended_early
 from retrypool.errors import AttemptTimeout, RetryPoolError
 from retrypool.events import AttemptEnded, WorkerReturned
+from retrypool.model.chunk import Chunk
 from retrypool.model.context import Context
 from retrypool.model.slots import Slot
 from retrypool.model.task import Attempt, Task
@@ -108,6 +109,8 @@ class Takeovers:
                     else:
                         left, beaten = races.end(ctx)
         self.stop(slot, ctx, reason, interrupt=interrupt)
+        if type(task.data) is Chunk:
+            task.data.go_on()
         if self._observers.wants_ended:
             self._observers.tell(AttemptEnded(attempt.ended, task, attempt))
         if slot.attentive:

@@ -9,6 +9,7 @@ import pytest
 
 from retrypool import InvalidType, InvalidValue, Pool, PoolClosed, RetryPolicy
 from retrypool.model.chunk import PENDING, Chunk
+from retrypool.model.context import Context
 
 AT_ONCE = RetryPolicy(attempts=3, delay=0)
 
@@ -209,13 +210,42 @@ def test_late_result_of_an_attempt_that_is_over_goes_nowhere(stage: Any) -> None
     assert results.result(stage.within) == ["first 0", "second 1", "second 2", "second 3"]
 
 
+def test_attempt_that_is_over_before_its_first_item_takes_nothing_from_the_next_one(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, gate, check = stage.gate(), stage.gate(), Context.check
+
+    def check_and_hold(ctx: Context) -> None:
+        check(ctx)
+        if not begun.reached:
+            begun.hold()
+
+    def second(item: int) -> int:
+        if item == 1:
+            gate.hold()
+        return item
+
+    pool = stage.pool([double])
+    monkeypatch.setattr(Context, "check", check_and_hold)
+    results = stage.start(list, pool.map(range(3), chunk=3))
+    begun.wait_until_reached()
+    pool.add_worker(second)
+    pool.interrupt_worker(0, task="retry")
+    gate.wait_until_reached()
+    begun.open()
+    stage.until(lambda: pool.workers()[0].state != "stuck")
+    gate.open()
+    assert results.result(stage.within) == [0, 1, 2]
+
+
 def test_item_whose_failure_was_not_noted_in_full_is_not_run_again() -> None:
     """The attempt was interrupted on its way from one note to the other: there is a task for the item."""
     chunk = Chunk(["a", "b", "c"], None)
-    results, failed = chunk.go_on()
+    results, failed = chunk.results, chunk.failed
     results.append("A")
     failed[1] = task = object()
-    assert chunk.go_on() == (["A", PENDING], {1: task})
+    chunk.go_on()
+    assert (chunk.results, chunk.failed) == (["A", PENDING], {1: task})
     results.append("late")
     assert chunk.results == ["A", PENDING]
 
