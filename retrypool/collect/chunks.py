@@ -227,7 +227,7 @@ def _as_they_come(
                     break
                 dispatch_next()
                 chunks += 1
-            if not pending:
+            if not (pending or inbox.tasks):  # one told of twice may have kept the next chunk back
                 break
             if not inbox.tasks:
                 inbox.wait(until, "map()")

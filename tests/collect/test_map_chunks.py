@@ -1,6 +1,7 @@
 """`map(chunk=)`: what is taken together is tried again one by one."""
 
 import itertools
+import threading
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -67,6 +68,31 @@ def test_other_worker_tries_an_item_that_failed() -> None:
     with Pool([broken, double], retry=RetryPolicy(attempts=5, delay=0)) as pool:
         assert list(pool.map(range(50), chunk=5)) == [2 * item for item in range(50)]
         assert pool.dead_tasks() == []
+
+
+def test_item_that_is_told_of_twice_does_not_end_the_iteration() -> None:
+    """Its chunk and it have ended before whoever consumes the results comes to look at either."""
+    pulled = threading.Event()
+    tries: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(8):
+            if item == 3:
+                pulled.set()
+            yield item
+
+    def run(item: int) -> int:
+        tries.append(item)
+        assert pulled.wait(20)
+        if item == 2 and tries.count(2) == 1:
+            raise OSError(item)
+        return item
+
+    with Pool([run], retry=AT_ONCE) as pool:
+        mapped = pool.map(items(), chunk=2, window=4, ordered=False)
+        first = next(mapped)
+        assert pool.wait(20)
+        assert sorted([first, *mapped]) == list(range(8))
 
 
 @both_orders
