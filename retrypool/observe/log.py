@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
+from functools import partial
 from typing import Any
 
 from retrypool.callbacks import text_of
+from retrypool.ctrl_c import shielded
 from retrypool.events import (
     Event,
     GroupCooling,
@@ -45,7 +47,7 @@ INTERVAL = 10.0
 """After that, one in so many seconds, with how many there were in between."""
 
 NOTABLE = 1.0
-"""The end of an outage that has lasted so many seconds is told of, though its beginning was left out."""
+"""An outage that has lasted so many seconds is told of, though its beginning was left out."""
 
 
 class _Quota:
@@ -85,7 +87,7 @@ class EventLog:
         self._deaths, self._ejections, self._outages = _Quota(), _Quota(), _Quota(1)
         # Written by whoever gets the event, one after the other for each group.
         self._ejected: set[str] = set()
-        self._outage_told = True
+        self._untold: OutageBegan | None = None  # an outage that was left out, and is not over
 
     def on_event(self, event: Event) -> None:
         """Log `event`, if its level is enabled."""
@@ -98,21 +100,14 @@ class EventLog:
                 self._tell_of_group(event)
             case OutageBegan():
                 left_out = self._outages.take(event.at)
-                self._outage_told = left_out is not None
+                self._untold = event if left_out is None else None
                 if left_out is None:
-                    return
-                length = event.until - event.at
-                self._write(
-                    logging.WARNING,
-                    "outage_began",
-                    f"all groups fail ({_what(event.error)}): the pool holds, for at most {length:.3g} s, "
-                    f"and tries one task at a time{_more(left_out)}",
-                    seconds=length,
-                    left_out=left_out,
-                    **_error_fields(event.error),
-                )
+                    self._look_later(event.at)
+                else:
+                    self._tell_of_outage(event, left_out)
             case OutageEnded():
-                if not self._outage_told and event.recovered and event.lasted < NOTABLE:
+                untold, self._untold = self._untold, None
+                if untold is not None and event.recovered and event.lasted < NOTABLE:
                     return
                 level, text = logging.INFO, f"the outage is over after {event.lasted:.3g} s"
                 if not event.recovered:
@@ -125,6 +120,32 @@ class EventLog:
                 self._tell_of_worker(event)
             case PoolStopped():
                 self._sum_up()
+
+    # -- outages ---------------------------------------------------------------------------------
+
+    def _tell_of_outage(self, event: OutageBegan, left_out: int) -> None:
+        length = event.until - event.at
+        self._write(
+            logging.WARNING,
+            "outage_began",
+            f"all groups fail ({_what(event.error)}): the pool holds, for at most {length:.3g} s, "
+            f"and tries one task at a time{_more(left_out)}",
+            seconds=length,
+            left_out=left_out,
+            **_error_fields(event.error),
+        )
+
+    @shielded
+    def _look_later(self, began: float) -> None:
+        engine = self._engine
+        with engine.step:
+            engine.scheduler.timers.add(began + NOTABLE, self._look_again, began)
+
+    def _look_again(self, began: float, now: float) -> None:
+        """Tell of an outage that was left out, but lasts. Called under the lock."""
+        if (event := self._untold) is not None and event.at == began:
+            self._untold = None
+            self._engine.run_errand(partial(self._tell_of_outage, event, 0), now)
 
     # -- tasks -----------------------------------------------------------------------------------
 

@@ -282,9 +282,23 @@ def test_outages_that_follow_each_other_are_told_of_once(logged: pytest.LogCaptu
         told.on_event(OutageEnded(at + 0.005, 0.005, recovered=True))
     assert [record.left_out for record in records(logged, "outage_began")] == [0, 2]
     assert len(records(logged, "outage_ended")) == 2
-    told.on_event(OutageBegan(31.0, 331.0, ConnectionError("down")))
-    told.on_event(OutageEnded(51.0, 20.0, recovered=True))
-    assert [record.seconds for record in records(logged, "outage_ended")][2:] == [20.0]
+    pool.force_close()
+
+
+def test_outage_that_follows_another_at_once_is_told_of_if_it_lasts(logged: pytest.LogCaptureFixture) -> None:
+    pool = ManualPool([len], name="p")
+    told = EventLog(pool._engine)
+    start = pool.clock.monotonic()
+    for at, lasts in ((start, 0.1), (start + 0.2, 0.1), (start + 0.5, 20.0)):
+        pool.clock.advance(at - pool.clock.monotonic())
+        told.on_event(OutageBegan(at, at + 300, ConnectionError("down")))
+        pool.clock.advance(lasts / 2)
+        assert len(records(logged, "outage_began")) == (1 if lasts < 1 else 2)
+        pool.clock.advance(lasts / 2)
+        told.on_event(OutageEnded(at + lasts, lasts, recovered=True))
+    assert [record.seconds for record in records(logged, "outage_ended")] == [0.1, 20.0]
+    pool.clock.advance(1)
+    assert len(records(logged, "outage_began")) == 2
     pool.force_close()
 
 
