@@ -295,8 +295,9 @@ class _Inbox(Reporter, Generic[T, R]):
 
     def announce(self, task: Task[T, R], /) -> None:
         """Add a task. Called on the thread that ends it."""
-        if self._on_end is not None:
-            call_ours("callback of map()", self._on_end, task)
+        on_end = self._on_end  # looked at once: `end` may come in between
+        if on_end is not None:
+            call_ours("callback of map()", on_end, task)
         self._add(task)
         if self._waits:
             self._waits = False

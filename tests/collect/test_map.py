@@ -493,3 +493,27 @@ def test_as_completed_refuses_what_is_no_task_at_the_call(stage: Any) -> None:
 
 def test_map_of_nothing_is_nothing(stage: Any, ordered: bool) -> None:
     assert list(stage.pool([double]).map([], ordered=ordered)) == []
+
+
+def test_iteration_that_ends_as_a_task_is_about_to_be_told_of_disturbs_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Inbox(map_module._Inbox[int, int]):
+        """Ends as soon as somebody has looked what is to be told."""
+
+        @property
+        def _on_end(self) -> Any:
+            told, self._told = self._told, None
+            return told
+
+        @_on_end.setter
+        def _on_end(self, told: Any) -> None:
+            self._told = told
+
+    heard: list[object] = []
+    with Pool([abs]) as pool:
+        task = pool.dispatch(-1)
+        assert task.result() == 1
+        Inbox(heard.append).announce(task)
+    assert heard == [task]
+    assert not caplog.records
