@@ -39,8 +39,9 @@ class Cancelling:
         its midst, and what there is to do after it, or is left to do by a strike, is done with care.
         """
         engine, backlog, limit = self._engine, self._backlog, self._engine.queue_limit
+        nested = engine.lock._is_owned()  # type: ignore[attr-defined]
         try:
-            if not engine.lock._is_owned():  # type: ignore[attr-defined]
+            if not nested:
                 data, now = task.data, engine.monotonic()  # noqa: F841 - data: let go of after the lock
                 with engine.lock:
                     cancelled = self._cancel_plain(task, reason, now)
@@ -55,6 +56,9 @@ class Cancelling:
                     return True
             return self._cancel_with_care(task, reason)
         except BaseException:
+            # It may have struck as the lock was just taken: CPython is open there from 3.14 on.
+            if not nested and engine.steps.in_step:
+                engine.lock.release()
             self._cancel_with_care(task, reason)
             raise
 

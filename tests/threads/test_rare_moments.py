@@ -286,6 +286,15 @@ def test_finalizer_that_uses_the_pool_as_an_attempt_is_absorbed_hangs_nobody(sta
     assert told[0].result(stage.within) == 1
 
 
+def test_what_a_finalizer_has_put_off_is_done_whoever_has_the_lock(stage: Any) -> None:
+    """Not all who have it take a step: some only look, and then nobody might for a long time."""
+    pool = stage.pool([abs])
+    stage.until(lambda: pool._engine.parked)
+    with pool._engine.lock:
+        task = pool.dispatch(-2, delay=0.001)
+    assert task.result(stage.within) == 2
+
+
 def test_ctrl_c_is_raised_though_another_handler_uses_a_pool_just_before(monkeypatch: Any) -> None:
     """That of another signal, or a finalizer, as the shield is lifted: it has the shield for itself then."""
 

@@ -123,6 +123,34 @@ def test_task_cancelled_in_the_midst_of_a_cancellation_is_cancelled_after_it(
     pool.close(timeout=stage.within)
 
 
+def test_strike_as_a_cancellation_has_just_taken_the_lock_leaves_it_free() -> None:
+    """From Python 3.14 on, `with lock` is struck between the two."""
+
+    class Lock:
+        def __init__(self, lock: Any) -> None:
+            self.lock = lock
+
+        def __enter__(self) -> None:
+            self.lock.acquire()
+            pool._engine.lock = self.lock
+            raise KeyboardInterrupt
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.lock, name)
+
+    pool = ManualPool([len])
+    task = pool.dispatch("abc")
+    pool._engine.lock = Lock(pool._engine.lock)
+    with pytest.raises(KeyboardInterrupt):
+        task.cancel()
+    assert not pool._engine.steps.in_step
+    assert task.cancelled()
+    pool.close()
+
+
 def test_task_that_was_struck_before_it_came_in_is_no_tombstone(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = ManualPool([len])
     token = CancelToken()
