@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from retrypool.callbacks import call_each, call_guarded, shown
+from retrypool.ctrl_c import shielded
 from retrypool.errors import InvalidType
 from retrypool.events import (
     AttemptEnded,
@@ -179,6 +180,7 @@ class Observers(Generic[T, R]):
                 return
         self._deliver(event)
 
+    @shielded
     def _close(self, queue: _Queue, event: TaskEvent) -> None:
         """Let go of `event` and its task, once all that has come behind it is told."""
         queue[0] = None

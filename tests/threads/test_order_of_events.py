@@ -140,6 +140,21 @@ def test_listener_that_a_ctrl_c_strikes_holds_up_no_event(stage: Any) -> None:
     assert pool._engine.observers._held == {}
 
 
+def test_listener_that_a_ctrl_c_strikes_keeps_what_came_meanwhile_from_nobody(stage: Any) -> None:
+    def strike(event: Any) -> None:
+        if isinstance(event, TaskDispatched):
+            event.task.cancel()
+        if isinstance(event, TaskCancelled):
+            raise KeyboardInterrupt
+
+    ledger = Ledger()
+    pool = stage.pool([int], listeners=[strike, ledger])
+    with pytest.raises(KeyboardInterrupt):
+        pool.dispatch(1)
+    assert list(ledger.told.values()) == [[TaskDispatched, TaskCancelled]]
+    assert pool._engine.observers._held == {}
+
+
 @pytest.mark.parametrize("options", [{}, {"delay": 0.001}, {"priority": 1}])
 @pytest.mark.parametrize("max_queue", [None, 10])
 def test_task_that_a_listener_cancels_as_it_is_dispatched_is_not_run(
