@@ -347,16 +347,22 @@ def _as_they_end(tasks: list[Task[T, R]], until: float | None) -> Generator[Task
     for task in pending:
         task._report_to(inbox)
     number = len(pending)
-    while pending:
-        if not inbox.tasks:
-            try:
-                inbox.wait(until, "as_completed()")
-            except TimeoutError:
-                raise TimeoutError(f"{len(pending)} (of {number}) futures unfinished") from None
-        task = inbox.tasks.popleft()
-        if task in pending:  # or it has been told of twice
+    try:
+        while True:
+            if not pending:
+                break
+            if not inbox.tasks:
+                try:
+                    inbox.wait(until, "as_completed()")
+                except TimeoutError:
+                    raise TimeoutError(f"{len(pending)} (of {number}) futures unfinished") from None
+            task = inbox.tasks.popleft()
+            if task not in pending:  # it has been told of twice
+                continue
             del pending[task]
             yield task
+    finally:
+        inbox.end()  # tasks that have not ended know it
 
 
 def _until(timeout: Duration | None) -> float | None:

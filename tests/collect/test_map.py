@@ -476,6 +476,29 @@ def test_as_completed_gives_tasks_as_they_end(stage: Any) -> None:
     assert list(ended) == [tasks[0]]
 
 
+def test_as_completed_that_is_not_run_to_its_end_keeps_nothing(stage: Any, no_garbage: None) -> None:
+    """Not even while a task that it was to give has not ended."""
+
+    class Result:
+        pass
+
+    gate = stage.gate()
+
+    def run(data: str) -> Any:
+        return gate.hold() if data == "held" else Result()
+
+    pool = stage.pool([run] * 2)
+    held, others = pool.dispatch("held"), pool.dispatch_many(range(3))
+    given = pool.as_completed([held, *others])
+    next(given)
+    given.close()
+    results = [weakref.ref(other.result(stage.within)) for other in others]
+    del given, others
+    stage.until(lambda: not any(result() for result in results))
+    gate.open()
+    held.result(stage.within)
+
+
 def test_as_completed_times_out(stage: Any) -> None:
     gate = stage.gate()
     task = stage.pool([gate.hold]).dispatch(1)

@@ -10,7 +10,7 @@ import pytest
 
 from retrypool import CancelToken
 from retrypool.collect import chunks, view
-from retrypool.collect.map import as_they_come, in_order
+from retrypool.collect.map import _as_they_end, as_they_come, in_order
 from retrypool.testing import ManualPool
 
 MAPS: list[dict[str, Any]] = [{}, {"ordered": False}, {"priority": 2}, {"deadline": 60}]
@@ -178,7 +178,7 @@ def test_task_of_a_token_that_is_cancelled_already_never_comes_in() -> None:
 )
 @pytest.mark.parametrize(
     "function",
-    [in_order, as_they_come, chunks._in_order, chunks._as_they_come, view._results],
+    [in_order, as_they_come, _as_they_end, chunks._in_order, chunks._as_they_come, view._results],
     ids=lambda function: f"{function.__module__.rpartition('.')[2]}.{function.__name__}",
 )
 def test_no_jump_of_a_loop_passes_by_the_handler_around_it(function: FunctionType) -> None:
