@@ -142,10 +142,13 @@ class EventLog:
             engine.scheduler.timers.add(began + NOTABLE, self._look_again, began)
 
     def _look_again(self, began: float, now: float) -> None:
-        """Tell of an outage that was left out, but lasts. Called under the lock."""
+        """Called under the lock, and perhaps just as the outage ends, which is told of before this then."""
+        self._engine.run_errand(partial(self._tell_if_it_lasts, began), now)
+
+    def _tell_if_it_lasts(self, began: float) -> None:
         if (event := self._untold) is not None and event.at == began:
             self._untold = None
-            self._engine.run_errand(partial(self._tell_of_outage, event, 0), now)
+            self._tell_of_outage(event, 0)
 
     # -- tasks -----------------------------------------------------------------------------------
 

@@ -302,6 +302,26 @@ def test_outage_that_follows_another_at_once_is_told_of_if_it_lasts(logged: pyte
     pool.force_close()
 
 
+def test_outage_that_ends_as_it_is_about_to_be_told_of_has_not_begun_after_its_end(
+    logged: pytest.LogCaptureFixture,
+) -> None:
+    """So it is with errors that do not speak of the network: it is doubted after just that time."""
+    pool = ManualPool([len], name="p")
+    engine = pool._engine
+
+    def end(began: float, now: float) -> None:
+        engine.scheduler.report(OutageEnded(now, now - began, recovered=False))
+
+    for _ in range(2):
+        at = pool.clock.monotonic()
+        engine.scheduler.timers.add(at + 1, end, at)
+        engine.observers.tell(OutageBegan(at, at + 1, ValueError("no network")))
+        pool.clock.advance(2)
+    told = [record.event for record in logged.records if "outage" in getattr(record, "event", "")]
+    assert told == ["outage_began", "outage_ended", "outage_ended"]
+    pool.force_close()
+
+
 def test_worker_that_is_given_nothing_more_is_warned_of(logged: pytest.LogCaptureFixture) -> None:
     pool = ManualPool([len], name="p")
     pool.cordon_worker(0, "its key was revoked")
