@@ -12,7 +12,7 @@ from weakref import ref
 
 from retrypool.model.cancel import CancelToken, Following, reason_of
 from retrypool.model.completion import Reporter
-from retrypool.model.context import Context
+from retrypool.model.context import Context, slot_here
 from retrypool.model.slots import Slot
 from retrypool.model.task import Task
 from retrypool.threads.interrupt import shielded
@@ -117,7 +117,8 @@ class Cancelling:
                 record.cancelled = True
                 if record.deciding:
                     return True
-            if not patient:
+            # A worker can't wait for itself: a finalizer may call this where its task is in nobody's box.
+            if not patient or (slot is not None and slot is slot_here() and slot.stuck is None):
                 return False
             time.sleep(0)
             if self._cancel_with_care(task, reason):

@@ -295,6 +295,30 @@ def test_what_a_finalizer_has_put_off_is_done_whoever_has_the_lock(stage: Any) -
     assert task.result(stage.within) == 2
 
 
+@pytest.mark.parametrize("cancels", ["cancel", "cancel_task"])
+def test_finalizer_that_cancels_the_task_that_its_worker_is_just_ending_hangs_nobody(
+    stage: Any, cancels: str
+) -> None:
+    """The task has left the box, and has not ended yet: the thread would wait for itself."""
+    pool = stage.pool([abs])
+    stage.until(lambda: pool._engine.parked)
+    told: list[bool] = []
+
+    class Entries(list[Any]):
+        def append(self, entry: Any) -> None:
+            super().append(entry)
+            task = tasks[0]
+            told.append(task.cancel() if cancels == "cancel" else pool.cancel_task(task))
+
+    pool.pause()
+    tasks = [pool.dispatch(-1)]
+    pool._engine.scheduler.history.entries = Entries()
+    pool.restart_worker(0)
+    pool.resume()
+    assert tasks[0].result(stage.within) == 1
+    assert told == [False]
+
+
 def test_ctrl_c_is_raised_though_another_handler_uses_a_pool_just_before(monkeypatch: Any) -> None:
     """That of another signal, or a finalizer, as the shield is lifted: it has the shield for itself then."""
 
