@@ -39,9 +39,12 @@ class Chunk:
         if len(self.results) in self.failed:  # it was interrupted before it noted that here as well
             self.results.append(PENDING)
 
-    def count(self) -> int:
-        """Return how many items have succeeded since this was asked last, in whatever attempt."""
-        before, self.counted = self.counted, len(self.results) - len(self.failed)
+    def count(self, itself: int = 0) -> int:
+        """Return how many items have succeeded since this was asked last, in whatever attempt.
+
+        At the end without one of them: then the chunk `itself` is counted.
+        """
+        before, self.counted = self.counted, len(self.results) - len(self.failed) - itself
         return self.counted - before
 
     def has_result(self, place: int) -> bool:

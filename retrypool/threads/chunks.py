@@ -115,7 +115,7 @@ def run_chunk(
                 _fail(engine, ctx, chunk.items[place], error, partial(failed.__setitem__, place))
                 results.append(PENDING)
         if not ctx.cancelled:
-            slot.succeeded += chunk.count() - 1  # the chunk itself is counted as one
+            slot.succeeded += chunk.count(1)
     finally:
         # The frame of `run` leads to this one, and the tracebacks of all that has failed lead there.
         del chunk, ctx, run, results, failed, item, todo

@@ -373,6 +373,26 @@ def test_items_of_a_chunk_that_is_taken_from_its_worker_are_counted_once(stage: 
     assert pool.stats().succeeded == 4
 
 
+def test_items_of_a_chunk_that_is_taken_from_its_worker_at_its_end_are_counted_once(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, interrupted = Chunk.count, []
+
+    def count_and_interrupt(chunk: Chunk, *args: int) -> int:
+        counted = count(chunk, *args)
+        if not interrupted:
+            interrupted.append(chunk)
+            pool.interrupt_worker(pool.workers()[0].id, task="retry")
+        return counted
+
+    monkeypatch.setattr(Chunk, "count", count_and_interrupt)
+    pool = stage.eager_pool([double])
+    assert list(pool.map([1, 2, 3], chunk=3)) == [2, 4, 6]
+    pool.close(timeout=stage.within)
+    assert interrupted
+    assert pool.stats().succeeded == 3
+
+
 @both_orders
 def test_error_of_an_item_leaves_no_cycle_behind(stage: Any, ordered: bool, no_garbage: None) -> None:
     """Its traceback leads to the frame of its chunk, which knows of all that has failed."""
