@@ -29,7 +29,7 @@ AnyTask = Task[Any, Any]
 def takes_chunks(engine: Works, settings: TaskSettings) -> bool:
     """Return whether several items may go as one task: nobody looks at each, and none has a limit."""
     observers = engine.observers
-    told = engine.guarded or observers.talkative or observers.wants_started
+    told = engine.guarded or observers.talkative or observers.wants_started or not engine.threaded
     return settings.plain and settings.span == inf and not told and engine.races is None
 
 

@@ -11,6 +11,7 @@ import pytest
 from retrypool import InvalidType, InvalidValue, Pool, PoolClosed, RetryPolicy
 from retrypool.model.chunk import PENDING, Chunk
 from retrypool.model.context import Context
+from retrypool.testing import ManualPool
 
 AT_ONCE = RetryPolicy(attempts=3, delay=0)
 
@@ -303,6 +304,16 @@ def test_where_each_item_has_to_be_a_task_they_go_one_by_one(options: Any, capsy
     with Pool([Worker()], **options) as pool:
         assert list(pool.map(range(20), chunk=10)) == list(range(20))
     assert len(seen) == 20
+
+
+def test_items_go_one_by_one_where_no_thread_runs_them(stage: Any) -> None:
+    pool = ManualPool([double])
+    results = stage.start(list, pool.map(range(2), chunk=2))
+    stage.until(lambda: len(pool.tasks()) == 2)
+    pool.claim().run()
+    pool.claim().run()
+    assert results.result(stage.within) == [0, 2]
+    pool.force_close()
 
 
 def test_pool_that_is_closed_meanwhile_takes_no_more_chunks() -> None:
