@@ -101,8 +101,6 @@ class Workers(Generic[T, R]):
         worker_id = self.find(worker_id)[0].slot.id
         crew = self._ask_to_leave(worker_id)
         if any(runner.thread is threading.current_thread() for runner in crew):
-            for runner in crew:
-                runner.dismissed = True
             return  # it leaves after the task that this call was made from
         until = time.monotonic() + timeout
         for runner in crew:
@@ -116,6 +114,7 @@ class Workers(Generic[T, R]):
         with engine.lock:
             crew = self.crews.of(worker_id)
             for runner in crew:
+                runner.dismissed = True  # now: a Ctrl-C may end the wait for it
                 engine.scheduler.retire(runner.slot, engine.monotonic())
             engine.review_guard()
             happened = engine.decided()
@@ -134,7 +133,6 @@ class Workers(Generic[T, R]):
         found = [self._end_attempt(runner.slot, "retry", reason, force=force) for runner in crew]
         with engine.step:
             for runner, was_found in zip(crew, found, strict=True):
-                runner.dismissed = True
                 # A thread that has neither left nor been found in an attempt may have a task in hand
                 # that it is just about to begin: it is forgotten once it has left.
                 if was_found or runner.gone or runner.slot.idle or runner.slot.stuck is not None:

@@ -319,6 +319,25 @@ def test_finalizer_that_cancels_the_task_that_its_worker_is_just_ending_hangs_no
     assert told == [False]
 
 
+def test_worker_whose_removal_is_struck_is_forgotten_once_it_has_left(stage: Any, monkeypatch: Any) -> None:
+    """A Ctrl-C ends the wait for its task."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    gate = stage.gate()
+    pool = stage.pool([lambda _: gate.hold()])
+    task = pool.dispatch("x")
+    gate.wait_until_reached()
+    with monkeypatch.context() as patch:
+        patch.setattr("retrypool.threads.workers.join", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pool.remove_worker(0)
+    gate.open()
+    task.result(stage.within)
+    stage.until(lambda: not pool.workers())
+
+
 def test_ctrl_c_is_raised_though_another_handler_uses_a_pool_just_before(monkeypatch: Any) -> None:
     """That of another signal, or a finalizer, as the shield is lifted: it has the shield for itself then."""
 
