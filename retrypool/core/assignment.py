@@ -142,6 +142,7 @@ class Assignment:
     def _left(self, before: frozenset[Group]) -> None:
         if not self.fleet.live >= before:
             self.filing.review_live()
+        self.filing.review_tried(inf)  # if one of a group leaves: whenever the others can be back
         self.rouse()  # a probe that left may have let others in
 
     def probe_not_made(self, slot: Slot, now: float) -> None:

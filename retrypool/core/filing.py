@@ -101,8 +101,9 @@ class Filing:
     def review_tried(self, now: float) -> None:
         """Let any worker take the tasks whose untried workers can't be back in time."""
         for subqueue in list(self._backlog.subqueues.values()):
-            tried = subqueue.constraints.tried
-            if tried and self._is_in_vain(subqueue.constraints, tried, None, now):
+            constraints = subqueue.constraints
+            waits = constraints.tried or constraints.exclude  # of which one may have been taken from it
+            if waits and self._is_in_vain(constraints, constraints.tried, None, now):
                 for _, since, task in self._backlog.empty(subqueue):
                     self._refile(task, since, waive_tried=True)
 

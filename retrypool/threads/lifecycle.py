@@ -168,7 +168,7 @@ class Lifecycle(Generic[T, R]):
         """Wait for the threads. Without a timeout, one that is stuck is given `grace`, and then given up."""
         grace_ends = time.monotonic() + self.engine.grace
         for runner in self.workers:
-            if runner.thread.ident is None:
+            if not runner.thread.is_alive():
                 continue
             if timeout is not None:
                 if not join(runner.thread, seconds_left(until)):

@@ -104,7 +104,7 @@ class Workers(Generic[T, R]):
             return  # it leaves after the task that this call was made from
         until = time.monotonic() + timeout
         for runner in crew:
-            if runner.thread.ident is not None:
+            if runner.thread.is_alive():  # not one that is just being started, which CPython refuses to join
                 join(runner.thread, until - time.monotonic())
         self.dismiss(worker_id, "the worker was removed", force=force)
 

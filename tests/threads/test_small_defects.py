@@ -1,6 +1,7 @@
 """What a hostile review has found, each case small."""
 
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -229,4 +230,32 @@ def test_time_to_wait_that_is_hugely_negative_is_over() -> None:
     pool = ManualPool([abs])
     with pytest.raises(TimeoutError):
         pool.dispatch(1).result(-HUGE)
+    pool.force_close()
+
+
+def test_worker_that_is_just_being_started_is_removed_without_waiting_for_it() -> None:
+    """CPython refuses to wait for a thread that has its identity, and has not said yet that it runs."""
+
+    class Begun(threading.Thread):
+        ident = 1
+
+    pool = ManualPool([abs] * 2)
+    pool._workers.find(0)[0].thread = Begun()
+    pool.remove_worker(0)
+    pool._workers.find(1)[0].thread = Begun()
+    pool.close()
+
+
+@pytest.mark.parametrize("leave", ["remove_worker", "cordon_worker"])
+def test_task_goes_back_to_the_worker_that_it_was_taken_from_if_all_others_leave(leave: str) -> None:
+    pool = ManualPool([abs] * 2)
+    task = pool.dispatch(-1)
+    pool.claim(0)
+    pool.interrupt_worker(0, task="retry")
+    pool._engine.takeovers.came_back(pool._workers.find(0)[0].slot)
+    getattr(pool, leave)(1, *(["no more"] if leave == "cordon_worker" else []))
+    attempt = pool.claim(0)
+    assert attempt is not None
+    attempt.run()
+    assert task.result() == 1
     pool.force_close()
