@@ -132,7 +132,7 @@ def test_strike_as_a_cancellation_has_just_taken_the_lock_leaves_it_free() -> No
 
         def __enter__(self) -> None:
             self.lock.acquire()
-            pool._engine.lock = self.lock
+            engine.lock = self.lock
             raise KeyboardInterrupt
 
         def __exit__(self, *_: object) -> None:
@@ -142,11 +142,12 @@ def test_strike_as_a_cancellation_has_just_taken_the_lock_leaves_it_free() -> No
             return getattr(self.lock, name)
 
     pool = ManualPool([len])
+    engine: Any = pool._engine
     task = pool.dispatch("abc")
-    pool._engine.lock = Lock(pool._engine.lock)
+    engine.lock = Lock(engine.lock)
     with pytest.raises(KeyboardInterrupt):
         task.cancel()
-    assert not pool._engine.steps.in_step
+    assert not engine.steps.in_step
     assert task.cancelled()
     pool.close()
 
