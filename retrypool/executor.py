@@ -207,7 +207,9 @@ class PoolExecutor(Mapping, ThreadPoolExecutor):
             # First the call, and then the thread, which finds it there.
             task: Task[Any, R] = pool.dispatch(call)
             self._submitted += 1
-            if not self._full and self._submitted - self._ended(pool) > len(self._threads):
+            if not self._full and self._submitted - self._ended(pool) > len(self._threads) - self._stuck(
+                pool
+            ):
                 self._grow(pool)
         return task
 
@@ -231,6 +233,12 @@ class PoolExecutor(Mapping, ThreadPoolExecutor):
         """Return how many calls have ended. An end is counted before its future tells of it."""
         scheduler = pool._engine.scheduler
         return scheduler.endings.died + scheduler.endings.cancelled + pool._workers.tally().succeeded
+
+    def _stuck(self, pool: _FuturesPool) -> int:
+        """Return how many threads are still at a call that has ended, as its time ran out."""
+        if self._timeout is None:
+            return 0
+        return sum(slot.stuck is not None for slot in pool._engine.scheduler.fleet)
 
     def _grow(self, pool: _FuturesPool) -> None:
         """Start one more thread."""

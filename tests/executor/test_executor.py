@@ -68,6 +68,15 @@ def test_attempt_that_takes_too_long_ends_its_future() -> None:
         release.set()
 
 
+def test_call_finds_a_thread_while_another_is_still_at_one_that_took_too_long() -> None:
+    release = threading.Event()
+    with PoolExecutor(2, timeout=0.01) as executor:
+        assert isinstance(executor.submit(release.wait, 10).exception(10), AttemptTimeout)
+        executor.submit(release.set)
+        assert len(executor._threads) == 2
+        assert release.wait(10)
+
+
 def test_threads_start_with_the_first_call_and_bear_the_prefix() -> None:
     before = threading.active_count()
     with PoolExecutor(2, thread_name_prefix="crew") as executor:
