@@ -207,9 +207,8 @@ class PoolExecutor(Mapping, ThreadPoolExecutor):
             # First the call, and then the thread, which finds it there.
             task: Task[Any, R] = pool.dispatch(call)
             self._submitted += 1
-            if not self._full and self._submitted - self._ended(pool) > len(self._threads) - self._stuck(
-                pool
-            ):
+            at_work = self._submitted - self._ended(pool) + self._stuck(pool)
+            if not self._full and at_work > len(self._threads):
                 self._grow(pool)
         return task
 
