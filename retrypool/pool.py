@@ -604,7 +604,7 @@ class Pool(Generic[T, R]):
           10 s. Where the iterable has no length, the number of its items in place of True gives it an end.
         - `key`: a function of the item that returns its key, in a pool with a storage. What has ended there
           is not run again, and its stored result is yielded: so the same script, started again, goes on where
-          it stopped. Items of the same key are one task.
+          it stopped. Items of the same key are one task, whose result comes once for each.
         - `chunk`: how many items a worker takes at a time. For calls of some microseconds, where the
           hand-over costs more than the call. They share one context; an item that fails is tried again by
           itself, and is a task only then. In a pool where each item has to be one, they go one by one all the

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import Any, Generic, TypeVar
 
@@ -198,7 +199,9 @@ def as_they_come(
     inbox: _Inbox[T, R] = _Inbox(on_end)
     ended = inbox.tasks
     pending: set[Task[T, R]] = set()
-    dispatch = _way_in(engine, settings, until, pending.add, inbox, key)
+    again: list[Task[T, R]] = []  # of these: an entry for each further item of the same key
+    note = pending.add if key is None else partial(_note, pending, again)
+    dispatch = _way_in(engine, settings, until, note, inbox, key)
     more, trouble = True, None
     try:
         while True:
@@ -206,7 +209,7 @@ def as_they_come(
                 try:
                     for item in items:
                         dispatch(item)
-                        if ended or len(pending) >= window:
+                        if ended or len(pending) + len(again) >= window:
                             break
                         del item
                     else:
@@ -225,6 +228,10 @@ def as_they_come(
             except KeyError:  # it was told of twice
                 ended.popleft()
                 continue
+            if ended[0] in again:
+                again.remove(ended[0])
+                pending.add(ended[0])
+                ended.append(ended[0])
             if ended[0]._phase is _SUCCEEDED:
                 yield ended.popleft()._outcome
             elif errors:
@@ -240,7 +247,15 @@ def as_they_come(
         finally:
             engine.cancelling.give_up(pending)
             pending.clear()
+            again.clear()
             inbox.end()
+
+
+def _note(pending: set[Task[T, R]], again: list[Task[T, R]], task: Task[T, R]) -> None:
+    if task in pending:
+        again.append(task)
+    else:
+        pending.add(task)
 
 
 def _way_in(
