@@ -86,7 +86,8 @@ class Observers(Generic[T, R]):
         self.wants_retrying = self._wants(TaskRetrying)
         self.wants_succeeded = self._wants(TaskSucceeded)
         self.wants_cancelled = self._wants(TaskCancelled)
-        self._several = len(self._listeners) > 1
+        # Whether one may hear of what another does to a task before it hears of the task's dispatch.
+        self._several = sum(hearer.wants(TaskDispatched) for _, hearer in self._listeners) > 1
         # Whether a success is to be told of at all.
         self.talkative = self.on_success is not None or self.wants_ended or self.wants_succeeded
         # And a failure, or a retry.
@@ -173,7 +174,11 @@ class Observers(Generic[T, R]):
                     try:
                         self._deliver(event)
                     finally:  # a Ctrl-C may strike a listener
-                        self._close(queue, event)
+                        queue[0] = None
+                        if self._several or len(queue) > 1:
+                            self._close(queue, event)
+                        else:  # nearly always; no Ctrl-C strikes the worker that tells of its attempt
+                            del self._held[event.task.id]
                     return
                 for each in self._leave_behind(queue, event):
                     self._deliver(each)
