@@ -76,10 +76,9 @@ def _wrap_up(task: Task[Any, Any], ctx: Context) -> None:
     settings = task._settings
     if settings.drain is not None and settings.drain.withholds:
         settings.drain._extend(ctx._withheld)
+    ctx._let_go()  # the slot's gate remembers it until the next such task
     if not settings.keep_data:
         task.data = None
         record = task._record
         if record is not None and not record.history:
-            if ctx._cost is None:
-                ctx._cost = record.cost
             task._record = None  # there is nothing in it that is to be told

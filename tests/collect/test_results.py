@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from retrypool import DeadReason, InvalidType, InvalidValue, RetryPolicy, TaskResult, TaskState, fixed
+from retrypool import (
+    DeadReason,
+    Drain,
+    InvalidType,
+    InvalidValue,
+    RetryPolicy,
+    TaskResult,
+    TaskState,
+    fixed,
+)
 from retrypool.events import AttemptStarted
 
 ONCE = RetryPolicy(attempts=1)
@@ -162,9 +171,12 @@ def test_attempt_that_is_over_before_it_began_is_not_given_the_data_that_is_gone
 # -- references ----------------------------------------------------------------------------------
 
 
-def test_result_goes_with_the_last_reference_to_its_task(stage: Any, no_garbage: None) -> None:
+@pytest.mark.parametrize("options", [{}, {"keep_data": False}, {"drain": Drain(commit="success")}])
+def test_result_goes_with_the_last_reference_to_its_task(
+    stage: Any, no_garbage: None, options: dict[str, Any]
+) -> None:
     pool = stage.pool([lambda data: Thing()])
-    task = pool.dispatch(1)
+    task = pool.dispatch(1, **options)
     known = weakref.ref(task.result())
     data = weakref.ref(task)
     assert known() is not None
