@@ -228,7 +228,7 @@ def as_they_come(
             except KeyError:  # it was told of twice
                 ended.popleft()
                 continue
-            if ended[0] in again:
+            if again and ended[0] in again:
                 again.remove(ended[0])
                 pending.add(ended[0])
                 ended.append(ended[0])
