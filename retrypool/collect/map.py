@@ -355,7 +355,7 @@ def as_completed(tasks: Iterable[Task[T, R]], timeout: Duration | None) -> Gener
 def _as_they_end(tasks: list[Task[T, R]], until: float | None) -> Generator[Task[T, R], None, None]:
     # Not by concurrent.futures: it waits for a condition, and what strikes a thread in there gets it wrong.
     pending = dict.fromkeys(tasks)
-    for task in [task for task in pending if task.done()]:
+    for task in list(filter(Task.done, pending)):
         del pending[task]
         yield task
     inbox: _Inbox[T, R] = _Inbox()
@@ -372,9 +372,10 @@ def _as_they_end(tasks: list[Task[T, R]], until: float | None) -> Generator[Task
                 except TimeoutError:
                     raise TimeoutError(f"{len(pending)} (of {number}) futures unfinished") from None
             task = inbox.tasks.popleft()
-            if task not in pending:  # it has been told of twice
+            try:
+                del pending[task]
+            except KeyError:  # it has been told of twice
                 continue
-            del pending[task]
             yield task
     finally:
         inbox.end()  # tasks that have not ended know it
